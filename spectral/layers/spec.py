@@ -1,0 +1,64 @@
+"""What is known of one layer before its weights are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Array = Any
+"""A NumPy array, or a torch tensor that lies on an accelerator."""
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One layer to measure, or one parameter that is not measured and why.
+
+    A layer is what one row of a table describes. Mostly it is one parameter; a packed parameter (attention's in_proj,
+    an LSTM's gates, fused experts) gives several layers, and a LoRA pair gives one from several parameters.
+
+    Attributes:
+        name: the unique name: the framework's own path of the parameter, with ``[part]`` for a part of a packed one.
+        parameters: the framework's paths of the parameters it is made of.
+        kind: ``dense``, ``conv``, ``attention``, ``embedding``, ``recurrent``, ``bilinear``, ``experts``, ``lora``,
+            ``norm``, ``bias``, ``other``.
+        type: the class name of the module, for filters (``Linear``, ``Conv2d``, ``EinsumDense``); empty if unknown.
+        shape: the shape of the parameter as the framework stores it.
+        matrix_shapes: shapes (rows = outputs, columns = inputs) of the matrices, empty if skipped.
+        note: what was done with the parameter, in words, for ``describe()``.
+        skipped: why it is not measured; empty if it is.
+        read: returns the arrays that ``parameters`` hold now, in the framework's layout, without copying where that is
+            possible; called only inside a snapshot. None for a skipped one.
+        arrange: turns those arrays into the list of matrices, as views where that is possible.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    kind: str
+    type: str
+    shape: tuple[int, ...]
+    matrix_shapes: tuple[tuple[int, int], ...] = ()
+    note: str = ""
+    skipped: str = ""
+    read: Callable[[], Sequence[Array]] | None = field(default=None, compare=False)
+    arrange: Callable[[Sequence[Array]], list[Array]] | None = field(default=None, compare=False)
+
+    @property
+    def eigenvalues(self) -> int:
+        """Number of eigenvalues λ that the layer gives, all of its matrices pooled."""
+        return sum(min(shape) for shape in self.matrix_shapes)
+
+    @property
+    def cost(self) -> float:
+        """Cost of its spectrum in arbitrary units: Σ n·m·min(n, m) over its matrices."""
+        return float(sum(n * m * min(n, m) for n, m in self.matrix_shapes))
+
+    def matrices(self) -> list[Array]:
+        """The layer's matrices as they are now.
+
+        Raises:
+            ValueError: if the layer is skipped.
+        """
+        if self.read is None or self.arrange is None:
+            raise ValueError(f"`{self.name}` is not measured: {self.skipped}")
+        return self.arrange(self.read())

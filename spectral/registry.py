@@ -1,0 +1,127 @@
+"""The register of quantities: the one place where a quantity is declared.
+
+A quantity is one function from a :class:`~spectral.sample.LayerSample` to a number (or a short text). Declaring it with
+:func:`quantity` is all it takes to appear in every framework, sink, table and view.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from spectral.sample import LayerSample
+
+Cost = Literal["cheap", "spectrum", "request"]
+Value = float | str
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is known of one quantity besides its value.
+
+    Attributes:
+        name: the key in every record, logger and table; WeightWatcher's name where it has one.
+        title: a few words for axis labels.
+        definition: the formula in one line, with its units (log10 or ln, λ or σ).
+        family: ``norm``, ``rank``, ``power law``, ``distance``, ``update``, ``scale``, ``random matrix``, ``localisation``.
+        cost: ``cheap`` reads only the elements, ``spectrum`` needs the singular values, ``request`` needs more and is
+            measured only when named.
+        needs: which other weights it compares with: ``initial``, ``previous`` or nothing.
+        default: whether the callbacks measure it when nothing is said.
+        headline: whether its model-level summary is streamed by default.
+        worst: which end is worth a look: ``low``, ``high``, ``both`` or nothing.
+        text: whether the value is a short text and not a number.
+        function: the function itself.
+    """
+
+    name: str
+    title: str
+    definition: str
+    family: str
+    cost: Cost
+    function: Callable[[LayerSample], Value]
+    needs: Literal["", "initial", "previous"] = ""
+    default: bool = False
+    headline: bool = False
+    worst: Literal["", "low", "high", "both"] = ""
+    text: bool = False
+
+
+_QUANTITIES: dict[str, Quantity] = {}
+
+
+def quantity(
+    name: str,
+    *,
+    title: str,
+    definition: str,
+    family: str,
+    cost: Cost = "spectrum",
+    needs: Literal["", "initial", "previous"] = "",
+    default: bool = False,
+    headline: bool = False,
+    worst: Literal["", "low", "high", "both"] = "",
+    text: bool = False,
+) -> Callable[[Callable[[LayerSample], Value]], Callable[[LayerSample], Value]]:
+    """Declare the decorated function as the quantity ``name``; the arguments are those of :class:`Quantity`.
+
+    Raises:
+        ValueError: if the name is taken.
+    """
+
+    def declare(function: Callable[[LayerSample], Value]) -> Callable[[LayerSample], Value]:
+        if name in _QUANTITIES:
+            raise ValueError(f"The quantity `{name}` is declared twice.")
+        _QUANTITIES[name] = Quantity(
+            name=name,
+            title=title,
+            definition=definition,
+            family=family,
+            cost=cost,
+            function=function,
+            needs=needs,
+            default=default,
+            headline=headline,
+            worst=worst,
+            text=text,
+        )
+        return function
+
+    return declare
+
+
+def all_quantities() -> tuple[Quantity, ...]:
+    """Every declared quantity, in the order of declaration."""
+    import spectral.quantities  # noqa: F401  (importing it declares them)
+
+    return tuple(_QUANTITIES.values())
+
+
+def resolve(names: str | Iterable[str] = "default") -> tuple[Quantity, ...]:
+    """The quantities that ``names`` stands for, in the order of declaration.
+
+    Args:
+        names: ``"default"``, ``"all"`` (the costly ones included), one name, or several of these.
+
+    Raises:
+        ValueError: for a name that is not declared, with the nearest ones.
+    """
+    known = {q.name: q for q in all_quantities()}
+    wanted: set[str] = set()
+    for name in [names] if isinstance(names, str) else names:
+        if name == "default":
+            wanted.update(q.name for q in known.values() if q.default)
+        elif name == "all":
+            wanted.update(known)
+        elif name in known:
+            wanted.add(name)
+        else:
+            near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4)
+            hint = f" Did you mean {', '.join(f'`{n}`' for n in near)}?" if near else ""
+            raise ValueError(
+                f"Unknown quantity `{name}`.{hint} Expected 'default', 'all' or some of: {', '.join(sorted(known))}."
+            )
+    return tuple(q for q in known.values() if q.name in wanted)
