@@ -7,6 +7,7 @@ A quantity is one function from a :class:`~spectral.sample.LayerSample` to a num
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from spectral.sample import LayerSample
 
 Cost = Literal["cheap", "spectrum", "request"]
+Needs = Literal["", "initial", "previous", "reference"]
 Value = float | str
 
 
@@ -29,7 +31,9 @@ class Quantity:
         family: ``norm``, ``rank``, ``power law``, ``distance``, ``update``, ``scale``, ``random matrix``, ``localisation``.
         cost: ``cheap`` reads only the elements, ``spectrum`` needs the singular values, ``request`` needs more and is
             measured only when named.
-        needs: which other weights it compares with: ``initial``, ``previous`` or nothing.
+        needs: what else than the weights of now it compares with: ``initial`` (W_0), ``previous`` (the weights of the
+            last snapshot), ``reference`` (the quantities' values at W_0) or nothing.
+        unchanged: for those that need ``previous``: the value where the weights did not change since.
         default: whether the callbacks measure it when nothing is said.
         headline: whether its model-level summary is streamed by default.
         worst: which end is worth a look: ``low``, ``high``, ``both`` or nothing.
@@ -43,7 +47,8 @@ class Quantity:
     family: str
     cost: Cost
     function: Callable[[LayerSample], Value]
-    needs: Literal["", "initial", "previous"] = ""
+    needs: Needs = ""
+    unchanged: float = math.nan
     default: bool = False
     headline: bool = False
     worst: Literal["", "low", "high", "both"] = ""
@@ -60,7 +65,8 @@ def quantity(
     definition: str,
     family: str,
     cost: Cost = "spectrum",
-    needs: Literal["", "initial", "previous"] = "",
+    needs: Needs = "",
+    unchanged: float = math.nan,
     default: bool = False,
     headline: bool = False,
     worst: Literal["", "low", "high", "both"] = "",
@@ -83,6 +89,7 @@ def quantity(
             cost=cost,
             function=function,
             needs=needs,
+            unchanged=unchanged,
             default=default,
             headline=headline,
             worst=worst,

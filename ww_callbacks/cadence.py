@@ -1,0 +1,100 @@
+"""When a snapshot is due."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["full", "cheap"]
+
+SNAPSHOTS_OF_A_RUN_WITHOUT_EPOCHS = 20
+FEW_EPOCHS = 5
+STEPS_WHERE_NOTHING_IS_PLANNED = 500
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the trainer knows beforehand about the length of the run; None where it does not.
+
+    Attributes:
+        epochs: planned epochs.
+        steps: planned optimiser steps.
+        steps_per_epoch: optimiser steps an epoch.
+    """
+
+    epochs: float | None = None
+    steps: int | None = None
+    steps_per_epoch: int | None = None
+
+    @property
+    def effective_epochs(self) -> float | None:
+        """Epochs that will really be run: ``steps`` may end the run before ``epochs`` does."""
+        by_steps = self.steps / self.steps_per_epoch if self.steps and self.steps_per_epoch else None
+        known = [e for e in (self.epochs, by_steps) if e is not None]
+        return min(known) if known else None
+
+    @property
+    def total_steps(self) -> int | None:
+        """Optimiser steps that will really be run."""
+        by_epochs = self.epochs * self.steps_per_epoch if self.epochs and self.steps_per_epoch else None
+        known = [s for s in (self.steps, by_epochs) if s is not None]
+        return math.ceil(min(known)) if known else None
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """Every n epochs or every n steps, and cheap quantities perhaps more often.
+
+    Attributes:
+        every_n_epochs: full snapshot after this many epochs; None for not by epochs.
+        every_n_steps: full snapshot after this many steps; None for not by steps.
+        cheap_every_n_steps: snapshot of the quantities that need no spectrum after this many steps; None for never.
+    """
+
+    every_n_epochs: int | None = None
+    every_n_steps: int | None = None
+    cheap_every_n_steps: int | None = None
+
+    @classmethod
+    def resolve(
+        cls,
+        every_n_epochs: int | None,
+        every_n_steps: int | None,
+        cheap_every_n_steps: int | None,
+        plan: Plan,
+    ) -> Cadence:
+        """The cadence asked for; where none is, each epoch, or about twenty times a run that has few or no epochs."""
+        if every_n_epochs is None and every_n_steps is None:
+            epochs, steps = plan.effective_epochs, plan.total_steps
+            if epochs is not None and epochs >= FEW_EPOCHS:
+                every_n_epochs = 1
+            elif steps is not None:
+                every_n_steps = max(1, round(steps / SNAPSHOTS_OF_A_RUN_WITHOUT_EPOCHS))
+            elif plan.epochs is not None or plan.steps_per_epoch is not None:
+                every_n_epochs = 1
+            else:
+                every_n_steps = STEPS_WHERE_NOTHING_IS_PLANNED
+        return cls(every_n_epochs, every_n_steps, cheap_every_n_steps)
+
+    def due_at_step(self, step: int) -> Kind | None:
+        """What is due after optimiser step ``step`` (counted from 1)."""
+        if self.every_n_steps and step % self.every_n_steps == 0:
+            return "full"
+        if self.cheap_every_n_steps and step % self.cheap_every_n_steps == 0:
+            return "cheap"
+        return None
+
+    def due_at_epoch(self, epoch: int) -> Kind | None:
+        """What is due after ``epoch`` completed epochs (counted from 1)."""
+        return "full" if self.every_n_epochs and epoch % self.every_n_epochs == 0 else None
+
+    def __str__(self) -> str:
+        parts = []
+        if self.every_n_epochs:
+            parts.append("every epoch" if self.every_n_epochs == 1 else f"every {self.every_n_epochs} epochs")
+        if self.every_n_steps:
+            parts.append("every step" if self.every_n_steps == 1 else f"every {self.every_n_steps} steps")
+        if self.cheap_every_n_steps:
+            parts.append(f"cheap quantities every {self.cheap_every_n_steps} steps")
+        return ", ".join(parts)
