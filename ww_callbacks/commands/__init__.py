@@ -1,0 +1,56 @@
+"""The command ``ww-callbacks``.
+
+Each module of this folder whose name does not begin with an underscore is the subcommand of that name. It exposes
+``add_parser(subparsers)``, which declares its arguments, and ``run(args) -> int``, which does the work and returns the
+exit code. The modules are imported for ``--help`` too, so they import what is heavy inside ``run``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+EXIT_OK: Final = 0  #: done, and nothing found that a person should look at
+EXIT_FINDING: Final = 1  #: done, and what was found is bad: a verdict or a comparison that deserves a look
+EXIT_ERROR: Final = 2  #: not done: a wrong argument, a missing file or package (argparse uses 2 as well)
+EXIT_INTERRUPTED: Final = 130  #: ended with Ctrl-C (128 + SIGINT, as shells have it)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code; ``argv`` defaults to ``sys.argv[1:]``.
+
+    What a user can put right (a path, an argument, a package that is not installed) is said in one line on standard
+    error. Any other exception is a fault of ours and keeps its traceback.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; without this Python complains once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except (OSError, ValueError, ImportError) as error:
+        print(f"ww-callbacks {args.command}: {error}", file=sys.stderr)
+        return EXIT_ERROR
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ww-callbacks",
+        description="Look at the spectra of a model's weights: of a file, or of a run while it trains.",
+        epilog=f"Exit codes: {EXIT_OK} done; {EXIT_FINDING} done, and something deserves a look; {EXIT_ERROR} not done.",
+    )
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for found in pkgutil.iter_modules(__path__):
+        if not found.name.startswith("_"):
+            module = importlib.import_module(f"{__name__}.{found.name}")
+            module.add_parser(subparsers)
+            subparsers.choices[found.name].set_defaults(run=module.run)
+    return parser
