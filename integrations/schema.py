@@ -45,6 +45,8 @@ class RunInfo:
         versions: versions of the packages that matter.
         layers: the layers watched, in depth order.
         directory: the folder of the record.
+        resumed_at: optimiser steps done when the run was taken up again, None for a run that was not. What had been
+            recorded beyond that step is superseded.
     """
 
     run_id: str
@@ -54,6 +56,7 @@ class RunInfo:
     versions: Mapping[str, str]
     layers: tuple[LayerInfo, ...]
     directory: str
+    resumed_at: int | None = None
 
 
 @dataclass(frozen=True)

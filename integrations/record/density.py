@@ -1,0 +1,74 @@
+"""The spectral densities that lie beside a record: found through an index, read only when a view asks for them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from integrations.record.format import RecordError
+
+_PREFIX = re.compile(rb'\{"step":(\d{1,18}),"epoch":[^,{}\[\]]{1,32},"layer":("(?:[^"\\]|\\.)*")')
+
+
+class DensityIndex:
+    """Where in ``spectra.jsonl`` the density of each layer at each step lies; grows as the file does."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offset = 0
+        self._line = 0
+        self._places: dict[str, dict[int, tuple[int, int, int]]] = {}
+
+    def update(self) -> None:
+        """Take in what was appended since.
+
+        Raises:
+            RecordError: for a line that is not a density's.
+        """
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._line += 1
+                match = _PREFIX.match(line)
+                if match is None:
+                    raise RecordError(self.path, self._line, "not the spectral density of a layer")
+                try:
+                    layer = orjson.loads(match[2])
+                except orjson.JSONDecodeError:
+                    raise RecordError(self.path, self._line, "the layer's name is damaged") from None
+                # The last one counts: after a resume the same step is measured again.
+                self._places.setdefault(layer, {})[int(match[1])] = (self._offset, len(line), self._line)
+                self._offset += len(line)
+
+    def layers(self) -> list[str]:
+        """The layers of which there is a density."""
+        return list(self._places)
+
+    def read(self, layer: str, steps: set[int]) -> list[dict[str, Any]]:
+        """The densities of ``layer`` at those of ``steps`` that there are, in order of step.
+
+        Raises:
+            RecordError: for a line that is damaged.
+        """
+        places = sorted((step, *place) for step, place in self._places.get(layer, {}).items() if step in steps)
+        found: list[dict[str, Any]] = []
+        if not places:
+            return found
+        with self.path.open("rb") as file:
+            for _, offset, length, line in places:
+                file.seek(offset)
+                try:
+                    value = orjson.loads(file.read(length))
+                except orjson.JSONDecodeError as error:
+                    raise RecordError(self.path, line, f"damaged: the line is not JSON ({error})") from None
+                found.append(value)
+        return found

@@ -1,0 +1,110 @@
+"""Following a record while training writes it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from integrations.record.density import DensityIndex
+from integrations.record.format import RECORD_NAME
+from integrations.record.parser import Parser, layer_frame, model_frame
+from integrations.record.reader import RunRecord, as_record, density_name
+from integrations.schema import Alert, RunInfo, Verdict
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a poll found new.
+
+    Attributes:
+        run: the header, where a run began or was taken up again since the last poll.
+        layers: the new snapshots' layer rows (columns as :attr:`RunRecord.layers`).
+        model: the new snapshots' model rows.
+        alerts: the new alerts.
+        verdict: the verdict as it stands.
+        dropped_from: what was told before of this step and later no longer counts (the run was taken up again before
+            it); None if all stays. 0 where another run took the place of the one before.
+    """
+
+    run: RunInfo | None
+    layers: pd.DataFrame
+    model: pd.DataFrame
+    alerts: list[Alert] = field(default_factory=list)
+    verdict: Verdict | None = None
+    dropped_from: int | None = None
+
+    def __bool__(self) -> bool:
+        """Whether anything is new."""
+        return bool(self.run is not None or len(self.model) or self.alerts or self.dropped_from is not None) or (
+            self.verdict is not None
+        )
+
+
+class Follower:
+    """Reads what is new in a record each time it is asked; costs as much as what is new.
+
+    Args:
+        path: the record, or the folder in which it is or will be.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        given = Path(path).expanduser()
+        self.path = given if given.suffix == ".jsonl" else given / RECORD_NAME
+        self._restart()
+
+    def _restart(self) -> None:
+        self._parser = Parser(self.path)
+        self._index = DensityIndex(self.path.with_name(density_name(self.path)))
+        self._offset = 0
+        self._line = 0
+        self._inode: int | None = None
+
+    @property
+    def record(self) -> RunRecord | None:
+        """All that was polled so far, or None if no run has begun yet."""
+        return as_record(self._parser, self._index) if self._parser.run is not None else None
+
+    def poll(self) -> Update:
+        """What was written since the last poll; an empty update if nothing, or if there is no record yet.
+
+        Raises:
+            RecordError: if the file is not a record, or damaged.
+        """
+        parser = self._parser
+        restarted = False
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            return Update(None, layer_frame([]), model_frame([]))
+        with file:
+            status = os.fstat(file.fileno())
+            if self._inode is not None and (status.st_ino != self._inode or status.st_size < self._offset):
+                restarted = parser.run is not None
+                self._restart()
+                parser = self._parser
+            self._inode = status.st_ino
+            sessions, started = parser.sessions, parser.run is not None
+            known = {id(snapshot) for snapshot in parser.snapshots}
+            alerts = {id(alert) for alert in parser.alerts}
+            verdict = parser.verdict
+            parser.dropped_from = None
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._line += 1
+                parser.feed(line, self._line)
+                self._offset += len(line)
+        fresh = [snapshot for snapshot in parser.snapshots if id(snapshot) not in known]
+        began = parser.run is not None and (not started or parser.sessions != sessions)
+        return Update(
+            run=parser.run if began else None,
+            layers=layer_frame(fresh),
+            model=model_frame(fresh),
+            alerts=[alert for alert in parser.alerts if id(alert) not in alerts],
+            verdict=parser.verdict if parser.verdict is not verdict else None,
+            dropped_from=0 if restarted else parser.dropped_from,
+        )
