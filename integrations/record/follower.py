@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import pandas as pd
 
@@ -43,6 +44,10 @@ class Update:
         )
 
 
+_HEAD = 256
+"""Bytes of the header, the run's identifier among them, by which another run in the same place is told."""
+
+
 class Follower:
     """Reads what is new in a record each time it is asked; costs as much as what is new.
 
@@ -60,7 +65,7 @@ class Follower:
         self._index = DensityIndex(self.path.with_name(density_name(self.path)))
         self._offset = 0
         self._line = 0
-        self._inode: int | None = None
+        self._head = b""
 
     @property
     def record(self) -> RunRecord | None:
@@ -80,24 +85,18 @@ class Follower:
         except FileNotFoundError:
             return Update(None, layer_frame([]), model_frame([]))
         with file:
-            status = os.fstat(file.fileno())
-            if self._inode is not None and (status.st_ino != self._inode or status.st_size < self._offset):
+            head = file.read(_HEAD)
+            if not head.startswith(self._head) or os.fstat(file.fileno()).st_size < self._offset:
                 restarted = parser.run is not None
                 self._restart()
                 parser = self._parser
-            self._inode = status.st_ino
+            self._head = head
             sessions, started = parser.sessions, parser.run is not None
             known = {id(snapshot) for snapshot in parser.snapshots}
             alerts = {id(alert) for alert in parser.alerts}
             verdict = parser.verdict
             parser.dropped_from = None
-            file.seek(self._offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                self._line += 1
-                parser.feed(line, self._line)
-                self._offset += len(line)
+            self._feed(file)
         fresh = [snapshot for snapshot in parser.snapshots if id(snapshot) not in known]
         began = parser.run is not None and (not started or parser.sessions != sessions)
         return Update(
@@ -108,3 +107,20 @@ class Follower:
             verdict=parser.verdict if parser.verdict is not verdict else None,
             dropped_from=0 if restarted else parser.dropped_from,
         )
+
+    def _feed(self, file: BinaryIO) -> None:
+        """Give the parser the new whole lines, up to the end of the last snapshot that is closed.
+
+        The rest is left to the next poll: if training is killed, a resume cuts it off.
+        """
+        file.seek(self._offset)
+        position, number = self._offset, self._line
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            number += 1
+            position += len(line)
+            self._parser.feed(line, number)
+            if not self._parser.pending:
+                self._offset, self._line = position, number
+        self._parser.pending.clear()

@@ -45,8 +45,13 @@ class RunRecord:
         """The spectral densities of ``layer``, one a snapshot that has one, in order; see ``spectral.density``.
 
         Raises:
-            RecordError: if the file of densities is damaged.
+            RecordError: if the file of densities is damaged, or another run has taken this one's place.
         """
+        with self.path.open("rb") as file:
+            header = Parser(self.path)
+            header.feed(file.readline(), 1)
+        if header.run is None or header.run.run_id != self.run.run_id:
+            raise RecordError(self.path, 1, f"another run is here now; that of {self.run.run_id} was moved aside")
         self.index.update()
         return self.index.read(layer, set(self.model["step"].tolist()))
 
