@@ -1,0 +1,25 @@
+"""Low-rank compression of a layer: factors, error bounds and ranks that its spectrum suggests."""
+
+from spectral.compression.factors import Factors, truncated_svd
+from spectral.compression.range_finder import (
+    certified_error,
+    expected_error,
+    randomised_svd,
+    range_finder,
+    range_to_tolerance,
+)
+from spectral.compression.suggest import SuggestedRanks, suggest_ranks
+from spectral.compression.table import compression_table
+
+__all__ = [
+    "Factors",
+    "SuggestedRanks",
+    "certified_error",
+    "compression_table",
+    "expected_error",
+    "randomised_svd",
+    "range_finder",
+    "range_to_tolerance",
+    "suggest_ranks",
+    "truncated_svd",
+]
