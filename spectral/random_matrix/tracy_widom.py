@@ -110,7 +110,7 @@ def centre_and_scale(shape: Shape, variance: float = 1.0) -> tuple[float, float]
 
 
 def z_score(eigenvalue: float, shape: Shape, variance: float) -> float:
-    """z = (λ − μ)/τ of a largest eigenvalue; NaN where the variance is not positive.
+    """Z = (λ − μ)/τ of a largest eigenvalue; NaN where the variance is not positive.
 
     >>> z_score(398.0, (100, 100), 1.0)
     0.0
