@@ -89,6 +89,16 @@ class Cadence:
         """What is due after ``epoch`` completed epochs (counted from 1)."""
         return "full" if self.every_n_epochs and epoch % self.every_n_epochs == 0 else None
 
+    def due_between(self, before: tuple[int, float], now: tuple[int, float]) -> Kind | None:
+        """What fell due between two looks at a loop, each a pair of steps done and epochs completed."""
+
+        def passed(every: int | None, old: float, new: float) -> bool:
+            return bool(every) and new // every > old // every
+
+        if passed(self.every_n_steps, before[0], now[0]) or passed(self.every_n_epochs, before[1], now[1]):
+            return "full"
+        return "cheap" if passed(self.cheap_every_n_steps, before[0], now[0]) else None
+
     def __str__(self) -> str:
         parts = []
         if self.every_n_epochs:

@@ -1,0 +1,106 @@
+"""W_0: the weights that distances are measured from, kept once, on disk, and memory-mapped."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from spectral.layers.spec import LayerSpec
+
+FILE_NAME = "w0.safetensors"
+
+_DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+}
+
+
+class Baseline:
+    """The arrays of every layer at the baseline, by layer, in the framework's own layout."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], keys: Mapping[str, Sequence[str]]) -> None:
+        self._arrays = arrays
+        self._keys = keys
+
+    def get(self, layer: str) -> list[np.ndarray] | None:
+        """W_0 of one layer, or None where the layer was not there."""
+        keys = self._keys.get(layer)
+        return None if keys is None else [self._arrays[k] for k in keys]
+
+    @classmethod
+    def write(cls, folder: Path, captured: Mapping[str, Sequence[np.ndarray]], specs: Sequence[LayerSpec]) -> Baseline:
+        """Write the arrays of ``captured`` (layer → arrays) to ``folder`` once and map them back.
+
+        Layers that are parts of one packed parameter share what is stored.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
+        tensors: dict[str, np.ndarray] = {}
+        keys: dict[str, list[str]] = {}
+        for spec in specs:
+            if spec.name in captured:
+                names = _storage_names(spec, len(captured[spec.name]))
+                keys[spec.name] = names
+                for name, array in zip(names, captured[spec.name], strict=True):
+                    tensors.setdefault(name, np.ascontiguousarray(array))
+        path = folder / FILE_NAME
+        partial = path.with_suffix(".partial")
+        save_file(tensors, partial, metadata={"layers": json.dumps(keys)})
+        os.replace(partial, path)
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> Baseline:
+        """Map the file that :meth:`write` left in ``folder``.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if it is not such a file, naming it.
+        """
+        path = folder / FILE_NAME
+        size = path.stat().st_size
+        try:
+            with open(path, "rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                if not 0 < length <= size - 8:
+                    raise ValueError("its header is cut off")
+                header = json.loads(file.read(length))
+            keys = json.loads(header.pop("__metadata__")["layers"])
+            arrays = {name: _map(path, 8 + length, size, entry) for name, entry in header.items()}
+            for names in keys.values():
+                for name in names:
+                    arrays[name]
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(
+                f"{path} is not a baseline written by ww-callbacks ({error}): remove it to start from the weights of now."
+            ) from error
+        return cls(arrays, keys)
+
+
+def _storage_names(spec: LayerSpec, count: int) -> list[str]:
+    if len(spec.parameters) == count:
+        return list(spec.parameters)
+    return [f"{spec.name}#{i}" for i in range(count)]
+
+
+def _map(path: Path, start: int, size: int, entry: Mapping[str, object]) -> np.ndarray:
+    begin, end = entry["data_offsets"]  # type: ignore[misc]
+    shape = tuple(int(n) for n in entry["shape"])  # type: ignore[attr-defined]
+    dtype = np.dtype(_DTYPES[str(entry["dtype"])])
+    if not 0 <= begin <= end <= size - start or end - begin != dtype.itemsize * int(np.prod(shape, dtype=object)):
+        raise ValueError("a tensor lies outside of the file")
+    if begin == end:
+        return np.empty(shape, dtype)
+    return np.memmap(path, dtype=dtype, mode="r", offset=start + begin, shape=shape)

@@ -1,0 +1,93 @@
+"""What the callbacks of all frameworks share: their arguments and what they show afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from integrations.schema import Snapshot, Verdict
+from ww_callbacks.alerts import AlertList
+from ww_callbacks.run import Run
+from ww_callbacks.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Watcher:
+    """The arguments of a callback, and the results of the run that it watches or has watched.
+
+    Args:
+        settings: see :class:`ww_callbacks.settings.Settings`.
+
+    Raises:
+        TypeError: for an argument that does not exist.
+        ValueError: for a value that cannot be.
+    """
+
+    run: Run | None = None
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = Settings.of(settings)
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row a layer and snapshot: step, epoch, layer, status and every quantity."""
+        from integrations.record import read_run
+
+        return read_run(self._watched().directory).layers
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """One row a snapshot: the model-level statistics, the loop's metrics and the cost."""
+        from integrations.record import read_run
+
+        return read_run(self._watched().directory).model
+
+    @property
+    def alerts(self) -> AlertList:
+        """The alerts so far."""
+        return self.run.alerts if self.run is not None else AlertList()
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The judgement of the run so far; None before its first snapshot."""
+        return self.run.verdict if self.run is not None else None
+
+    @property
+    def directory(self) -> Path | None:
+        """Folder of the run's record; None before training."""
+        return self.run.directory if self.run is not None else None
+
+    def _watched(self) -> Run:
+        if self.run is None:
+            raise RuntimeError("There is no history yet: no training has been watched.")
+        return self.run
+
+    def _repr_html_(self) -> str:
+        if self.run is None:
+            return "<p>SpectralCallback: no training watched yet</p>"
+        return self.run.html()
+
+
+def scalars(snapshot: Snapshot) -> dict[str, float]:
+    """What a logger gets of a snapshot: ``spectral/<quantity>/<statistic>`` and the callback's own cost."""
+    values = {f"spectral/{name}": value for name, value in snapshot.model.items()}
+    values["spectral/overhead"] = snapshot.overhead
+    return values
+
+
+def free_directory(wanted: Path) -> Path:
+    """``wanted``, or its first sub-folder ``run-2``, ``run-3``, … that holds no record yet."""
+    candidates: Iterable[Path] = (wanted / f"run-{n}" for n in range(2, 10_000))
+    if not (wanted / "spectral.jsonl").exists():
+        return wanted
+    return next(c for c in candidates if not (c / "spectral.jsonl").exists())
+
+
+def default_directory() -> Path:
+    """A new folder ``spectral_runs/<time>`` under the working directory, where the run has no log folder."""
+    from datetime import datetime
+
+    return free_directory(Path("spectral_runs") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))

@@ -1,0 +1,22 @@
+"""Who is calling: the object whose method, further up the stack, is running the hook."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def caller(of: type[T]) -> T | None:
+    """The nearest ``self`` up the call stack that is an instance of ``of``, or None.
+
+    Keras and the HF Trainer do not hand a callback the object that runs it; while a hook runs, it is on the stack.
+    """
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, of):
+            return owner
+        frame = frame.f_back
+    return None

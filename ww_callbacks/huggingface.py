@@ -1,0 +1,167 @@
+"""The adapter for the Hugging Face Trainer (transformers 5)."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+try:
+    import transformers
+except ImportError as missing:
+    raise ImportError(
+        'ww_callbacks.huggingface needs transformers and accelerate: pip install "ww-callbacks[huggingface]"'
+    ) from missing
+
+from integrations.sink import Sink
+from spectral.layers import inspect
+from ww_callbacks.cadence import Plan
+from ww_callbacks.callback import Watcher, free_directory
+from ww_callbacks.frames import caller
+from ww_callbacks.run import Run
+
+
+class SpectralCallback(Watcher, transformers.TrainerCallback):
+    """Watches the spectra of the weights while a Hugging Face Trainer trains.
+
+    Logs through the Trainer itself, so that its reporters and ``state.log_history`` have the values, and adds them to
+    the metrics of an evaluation as ``eval_spectral/…``, which ``metric_for_best_model`` and ``EarlyStoppingCallback``
+    can read. Stops through ``control.should_training_stop``.
+
+    Args:
+        settings: see :class:`ww_callbacks.settings.Settings`; with no argument it measures every eligible layer after
+            each epoch, or about twenty times over the planned steps, and stops nothing.
+
+    Raises:
+        TypeError: for an argument that does not exist.
+        ValueError: for a value that cannot be.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        Watcher.__init__(self, **settings)
+        self._trainer: transformers.Trainer | None = None
+        self._measured_step = -1
+        self._loss_mark = (0, 0.0)
+        if self.settings.weights != "trained":
+            raise ValueError("The Hugging Face Trainer keeps no averaged weights: leave `weights='trained'`.")
+
+    def on_train_begin(
+        self,
+        args: transformers.TrainingArguments,
+        state: transformers.TrainerState,
+        control: transformers.TrainerControl,
+        model: Any = None,
+        train_dataloader: Any = None,
+        **others: Any,
+    ) -> None:
+        """Refuse what cannot work, and take W_0."""
+        self._trainer = caller(transformers.Trainer)
+        if self._trainer is not None:
+            handler = self._trainer.callback_handler
+            handler.callbacks = [self, *(c for c in handler.callbacks if c is not self)]
+        log_dir = self.settings.log_dir or os.environ.get("TENSORBOARD_LOGGING_DIR") or str(Path(args.output_dir) / "spectral")
+        specs = inspect(model, conv=self.settings.convolution)
+        self.run = Run(self.settings, specs, "huggingface", free_directory(Path(log_dir)), self._sinks())
+        self._measured_step = -1
+        self._loss_mark = (state.global_step, self._total_loss())
+        epochs = float(args.num_train_epochs) if args.max_steps <= 0 else None
+        per_epoch = math.ceil(state.max_steps / state.num_train_epochs) if state.num_train_epochs else None
+        self.run.begin(Plan(epochs, state.max_steps or None, per_epoch), state.global_step, float(state.epoch or 0.0))
+        self._log(control)
+
+    def on_step_end(
+        self,
+        args: transformers.TrainingArguments,
+        state: transformers.TrainerState,
+        control: transformers.TrainerControl,
+        **others: Any,
+    ) -> None:
+        """Take a snapshot where steps are counted."""
+        kind = self._watched().cadence.due_at_step(state.global_step)
+        if kind is not None:
+            self._snapshot(kind, state, control, float(state.epoch or 0.0), others)
+
+    def on_epoch_end(
+        self,
+        args: transformers.TrainingArguments,
+        state: transformers.TrainerState,
+        control: transformers.TrainerControl,
+        **others: Any,
+    ) -> None:
+        """Take the epoch's snapshot if one is due."""
+        epoch = round(float(state.epoch or 0.0))
+        kind = self._watched().cadence.due_at_epoch(epoch)
+        if kind is not None and self._measured_step != state.global_step:
+            self._snapshot(kind, state, control, float(epoch), others)
+
+    def on_evaluate(
+        self,
+        args: transformers.TrainingArguments,
+        state: transformers.TrainerState,
+        control: transformers.TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **others: Any,
+    ) -> None:
+        """Give the last snapshot's values to what chooses the best model by the evaluation's metrics."""
+        if metrics is not None and self.run is not None:
+            metrics.update({f"eval_{name}": value for name, value in self.run.scalars().items()})
+
+    def on_train_end(
+        self,
+        args: transformers.TrainingArguments,
+        state: transformers.TrainerState,
+        control: transformers.TrainerControl,
+        **others: Any,
+    ) -> None:
+        """Take the last snapshot if the run ended between two, and close."""
+        if self._measured_step != state.global_step:
+            self._snapshot("full", state, control, float(state.epoch or 0.0), others)
+        self._watched().finish()
+
+    def _snapshot(
+        self,
+        kind: Any,
+        state: transformers.TrainerState,
+        control: transformers.TrainerControl,
+        epoch: float,
+        others: dict[str, Any],
+    ) -> None:
+        run = self._watched()
+        with run.meter.running():
+            self._measured_step = state.global_step
+            run.snapshot(kind, state.global_step, epoch, self._metrics(state, others))
+            self._log(control)
+            if run.should_stop:
+                control.should_training_stop = True
+
+    def _metrics(self, state: transformers.TrainerState, others: dict[str, Any]) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        step, total = state.global_step, self._total_loss()
+        if step > self._loss_mark[0]:
+            metrics["train_loss"] = (total - self._loss_mark[1]) / (step - self._loss_mark[0])
+            self._loss_mark = (step, total)
+        if others.get("optimizer") is not None:
+            metrics["learning_rate"] = float(others["optimizer"].param_groups[0]["lr"])
+        return metrics
+
+    def _total_loss(self) -> float:
+        """Sum of the steps' training losses so far, which the Trainer keeps in two parts."""
+        logged = getattr(self._trainer, "_total_loss_scalar", math.nan)
+        return float(logged) + float(getattr(self._trainer, "_tr_loss", math.nan))
+
+    def _log(self, control: transformers.TrainerControl) -> None:
+        if self._trainer is None:
+            return
+        keep = control.should_log
+        self._trainer.log(self._watched().scalars())
+        control.should_log = keep
+
+    def _sinks(self) -> list[Sink]:
+        wandb = sys.modules.get("wandb")
+        if wandb is None or wandb.run is None:
+            return []
+        from integrations.wandb import WandbSink
+
+        return [WandbSink(wandb.run, scalars=False)]

@@ -1,0 +1,52 @@
+"""What the callback costs, measured by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Meter:
+    """Wall time spent in the callback, against the wall time of the run without it."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._depth = 0
+        self._entered = 0.0
+        self._spent = 0.0
+        self._reported = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the time inside the block; blocks may be nested."""
+        if self._depth == 0:
+            self._entered = time.perf_counter()
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if self._depth == 0:
+                self._spent += time.perf_counter() - self._entered
+
+    @property
+    def spent(self) -> float:
+        """Seconds spent so far."""
+        return self._spent + (time.perf_counter() - self._entered if self._depth else 0.0)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the meter was made."""
+        return time.perf_counter() - self._began
+
+    @property
+    def overhead(self) -> float:
+        """Time spent, as a share of the time that the run would have taken without it (0.01 is 1 %)."""
+        return self.spent / max(self.elapsed - self.spent, 1e-9)
+
+    def lap(self) -> float:
+        """Seconds spent since the last lap."""
+        spent = self.spent
+        lap, self._reported = spent - self._reported, spent
+        return lap

@@ -1,0 +1,97 @@
+"""The adapter for plain loops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from integrations.schema import Snapshot
+from integrations.sink import Sink
+from spectral.layers import inspect
+from ww_callbacks.cadence import Cadence, Plan
+from ww_callbacks.callback import Watcher, default_directory, free_directory
+from ww_callbacks.run import Run
+
+
+class SpectralMonitor(Watcher):
+    """Watches a model in any training loop.
+
+    The monitor reads W_0 when it is made; call :meth:`observe` after every epoch (or every step, with
+    ``every_n_steps``), ask :attr:`should_stop`, and call :meth:`close` at the end, or use it as a context manager::
+
+        with SpectralMonitor(model) as monitor:
+            for epoch in range(epochs):
+                train(model)
+                monitor.observe(step=step, epoch=epoch + 1, train_loss=loss)
+                if monitor.should_stop:
+                    break
+
+    Args:
+        model: a torch module, a Keras model, or a mapping of names to arrays that stays the same object.
+        sinks: where records go besides the record file and the console; see ``integrations``.
+        settings: see :class:`ww_callbacks.settings.Settings`.
+
+    Raises:
+        TypeError: for an argument that does not exist.
+        ValueError: for a value that cannot be, a filter that matches nothing, or a model without a matrix.
+        OSError: if the folder of the record cannot be written.
+    """
+
+    def __init__(self, model: Any, sinks: Iterable[Sink] = (), **settings: Any) -> None:
+        super().__init__(**settings)
+        log_dir = self.settings.log_dir
+        directory = free_directory(Path(log_dir)) if log_dir else default_directory()
+        specs = inspect(model, conv=self.settings.convolution)
+        self.run: Run = Run(self.settings, specs, "plain", directory, sinks)
+        self.run.begin(Plan())
+        self._cadence = self._asked_cadence()
+        self._seen = (0, 0.0)
+
+    def _asked_cadence(self) -> Cadence:
+        asked = self.settings
+        by_epochs = asked.every_n_epochs
+        if asked.cheap_every_n_steps and by_epochs is None and asked.every_n_steps is None:
+            by_epochs = 1
+        return Cadence(by_epochs, asked.every_n_steps, asked.cheap_every_n_steps)
+
+    def observe(
+        self, step: int, epoch: float | None = None, metrics: Mapping[str, float] | None = None, **more: float
+    ) -> Snapshot | None:
+        """Tell where the loop is; measures if a snapshot is due, at every call where no cadence was asked for.
+
+        Args:
+            step: optimiser steps done so far.
+            epoch: epochs completed so far, fractional inside an epoch; where there are none, leave it out.
+            metrics: what the loop knows: ``train_loss``, ``train_accuracy``, ``learning_rate``.
+            more: the same, by keyword.
+
+        Returns:
+            The snapshot, or None if none was due.
+        """
+        now = (step, float(epoch or 0.0))
+        kind = "full" if self._cadence == Cadence() else self._cadence.due_between(self._seen, now)
+        self._seen = now
+        if kind is None:
+            return None
+        return self.run.snapshot(kind, *now, {**(metrics or {}), **more})
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether an alert asks for the loop to be stopped; :attr:`stop_reason` says why."""
+        return self.run.should_stop
+
+    @property
+    def stop_reason(self) -> str:
+        """Why the loop is to be stopped; empty if it is not."""
+        return self.run.stop_reason
+
+    def close(self) -> None:
+        """Reach the verdict and close every sink; harmless when called twice."""
+        self.run.finish()
+
+    def __enter__(self) -> SpectralMonitor:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

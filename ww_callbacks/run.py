@@ -1,0 +1,247 @@
+"""One run under watch: engine, sinks, detectors and alerts, driven by an adapter."""
+
+from __future__ import annotations
+
+import logging
+import math
+import platform
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from integrations.console import ConsoleSink
+from integrations.record import RecordSink, check_writable
+from integrations.schema import Alert, LayerInfo, LayerRow, RunInfo, Snapshot, Verdict
+from integrations.sink import Sink
+from spectral.detectors import default_detectors, verdict
+from spectral.detectors.base import Finding, Observation
+from spectral.layers.spec import LayerSpec
+from spectral.registry import Quantity, resolve
+from spectral.summary import summarise
+from ww_callbacks.alerts import AlertDesk, AlertList
+from ww_callbacks.baseline import Baseline
+from ww_callbacks.cadence import Cadence, Kind, Plan
+from ww_callbacks.engine import Engine
+from ww_callbacks.meter import Meter
+from ww_callbacks.selection import select
+from ww_callbacks.settings import Settings
+
+logger = logging.getLogger("ww_callbacks")
+
+_VERSIONS_OF = ("ww-callbacks", "numpy", "scipy", "torch", "pytorch-lightning", "lightning", "keras", "jax", "transformers")
+
+
+class Run:
+    """One training run under watch.
+
+    Args:
+        settings: the callback's arguments.
+        specs: every layer of the model, the skipped ones among them.
+        framework: ``lightning``, ``keras``, ``huggingface`` or ``plain``.
+        directory: folder of the record.
+        sinks: where records go besides the record file and the console.
+        write: prints one line without breaking the framework's progress bar; None for standard output.
+
+    Raises:
+        ValueError: for what the user got wrong, before training starts.
+        OSError: if the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        specs: Sequence[LayerSpec],
+        framework: str,
+        directory: Path,
+        sinks: Iterable[Sink] = (),
+        write: Callable[[str], None] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.directory = Path(directory)
+        self.framework = framework
+        self.run_id = uuid.uuid4().hex[:12]
+        self.alerts = AlertList()
+        self.verdict: Verdict | None = None
+        self.last: Snapshot | None = None
+        self.cadence = Cadence()
+        self.meter = Meter()
+        self._detectors = list(default_detectors(settings.early_stopping))
+        quantities = _with_needs(settings, self._detectors)
+        chosen = select(specs, settings.layers, settings.exclude, settings.types, settings.min_eigenvalues)
+        self.engine = Engine(chosen, quantities, settings.workers, settings.seed, settings.densities)
+        self._desk = AlertDesk(settings)
+        self._findings: list[Finding] = []
+        self._sinks: list[Sink] = [
+            RecordSink(self.directory),
+            ConsoleSink(write=write, verbose=settings.verbose),
+            *sinks,
+        ]
+        self._complaints: set[str] = set()
+        self._started = False
+        self._finished = False
+        check_writable(self.directory)
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether an alert asks for the run to be stopped."""
+        return self._desk.stop is not None
+
+    @property
+    def stop_reason(self) -> str:
+        """Why the run is to be stopped, in one sentence; empty if it is not."""
+        stop = self._desk.stop
+        return "" if stop is None else f"{stop.kind}: {stop.message} {stop.recommendation}"
+
+    def begin(self, plan: Plan, step: int = 0, epoch: float = 0.0) -> None:
+        """Take W_0, open the sinks and record the first snapshot."""
+        self.meter = Meter()
+        settings = self.settings
+        self.cadence = Cadence.resolve(
+            settings.every_n_epochs, settings.every_n_steps, settings.cheap_every_n_steps, plan
+        )
+        with self.meter.running(), self._guard("starting"):
+            self._started = True
+            if self.engine.baseline is None:
+                capture = self.engine.capture()
+                arrays = {name: a for name, a in capture.arrays.items() if not isinstance(a, Exception)}
+                self.engine.baseline = Baseline.write(self.directory, arrays, self.engine.specs)
+            self._each_sink(lambda sink: sink.open(self.info(), False))
+            self.snapshot("full", step, epoch)
+
+    def info(self) -> RunInfo:
+        """The header of the run's record."""
+        layers = tuple(
+            LayerInfo(s.name, i, s.kind, s.type, s.shape, s.matrix_shapes, s.note)
+            for i, s in enumerate(self.engine.specs)
+        )
+        settings = {**self.settings.as_dict(), "cadence": str(self.cadence)}
+        return RunInfo(
+            self.run_id,
+            self.framework,
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            settings,
+            _versions(),
+            layers,
+            str(self.directory),
+        )
+
+    def snapshot(
+        self, kind: Kind, step: int, epoch: float, metrics: Mapping[str, float] | None = None
+    ) -> Snapshot | None:
+        """Measure, judge, publish; None where a fault of ours prevented it (said once)."""
+        with self.meter.running(), self._guard("a snapshot"):
+            rows = self.engine.measure(self.engine.capture(), kind)
+            return self._publish(rows, kind, step, epoch, metrics or {})
+        return None
+
+    def _publish(
+        self, rows: list[LayerRow], kind: Kind, step: int, epoch: float, metrics: Mapping[str, float]
+    ) -> Snapshot:
+        for row in rows:
+            if row.status.startswith("failed"):
+                self._complain(f"`{row.layer}` could not be measured ({row.status.removeprefix('failed: ')})", row.layer)
+        model = summarise([row.values for row in rows])
+        observation = Observation(step, epoch, {r.layer: r.values for r in rows}, metrics, kind == "full")
+        findings = self._observe(observation)
+        model |= {f"{d.kind}/score": d.score for d in self._detectors if hasattr(d, "score")}
+        alerts = self._desk.judge(findings, step, epoch)
+        self.alerts.extend(alerts)
+        snapshot = Snapshot(
+            step=step,
+            epoch=epoch,
+            kind=kind,
+            rows=tuple(rows),
+            model={**model, "alerts": float(len(self.alerts))},
+            metrics={k: float(v) for k, v in metrics.items() if math.isfinite(v)},
+            seconds=self.meter.lap(),
+            overhead=self.meter.overhead,
+            time=self.meter.elapsed,
+        )
+        self.last = snapshot
+        self._each_sink(lambda sink: sink.snapshot(snapshot))
+        for alert in alerts:
+            self._each_sink(lambda sink, alert=alert: sink.alert(alert))  # type: ignore[misc]
+        return snapshot
+
+    def _observe(self, observation: Observation) -> list[Finding]:
+        findings: list[Finding] = []
+        for detector in list(self._detectors):
+            try:
+                findings += detector.update(observation)
+            except Exception as error:
+                self._detectors.remove(detector)
+                self._fault(f"the detector of {detector.kind} failed and is left out from now on", error)
+        self._findings = findings
+        return findings
+
+    def finish(self) -> None:
+        """Reach the verdict and close the sinks; harmless when called twice."""
+        if self._finished or not self._started:
+            return
+        self._finished = True
+        with self.meter.running(), self._guard("finishing"):
+            self.verdict = self._judge()
+        self._each_sink(lambda sink: sink.close(self.verdict))
+
+    def _judge(self) -> Verdict:
+        return verdict(self._findings)
+
+    def _each_sink(self, call: Callable[[Sink], None]) -> None:
+        for sink in list(self._sinks):
+            try:
+                call(sink)
+            except Exception as error:
+                self._sinks.remove(sink)
+                self._fault(f"{sink.name} failed and gets nothing from now on; the others go on", error)
+
+    def _guard(self, doing: str) -> _Guard:
+        return _Guard(self, doing)
+
+    def _fault(self, what: str, error: Exception) -> None:
+        if self.settings.strict:
+            raise error
+        self._complain(f"{what} ({type(error).__name__}: {error})", what)
+
+    def _complain(self, message: str, key: str) -> None:
+        if key not in self._complaints:
+            self._complaints.add(key)
+            logger.warning("ww-callbacks: %s. Training goes on.", message)
+
+
+class _Guard:
+    """Keeps an error of ours out of the training loop: it is said once; with ``strict`` it is raised."""
+
+    def __init__(self, run: Run, doing: str) -> None:
+        self._run, self._doing = run, doing
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        if self._run.settings.strict:
+            return False
+        self._run._fault(f"{self._doing} failed", error)
+        return True
+
+
+def _with_needs(settings: Settings, detectors: Iterable[Any]) -> list[Quantity]:
+    """The quantities asked for and, unless they were named one by one, those that the detectors read."""
+    names = [settings.quantities] if isinstance(settings.quantities, str) else list(settings.quantities)
+    if "default" in names or settings.early_stopping != "off":
+        names += [n for d in detectors for n in getattr(d, "needs", ())]
+    return list(resolve(names))
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _VERSIONS_OF:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
