@@ -1,0 +1,50 @@
+"""Which parameters of a model become which matrices."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from spectral.layers.parts import check_convention
+from spectral.layers.spec import LayerSpec
+
+__all__ = ["inspect"]
+
+
+def inspect(model: Any, conv: str = "matrix") -> list[LayerSpec]:
+    """What is done with every parameter of ``model``, in depth order; skipped ones have their reason.
+
+    Imports no framework that the model does not already use, reads no values, and changes nothing.
+
+    Args:
+        model: a torch module, a Keras model or layer, a state dict or any other mapping of names to arrays, or one
+            matrix.
+        conv: how a convolution becomes matrices: ``matrix``, ``slices``, ``separate`` or ``weightwatcher`` (see
+            :data:`spectral.layers.parts.Convention`).
+
+    Raises:
+        TypeError: if ``model`` is none of these.
+        ValueError: if ``conv`` is not one of the conventions.
+    """
+    convention = check_convention(conv)
+    keras, torch = sys.modules.get("keras"), sys.modules.get("torch")
+    # Keras first: on its torch backend a Keras layer is a torch module too.
+    if keras is not None and hasattr(keras, "Layer") and isinstance(model, keras.Layer):
+        from spectral.layers.keras_variables import inspect_keras
+
+        return inspect_keras(model, convention)
+    if torch is not None and hasattr(torch, "nn") and isinstance(model, torch.nn.Module):
+        from spectral.layers.torch_modules import inspect_torch
+
+        return inspect_torch(model, convention)
+    from spectral.layers.state_dict import inspect_mapping
+
+    if isinstance(model, Mapping):
+        return inspect_mapping(model, convention)
+    if len(getattr(model, "shape", ())) == 2:
+        return inspect_mapping({"matrix": model}, convention)
+    raise TypeError(
+        "Expected a torch module, a Keras model, a mapping of names to arrays or one 2-D array, "
+        f"but got {type(model).__module__}.{type(model).__qualname__}."
+    )

@@ -1,0 +1,287 @@
+"""Torch modules → layers: every parameter with what is done with it, in the order of registration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from spectral.layers import parts as layouts
+from spectral.layers.lora import is_lora, lora_specs
+from spectral.layers.parts import Convention, Part, skipped, specs
+from spectral.layers.spec import LayerSpec
+from spectral.layers.torch_tensors import derived, effective, to_array, why_not
+
+_WRAPPERS = {
+    "DistributedDataParallel": "module",
+    "DataParallel": "module",
+    "AveragedModel": "module",
+    "FullyShardedDataParallel": "_fsdp_wrapped_module",
+    "OptimizedModule": "_orig_mod",
+    "CheckpointWrapper": "_checkpoint_wrapped_module",
+    "DeepSpeedEngine": "module",
+}
+_GATES = {
+    "LSTM": layouts.LSTM_GATES,
+    "LSTMCell": layouts.LSTM_GATES,
+    "GRU": layouts.GRU_GATES_TORCH,
+    "GRUCell": layouts.GRU_GATES_TORCH,
+}
+_PACKED_QKV = ("c_attn", "qkv", "Wqkv")
+"""Names of a dense layer that holds q, k and v one after the other (GPT-2, timm and torchvision, flash-attention)."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A module in its model: where it is and what it is part of."""
+
+    path: str
+    module: nn.Module
+    ancestors: tuple[str, ...]
+
+    @property
+    def type(self) -> str:
+        """The class name, that of the class before a parametrisation changed it."""
+        return nn.utils.parametrize.type_before_parametrizations(self.module).__name__
+
+    @property
+    def leaf(self) -> str:
+        """The last component of the path."""
+        return self.path.rpartition(".")[2]
+
+    def join(self, name: str) -> str:
+        """The path of something in this module."""
+        return f"{self.path}.{name}" if self.path else name
+
+
+def places(module: nn.Module, path: str = "", ancestors: tuple[str, ...] = ()) -> Iterator[Place]:
+    """Every module under ``module``, itself first, wrappers left out of the paths; a shared one at each of its paths."""
+    inner = _WRAPPERS.get(type(module).__name__)
+    if inner is not None and isinstance(getattr(module, inner, None), nn.Module):
+        yield from places(getattr(module, inner), path, ancestors)
+        return
+    here = Place(path, module, ancestors)
+    yield here
+    if is_lora(module):  # one layer with its adapters, measured together
+        return
+    for name, child in module._modules.items():
+        if child is not None and not (name == "parametrizations" and nn.utils.parametrize.is_parametrized(module)):
+            yield from places(child, here.join(name), (*ancestors, type(module).__name__))
+
+
+def inspect_torch(model: nn.Module, conv: Convention = "matrix") -> list[LayerSpec]:
+    """The layers of a torch module, and the parameters that are none, with the reason.
+
+    Paths are those of ``named_parameters()`` without the prefixes of DDP, FSDP, ``torch.compile`` and other wrappers.
+    """
+    found: list[LayerSpec] = []
+    first: dict[object, str] = {}
+    shared: dict[str, list[str]] = {}
+    for place in places(model):
+        if is_lora(place.module):
+            found.extend(_lora(place, conv))
+            continue
+        for name, group in _own_by_name(place, conv):
+            path = place.join(name)
+            key = _identity(place.module, name)
+            owner = first.setdefault(key, path)
+            if owner == path or all(spec.skipped for spec in group):
+                found.extend(group)
+                continue
+            shared.setdefault(owner, []).append(path)
+            shape = group[0].shape
+            found.append(
+                skipped(path, f"tied: measured as `{owner}`", kind=group[0].kind, type=place.type, shape=shape)
+            )
+    return [_with_shared(spec, shared) for spec in found]
+
+
+def _with_shared(spec: LayerSpec, shared: dict[str, list[str]]) -> LayerSpec:
+    others = shared.get(spec.parameters[0]) if spec.parameters and not spec.skipped else None
+    if not others:
+        return spec
+    return replace(spec, note="; ".join(filter(None, (spec.note, f"also used as {', '.join(others)}"))))
+
+
+def _identity(module: nn.Module, name: str) -> object:
+    """What two names of the same values have in common: the parameter, or the memory of a plain tensor."""
+    parameter = module._parameters.get(name)
+    if parameter is None:
+        return (id(module), name)
+    plain = type(parameter) in (nn.Parameter, torch.Tensor) and not parameter.is_meta
+    if plain and parameter.layout == torch.strided and parameter.numel() and parameter.data_ptr():
+        return (parameter.data_ptr(), tuple(parameter.shape), parameter.stride(), parameter.dtype, parameter.device)
+    return id(parameter)
+
+
+def _own_by_name(place: Place, conv: Convention) -> Iterator[tuple[str, list[LayerSpec]]]:
+    module = place.module
+    computed = derived(module)
+    for name, originals in computed.items():
+        yield name, _derived_specs(place, name, originals, conv)
+    originals_of = {original: name for name, originals in computed.items() for original in originals}
+    for name, parameter in module._parameters.items():
+        if parameter is None or name in computed:
+            continue
+        if name in originals_of:
+            yield name, [_original(place, name, tuple(parameter.shape), originals_of[name])]
+        else:
+            yield name, _parameter_specs(place, name, parameter, conv)
+    for name, chain in getattr(module, "parametrizations", {}).items():
+        for original, parameter in chain.named_parameters():
+            full = f"parametrizations.{name}.{original}"
+            yield full, [_original(place, full, tuple(parameter.shape), name)]
+    weight = getattr(module, "weight", None)
+    if callable(weight) and hasattr(module, "_packed_params"):  # torch.ao's quantised modules keep it behind a method
+        yield "weight", _quantised(place, weight, conv)
+
+
+def _original(place: Place, name: str, shape: tuple[int, ...], effective_name: str) -> LayerSpec:
+    why = f"an ingredient of `{place.join(effective_name)}`, which is measured as the module uses it"
+    return skipped(place.join(name), why, type=place.type, shape=shape)
+
+
+def _derived_specs(place: Place, name: str, originals: tuple[str, ...], conv: Convention) -> list[LayerSpec]:
+    path = place.join(name)
+    try:
+        weight = effective(place.module, name)
+    except Exception as error:  # the user's own parametrisation may fail on what it was not made for
+        why = f"its parametrisation could not be evaluated: {type(error).__name__}: {error}"
+        return [skipped(path, why, type=place.type)]
+    how = "effective weight after " + _what(place.module, name)
+    return _parameter_specs(place, name, weight, conv, parameters=tuple(map(place.join, originals)), note=how)
+
+
+def _what(module: nn.Module, name: str) -> str:
+    chains = getattr(module, "parametrizations", {})
+    if name in chains:
+        return ", ".join(type(step).__name__.lstrip("_") for step in chains[name])
+    hooks = module._forward_pre_hooks.values()
+    return ", ".join(
+        type(h).__name__ for h in hooks if name in (getattr(h, "name", ""), getattr(h, "_tensor_name", ""))
+    )
+
+
+def _quantised(place: Place, weight: Callable[[], torch.Tensor], conv: Convention) -> list[LayerSpec]:
+    value = weight()
+    return _parameter_specs(
+        place, "weight", value, conv, read=weight, note=f"{value.dtype}, measured on the values it stands for"
+    )
+
+
+def _parameter_specs(
+    place: Place,
+    name: str,
+    tensor: torch.Tensor,
+    conv: Convention,
+    *,
+    parameters: tuple[str, ...] | None = None,
+    read: Callable[[], torch.Tensor] | None = None,
+    note: str = "",
+) -> list[LayerSpec]:
+    path, module = place.join(name), place.module
+    shape = () if nn.parameter.is_lazy(tensor) else tuple(tensor.shape)
+    why = why_not(tensor)
+    scale = next((s for s in ("weight_scale_inv", "weight_scale", "SCB") if hasattr(module, s)), "")
+    if not why and scale and name == "weight":
+        why = f"stored with a scale beside it (`{scale}`): its values alone are not the weights"
+    if why:
+        return [skipped(path, why, kind=_kind_of_vector(place, name), type=place.type, shape=shape, note=note)]
+    if name == "_flat_param":
+        why = "flattened by FSDP1; FSDP2 (`fully_shard`) keeps the shapes"
+        return [skipped(path, why, type=place.type, shape=shape)]
+    kind, cut = classify(place, name, shape, conv)
+    if isinstance(cut, str):
+        return [skipped(path, cut, kind=kind, type=place.type, shape=shape, note=note)]
+    source = read or (lambda: effective(module, name))
+    return specs(
+        path,
+        cut,
+        lambda: to_array(source()),
+        kind=kind,
+        type=place.type,
+        shape=shape,
+        parameters=parameters or (path,),
+        note=note,
+    )
+
+
+def _kind_of_vector(place: Place, name: str) -> str:
+    if "norm" in place.type.lower():
+        return "norm"
+    return "bias" if "bias" in name else "other"
+
+
+def classify(place: Place, name: str, shape: tuple[int, ...], conv: Convention) -> tuple[str, list[Part] | str]:
+    """The kind of a parameter, with its parts or the reason why it has none."""
+    module, kind = place.module, _kind_of_vector(place, name)
+    if 0 in shape:
+        return kind, "empty"
+    if len(shape) < 2:
+        return kind, "a scalar" if not shape else "a vector: it has no spectrum"
+    if kind != "other":
+        return kind, f"a {kind}: not a map from inputs to outputs"
+    if isinstance(module, nn.modules.conv._ConvNd) or _is_quantised_conv(place):
+        layout = "torch transposed" if module.transposed else "torch"
+        return "conv", layouts.convolution(shape, conv, groups=module.groups, layout=layout)
+    if isinstance(module, nn.MultiheadAttention):
+        if name == "in_proj_weight":
+            return "attention", layouts.packed(shape, layouts.QKV, "packed q, k, v")
+        return ("attention", layouts.matrix(shape)) if len(shape) == 2 else ("bias", "a bias: not a map")
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        gates = _GATES.get(place.type) or _GATES.get(getattr(module, "mode", ""))
+        if gates and not name.startswith("weight_hr"):
+            return "recurrent", layouts.packed(shape, gates, "gates")
+        return "recurrent", layouts.matrix(shape)
+    if isinstance(module, nn.Bilinear):
+        return "bilinear", layouts.bilinear(shape)
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        return "embedding", layouts.embedding(shape)
+    if "expert" in place.type.lower() and len(shape) == 3:
+        return "experts", _experts(module, name, shape)
+    if len(shape) == 2:
+        return _two_dimensional(place, shape, known=isinstance(module, nn.Linear) or name == "weight")
+    squeezed = tuple(n for n in shape if n != 1)
+    if len(squeezed) == 2:
+        part = layouts.matrix(squeezed, note=f"{shape} taken as {squeezed}; orientation not known")[0]
+        return "other", [replace(part, arrange=lambda a: [layouts.contiguous(a.reshape(squeezed))])]
+    return "other", f"{len(shape)} axes in a module of unknown layout"
+
+
+def _is_quantised_conv(place: Place) -> bool:
+    return place.type.startswith("Conv") and hasattr(place.module, "transposed") and hasattr(place.module, "groups")
+
+
+def _two_dimensional(place: Place, shape: tuple[int, ...], known: bool) -> tuple[str, list[Part]]:
+    kind = "attention" if any("Attention" in a for a in place.ancestors) else "dense"
+    if not known:
+        return "other", layouts.matrix(shape, note="a bare 2-D parameter, taken as (out, in)")
+    transposed = place.type == "Conv1D" and hasattr(place.module, "nf")  # HF's: a dense layer stored (in, out)
+    outputs, inputs = reversed(shape) if transposed else shape
+    if place.leaf in _PACKED_QKV and outputs == 3 * inputs:
+        return "attention", layouts.packed(shape, layouts.QKV, "packed q, k, v", transposed=transposed)
+    if place.leaf == "c_attn" and outputs == 2 * inputs:  # GPT-2's cross-attention takes its query elsewhere
+        return "attention", layouts.packed(shape, ("k", "v"), "packed k, v", transposed=transposed)
+    return kind, layouts.matrix(shape, transposed=transposed)
+
+
+def _experts(module: nn.Module, name: str, shape: tuple[int, ...]) -> list[Part]:
+    # transformers states the layout on the module; without that it is (experts, out, in), gate before up.
+    halves = ("gate", "up") if "gate_up" in name and shape[0] else ()
+    return layouts.stack(
+        shape,
+        "expert",
+        transposed=bool(getattr(module, "is_transposed", False)),
+        halves=halves,
+        interleaved=not getattr(module, "is_concatenated", True),
+    )
+
+
+def _lora(place: Place, conv: Convention) -> list[LayerSpec]:
+    base = Place(place.join("base_layer"), place.module.base_layer, place.ancestors)  # type: ignore[arg-type]
+    own = [spec for _, group in _own_by_name(base, conv) for spec in group]
+    # The layer keeps the name it had before its adapters came, by which a packed q, k, v is known.
+    named = replace(base, path=place.path)
+    return lora_specs(place.path, place.module, own, lambda shape: classify(named, "weight", shape, conv))
