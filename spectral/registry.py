@@ -10,7 +10,7 @@ import difflib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
     from spectral.sample import LayerSample
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Cost = Literal["cheap", "spectrum", "request"]
 Needs = Literal["", "initial", "previous", "reference"]
 Value = float | str
+Function = TypeVar("Function", bound="Callable[[LayerSample], Value]")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Quantity:
         name: the key in every record, logger and table; WeightWatcher's name where it has one.
         title: a few words for axis labels.
         definition: the formula in one line, with its units (log10 or ln, λ or σ).
-        family: ``norm``, ``rank``, ``power law``, ``distance``, ``update``, ``scale``, ``random matrix``, ``localisation``.
+        family: ``norm``, ``rank``, ``power law``, ``distance``, ``update``, ``scale``, ``shape``, ``random matrix``,
+            ``localisation``.
         cost: ``cheap`` reads only the elements, ``spectrum`` needs the singular values, ``request`` needs more and is
             measured only when named.
         needs: what else than the weights of now it compares with: ``initial`` (W_0), ``previous`` (the weights of the
@@ -71,14 +73,14 @@ def quantity(
     headline: bool = False,
     worst: Literal["", "low", "high", "both"] = "",
     text: bool = False,
-) -> Callable[[Callable[[LayerSample], Value]], Callable[[LayerSample], Value]]:
+) -> Callable[[Function], Function]:
     """Declare the decorated function as the quantity ``name``; the arguments are those of :class:`Quantity`.
 
     Raises:
         ValueError: if the name is taken.
     """
 
-    def declare(function: Callable[[LayerSample], Value]) -> Callable[[LayerSample], Value]:
+    def declare(function: Function) -> Function:
         if name in _QUANTITIES:
             raise ValueError(f"The quantity `{name}` is declared twice.")
         _QUANTITIES[name] = Quantity(

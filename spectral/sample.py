@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import isfinite, isnan
 
 import numpy as np
 
+from spectral.arrays import dot, largest_magnitude, row_blocks
+from spectral.fits.clauset import PowerLawFit, clauset_fit
 from spectral.layers.spec import Array
-from spectral.spectrum import singular_values
+from spectral.registry import Quantity, Value
+from spectral.spectrum import gram_singular_values, resolved, scaling_exponent, svd_singular_values
 
 
 @dataclass
@@ -20,21 +24,171 @@ class LayerSample:
         matrices: the layer's matrices W (rows = outputs, columns = inputs), all finite.
         initial: the same matrices at the baseline, W_0, or None.
         previous: the same matrices at the last snapshot, or None.
+        reference: the layer's quantity values at the baseline, or None; it spares a second spectrum of W_0.
         seed: seed of the generator from which random nulls of this layer are drawn.
+        scratch: what a family of quantities computes once and shares among them.
     """
 
     matrices: Sequence[Array]
     initial: Sequence[Array] | None = None
     previous: Sequence[Array] | None = None
+    reference: Mapping[str, Value] | None = None
     seed: int = 0
     scratch: dict[str, object] = field(default_factory=dict, repr=False)
 
     @cached_property
+    def largest(self) -> float:
+        """Largest |W_ij| over all matrices; NaN or inf if an element is."""
+        magnitudes = [largest_magnitude(w) for w in self.matrices]
+        return float("nan") if any(map(isnan, magnitudes)) else max(magnitudes, default=0.0)
+
+    @cached_property
+    def shape(self) -> tuple[int, int]:
+        """(N, M): larger and smaller side of the layer's first matrix."""
+        rows, columns = self.matrices[0].shape
+        return max(rows, columns), min(rows, columns)
+
+    @cached_property
     def singular_values(self) -> list[np.ndarray]:
-        """Singular values σ of each matrix, float64, descending."""
-        return [singular_values(w) for w in self.matrices]
+        """σ of each matrix, float64, descending, from the Gram product; those below about 1e-7·σ_1 are 0."""
+        return [gram_singular_values(w) for w in self.matrices]
+
+    @cached_property
+    def resolved_singular_values(self) -> list[np.ndarray]:
+        """σ of each matrix, float64, descending, the smallest ones resolved too, by an SVD where that is needed."""
+        return [
+            s if resolved(s) else svd_singular_values(w)
+            for s, w in zip(self.singular_values, self.matrices, strict=True)
+        ]
 
     @cached_property
     def eigenvalues(self) -> np.ndarray:
         """Eigenvalues λ = σ² of all matrices pooled, float64, ascending."""
-        return np.sort(np.concatenate([s**2 for s in self.singular_values]))
+        with np.errstate(over="ignore", under="ignore"):
+            return np.sort(np.concatenate([s**2 for s in self.singular_values]))
+
+    @cached_property
+    def initial_singular_values(self) -> list[np.ndarray]:
+        """σ of each matrix of W_0, as :attr:`singular_values`; empty without a baseline."""
+        if self.initial is None:
+            return []
+        return (
+            self.singular_values if self.initial is self.matrices else [gram_singular_values(w) for w in self.initial]
+        )
+
+    @property
+    def largest_singular_value(self) -> float:
+        """σ_1, the largest over all matrices; NaN for an empty layer."""
+        return max((float(s[0]) for s in self.singular_values if len(s)), default=np.nan)
+
+    @property
+    def log_spectral_norm(self) -> float:
+        """log10 λ_1 = 2·log10 σ_1; NaN for W = 0."""
+        return 2.0 * float(np.log10(self.largest_singular_value)) if self.largest_singular_value > 0.0 else np.nan
+
+    @cached_property
+    def relative_eigenvalues(self) -> np.ndarray:
+        """λ/λ_1 of all matrices pooled, ascending, from (σ/σ_1)², so that no scale over- or underflows; 0 for W = 0."""
+        values = np.sort(np.concatenate(self.singular_values))
+        return (values / values[-1]) ** 2 if len(values) and values[-1] > 0.0 else values
+
+    @cached_property
+    def power_law(self) -> PowerLawFit:
+        """The power law fitted to the pooled eigenvalues, with default settings; exactly scale-free."""
+        fit = clauset_fit(self.relative_eigenvalues)
+        return fit.rescaled(float(self.eigenvalues[-1])) if len(self.eigenvalues) else fit
+
+    @cached_property
+    def norm(self) -> float:
+        """‖W‖_F over all matrices; scaled by a power of two where squares would over- or underflow."""
+        unit = 2.0 ** scaling_exponent(self.largest)
+        squares = (sum(dot(w / unit, w / unit) for (w,) in row_blocks(matrix)) for matrix in self.matrices)
+        return float(np.sqrt(sum(float(s) for s in squares))) * unit
+
+    @cached_property
+    def element_mean(self) -> float:
+        """Mean of the elements of all matrices."""
+        total = sum(float(sum(w.sum() for (w,) in row_blocks(matrix))) for matrix in self.matrices)
+        return total / self.elements
+
+    @cached_property
+    def element_variance(self) -> float:
+        """Variance s² of the elements of all matrices about their mean."""
+        mean = self.element_mean
+        return sum(float(sum(dot(w - mean, w - mean) for (w,) in row_blocks(m))) for m in self.matrices) / self.elements
+
+    @property
+    def elements(self) -> int:
+        """Number of elements of all matrices."""
+        return sum(int(w.shape[0]) * int(w.shape[1]) for w in self.matrices)
+
+    @cached_property
+    def from_initial(self) -> Difference:
+        """W compared with W_0."""
+        return Difference.between(self.matrices, self.initial)
+
+    @cached_property
+    def from_previous(self) -> Difference:
+        """W compared with the weights of the last snapshot."""
+        return Difference.between(self.matrices, self.previous)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Inner products of W with other weights V of the same shapes, over all matrices.
+
+    Attributes:
+        norm: ‖V‖_F.
+        distance: ‖W−V‖_F, from the differences themselves and not from norms, which would cancel.
+        product: ⟨W, V⟩.
+    """
+
+    norm: float
+    distance: float
+    product: float
+
+    @classmethod
+    def between(cls, matrices: Sequence[Array], others: Sequence[Array] | None) -> Difference:
+        """Compare; all NaN where there is nothing to compare with."""
+        if others is None:
+            return cls(np.nan, np.nan, np.nan)
+        sums = [0.0, 0.0, 0.0]
+        for matrix, other in zip(matrices, others, strict=True):
+            parts = [(dot(v, v), dot(w - v, w - v), dot(w, v)) for w, v in row_blocks(matrix, other)]
+            sums = [total + float(sum(part)) for total, part in zip(sums, zip(*parts, strict=True), strict=True)]
+        return cls(float(np.sqrt(sums[0])), float(np.sqrt(sums[1])), sums[2])
+
+
+def measure(sample: LayerSample, quantities: Iterable[Quantity]) -> tuple[dict[str, Value], str]:
+    """The values of ``quantities`` on one layer, and its status; never raises for what is in the weights.
+
+    Args:
+        sample: the layer.
+        quantities: what to measure, see :func:`spectral.registry.resolve`.
+
+    Returns:
+        Values by name: NaN (``""`` for a text) where a value cannot be had; and the status: ``ok``, ``non-finite`` (no
+        value is given), ``zero`` (all elements are 0: sizes and distances are given), or ``failed: `` with the
+        quantities and the reason.
+    """
+    values: dict[str, Value] = {}
+    failures: dict[str, list[str]] = {}
+    with np.errstate(all="ignore"):
+        largest = sample.largest
+        for q in quantities:
+            missing: Value = "" if q.text else np.nan
+            values[q.name] = missing
+            if not isfinite(largest) or (q.needs == "previous" and sample.previous is None):
+                continue
+            if q.needs in ("initial", "reference") and sample.initial is None and sample.reference is None:
+                continue
+            try:
+                value = q.function(sample)
+                values[q.name] = value if q.text else float(value)
+            except Exception as error:  # One quantity's failure must neither hide the others nor reach the training.
+                failures.setdefault(f"{type(error).__name__}: {error}", []).append(q.name)
+    if not isfinite(largest):
+        return values, "non-finite"
+    if failures:
+        return values, "failed: " + "; ".join(f"{', '.join(names)}: {reason}" for reason, names in failures.items())
+    return values, "zero" if largest == 0.0 else "ok"

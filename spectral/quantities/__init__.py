@@ -1,0 +1,9 @@
+"""The quantities: one family a file, each quantity one function from a ``LayerSample`` to a number or a short text."""
+
+from importlib import import_module
+
+FAMILIES = ("power_law", "norms", "ranks", "scale", "distance", "update")
+"""The files whose import declares the quantities, in the order of their columns."""
+
+for _family in FAMILIES:
+    import_module(f"spectral.quantities.{_family}")

@@ -1,0 +1,197 @@
+"""Power law p(x) ∝ x^−α for x ≥ xmin, with xmin where the Kolmogorov–Smirnov distance is smallest.
+
+Clauset, Shalizi, Newman: Power-law distributions in empirical data, SIAM Review 51 (2009) 661. For the sorted
+x_1 ≤ … ≤ x_N and every candidate xmin = x_i, with n = N − i + 1 the size of its tail,
+
+    α_i = 1 + n / Σ_{j≥i} ln(x_j/x_i),        D_i = max_{j≥i} |1 − (x_j/x_i)^{1−α_i} − (j−i)/n|,
+
+and the fit is the first i of smallest D_i. The scan is exact and yet seldom computes a whole D_i: the maximum over a
+few j bounds D_i from below, and a candidate whose bound exceeds the best D found is out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+RELATIVE_CUT = 1e-10
+"""Eigenvalues below this share of the largest are left out: there float32 weights are rounding noise."""
+
+WEIGHTWATCHER_CUT = 1e-5
+"""WeightWatcher leaves out λ ≤ 1e-5, in absolute terms, which makes its α depend on the scale of W."""
+
+_DENSE = 128
+"""Up to this many eigenvalues all D_i are computed at once, as one matrix."""
+
+
+@dataclass(frozen=True)
+class PowerLawFit:
+    """A power law fitted to the tail of eigenvalues.
+
+    Attributes:
+        alpha: the exponent α.
+        xmin: where the tail begins.
+        xmax: the largest eigenvalue of the tail, or the upper limit that was given.
+        D: Kolmogorov–Smirnov distance between the tail and the fit.
+        sigma: standard error of α, (α−1)/√tail.
+        tail: number of eigenvalues in the tail.
+        eigenvalues: number of eigenvalues that were considered.
+    """
+
+    alpha: float
+    xmin: float
+    xmax: float
+    D: float
+    sigma: float
+    tail: int
+    eigenvalues: int
+
+    def rescaled(self, factor: float) -> PowerLawFit:
+        """The fit to ``factor`` times the eigenvalues: only xmin and xmax change."""
+        return replace(self, xmin=self.xmin * factor, xmax=self.xmax * factor)
+
+
+NO_FIT = PowerLawFit(np.nan, np.nan, np.nan, np.nan, np.nan, 0, 0)
+"""What a fit gives where there is nothing to fit."""
+
+
+def usable(eigenvalues: np.ndarray, cut: float | Literal["weightwatcher"] = RELATIVE_CUT) -> np.ndarray:
+    """The eigenvalues that a fit considers, ascending: finite, positive and above the cut.
+
+    Args:
+        eigenvalues: λ, in any order.
+        cut: share of the largest below which they are left out, or ``"weightwatcher"`` for its absolute 1e-5.
+
+    Raises:
+        ValueError: if ``cut`` is neither.
+    """
+    values = np.sort(np.asarray(eigenvalues, dtype=np.float64).ravel())
+    values = values[np.isfinite(values) & (values > 0.0)]
+    if len(values) == 0:
+        return values
+    if cut == "weightwatcher":
+        return values[values > WEIGHTWATCHER_CUT]
+    if not isinstance(cut, int | float) or not 0.0 <= cut < 1.0:
+        raise ValueError(f"Expected `cut` to be 'weightwatcher' or a share of the largest eigenvalue, but got {cut!r}.")
+    return values[values >= cut * values[-1]]
+
+
+def clauset_fit(
+    eigenvalues: np.ndarray,
+    *,
+    min_tail: int = 2,
+    max_tail: int | None = None,
+    cut: float | Literal["weightwatcher"] = RELATIVE_CUT,
+) -> PowerLawFit:
+    """The Clauset–Shalizi–Newman fit over all candidates for xmin (all eigenvalues but the largest).
+
+    Args:
+        eigenvalues: λ, in any order.
+        min_tail: smallest tail that is considered.
+        max_tail: largest tail that is considered; None for all.
+        cut: see :func:`usable`.
+
+    Returns:
+        The fit; :data:`NO_FIT` with fewer than two different eigenvalues.
+
+    Raises:
+        ValueError: if the limits on the tail leave no candidate possible, or ``cut`` is not understood.
+
+    >>> fit = clauset_fit((1 - (np.arange(1, 101) - 0.5) / 100) ** -1.0)
+    >>> round(fit.alpha, 6), fit.tail
+    (2.008547, 100)
+    """
+    if min_tail < 2 or (max_tail is not None and max_tail < min_tail):
+        raise ValueError(f"Expected 2 ≤ `min_tail` ≤ `max_tail` but got {min_tail} and {max_tail}.")
+    x = usable(eigenvalues, cut)
+    first = 0 if max_tail is None else max(0, len(x) - max_tail)
+    scan = Scan(x, first=first, last=len(x) - min_tail)
+    best = scan.best()
+    return NO_FIT if best is None else scan.fit(best)
+
+
+class Scan:
+    """All candidates for xmin of one set of eigenvalues.
+
+    Attributes:
+        x: the eigenvalues, ascending.
+        candidates: the indices i of the candidates xmin = x_i that can be fitted.
+        beta: α_i − 1 of every eigenvalue but the last (inf where all above are equal).
+    """
+
+    def __init__(self, x: np.ndarray, first: int = 0, last: int | None = None) -> None:
+        self.x = x
+        size = len(x)
+        # Relative to the largest: no scale enters, and for W·2^k the very same numbers come out.
+        self._log = np.log(x / x[-1]) if size else x
+        self._tail = np.arange(size, 0, -1.0)
+        sums = np.cumsum(self._log[::-1])[::-1] - self._tail * self._log
+        with np.errstate(divide="ignore"):
+            self.beta = self._tail / np.maximum(sums, 0.0)
+        last = size - 2 if last is None else min(last, size - 2)
+        candidates = np.arange(first, last + 1)
+        # Where all above are equal to rounding, a power law has no exponent.
+        self.candidates = candidates[sums[candidates] > 1e-13 * self._tail[candidates]] if size > 1 else candidates[:0]
+
+    def distance(self, i: int) -> float:
+        """D_i."""
+        size = len(self.x) - i
+        model = -np.expm1(-self.beta[i] * (self._log[i:] - self._log[i]))
+        return float(np.max(np.abs(model - np.arange(size) / size)))
+
+    def best(self) -> int | None:
+        """The first candidate of smallest D, or None without candidates."""
+        if len(self.candidates) == 0:
+            return None
+        if len(self.x) <= _DENSE:
+            return int(self.candidates[np.argmin(self._all_distances())])
+        remaining, bounds = self.candidates, np.zeros(len(self.candidates))
+        best, smallest = -1, np.inf
+        for points in (8, 64):
+            bounds = np.maximum(bounds, self._bounds(remaining, points))
+            i = int(remaining[np.argmin(bounds)])
+            best, smallest = min((smallest, best), (self.distance(i), i))[::-1]
+            keep = bounds <= smallest
+            remaining, bounds = remaining[keep], bounds[keep]
+        for bound, i in sorted(zip(bounds.tolist(), remaining.tolist(), strict=True)):
+            if bound > smallest:
+                break
+            distance = self.distance(i)
+            if (distance, i) < (smallest, best):
+                smallest, best = distance, i
+        return best
+
+    def fit(self, i: int) -> PowerLawFit:
+        """The fit with xmin = x_i."""
+        size = len(self.x)
+        beta = float(self.beta[i])
+        return PowerLawFit(
+            alpha=1.0 + beta,
+            xmin=float(self.x[i]),
+            xmax=float(self.x[-1]),
+            D=self.distance(i),
+            sigma=beta / np.sqrt(size - i),
+            tail=int(np.count_nonzero(self.x >= self.x[i])),
+            eigenvalues=size,
+        )
+
+    def _all_distances(self) -> np.ndarray:
+        """D of every candidate, through one matrix of candidates × eigenvalues."""
+        i = self.candidates[:, None]
+        j = np.arange(len(self.x))
+        model = -np.expm1(-self.beta[i] * np.maximum(self._log - self._log[i], 0.0))
+        gap = np.abs(model - (j - i) / self._tail[i])
+        return np.max(gap, axis=1, where=j >= i, initial=0.0)
+
+    def _bounds(self, candidates: np.ndarray, points: int) -> np.ndarray:
+        """Lower bounds on D: the largest gap over ``points`` places spread evenly over each candidate's tail."""
+        tail = self._tail[candidates]
+        bounds = np.zeros(len(candidates))
+        for share in (np.arange(points) + 0.5) / points:
+            offset = np.floor(share * tail)
+            place = candidates + offset.astype(np.intp)
+            model = -np.expm1(-self.beta[candidates] * (self._log[place] - self._log[candidates]))
+            np.maximum(bounds, np.abs(model - offset / tail), out=bounds)
+        return bounds

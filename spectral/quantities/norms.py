@@ -1,0 +1,134 @@
+"""Norms of W and the largest and smallest of its spectrum. λ are the eigenvalues of all matrices pooled, λ = σ²."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spectral.registry import quantity
+from spectral.sample import LayerSample
+
+
+@quantity(
+    "log_spectral_norm",
+    title="log spectral norm",
+    definition="log10 λ_1 = 2·log10 σ_1",
+    family="norm",
+    default=True,
+    headline=True,
+    worst="high",
+)
+def log_spectral_norm(sample: LayerSample) -> float:
+    """log10 λ_1: WeightWatcher's `log_spectral_norm`; twice the log10 of what others call the spectral norm, σ_1."""
+    return sample.log_spectral_norm
+
+
+@quantity(
+    "frobenius_norm",
+    title="Frobenius norm",
+    definition="‖W‖_F = √Σ W_ij²",
+    family="norm",
+    cost="cheap",
+    default=True,
+)
+def frobenius_norm(sample: LayerSample) -> float:
+    """‖W‖_F over all matrices of the layer."""
+    return sample.norm
+
+
+@quantity("norm", title="squared norm", definition="Σλ = ‖W‖_F²", family="norm")
+def norm(sample: LayerSample) -> float:
+    """Σλ, which WeightWatcher calls `norm`: the square of the Frobenius norm."""
+    return float(np.sum(sample.eigenvalues))
+
+
+@quantity("log_norm", title="log squared norm", definition="log10 Σλ = 2·log10 ‖W‖_F", family="norm")
+def log_norm(sample: LayerSample) -> float:
+    """log10 Σλ (the blog's lognorm, log10 ‖W‖_F, is half of it)."""
+    return 2.0 * _log10(sample.norm)
+
+
+@quantity("spectral_norm", title="largest eigenvalue", definition="λ_1 = σ_1²", family="norm")
+def spectral_norm(sample: LayerSample) -> float:
+    """λ_1, which WeightWatcher calls `spectral_norm`; others mean σ_1 (here `sv_max`)."""
+    return float(sample.eigenvalues[-1]) if len(sample.eigenvalues) else np.nan
+
+
+@quantity("lambda_max", title="largest eigenvalue", definition="λ_1 = σ_1²", family="norm")
+def lambda_max(sample: LayerSample) -> float:
+    """λ_1 again, under WeightWatcher's second name."""
+    return spectral_norm(sample)
+
+
+@quantity("sv_max", title="largest singular value", definition="σ_1", family="norm")
+def sv_max(sample: LayerSample) -> float:
+    """σ_1, the largest over all matrices of the layer."""
+    return sample.largest_singular_value
+
+
+@quantity(
+    "sv_min", title="smallest singular value", definition="σ_M; the largest of them over the matrices", family="norm"
+)
+def sv_min(sample: LayerSample) -> float:
+    """The smallest singular value; of several matrices the largest one's, as WeightWatcher has it."""
+    return max((float(s[-1]) for s in sample.resolved_singular_values if len(s)), default=np.nan)
+
+
+@quantity(
+    "log_median_singular_value",
+    title="log median singular value",
+    definition="ln of the median σ",
+    family="norm",
+)
+def log_median_singular_value(sample: LayerSample) -> float:
+    """Natural log of the median singular value, pooled over the matrices: where the bulk of the spectrum lies."""
+    median = float(np.median(np.concatenate(sample.singular_values)))
+    return float(np.log(median)) if median > 0.0 else np.nan
+
+
+@quantity("W_scale", title="scale to unit mean eigenvalue", definition="√(number of λ / Σλ)", family="norm")
+def W_scale(sample: LayerSample) -> float:
+    """The factor by which WeightWatcher scales W so that its eigenvalues have mean 1."""
+    return float(np.sqrt(num_evals(sample)) / sample.norm) if sample.norm > 0.0 else np.nan
+
+
+@quantity(
+    "num_evals",
+    title="number of eigenvalues",
+    definition="number of λ, all matrices pooled",
+    family="shape",
+    cost="cheap",
+)
+def num_evals(sample: LayerSample) -> float:
+    """Number of eigenvalues that the layer gives."""
+    return float(sum(min(w.shape) for w in sample.matrices))
+
+
+@quantity("N", title="larger side", definition="larger side of a matrix", family="shape", cost="cheap")
+def larger_side(sample: LayerSample) -> float:
+    """N."""
+    return float(sample.shape[0])
+
+
+@quantity("M", title="smaller side", definition="smaller side of a matrix", family="shape", cost="cheap")
+def smaller_side(sample: LayerSample) -> float:
+    """M."""
+    return float(sample.shape[1])
+
+
+@quantity("Q", title="aspect ratio", definition="N/M", family="shape", cost="cheap")
+def aspect_ratio(sample: LayerSample) -> float:
+    """N/M, at least 1."""
+    return sample.shape[0] / sample.shape[1]
+
+
+@quantity(
+    "rf", title="number of matrices", definition="matrices pooled, the receptive field", family="shape", cost="cheap"
+)
+def receptive_field(sample: LayerSample) -> float:
+    """Number of matrices whose eigenvalues are pooled: kernel positions of a convolution taken slice by slice."""
+    return float(len(sample.matrices))
+
+
+def _log10(value: float) -> float:
+    """log10, NaN where there is none."""
+    return float(np.log10(value)) if value > 0.0 else np.nan

@@ -1,0 +1,106 @@
+"""The power law fitted to the tail of the eigenvalues, and what is derived from its exponent."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spectral.fits.sufficiency import evidence
+from spectral.registry import quantity
+from spectral.sample import LayerSample
+
+
+@quantity(
+    "alpha",
+    title="α",
+    definition="exponent of p(λ) ∝ λ^−α over λ ≥ xmin, by maximum likelihood; xmin at the smallest D",
+    family="power law",
+    default=True,
+    headline=True,
+    worst="both",
+)
+def alpha(sample: LayerSample) -> float:
+    """Exponent α of the Clauset–Shalizi–Newman fit to the pooled eigenvalues; scale-free: α(c·W) = α(W)."""
+    return sample.power_law.alpha
+
+
+@quantity(
+    "alpha_evidence",
+    title="evidence for α",
+    definition="`sufficient`, or why α should not be relied on",
+    family="power law",
+    default=True,
+    text=True,
+)
+def alpha_evidence(sample: LayerSample) -> str:
+    """Whether the eigenvalues suffice for α to mean anything: see :func:`spectral.fits.sufficiency.evidence`."""
+    return evidence(sample.power_law)
+
+
+@quantity(
+    "xmin",
+    title="start of the tail",
+    definition="λ from which the power law is fitted",
+    family="power law",
+    default=True,
+)
+def xmin(sample: LayerSample) -> float:
+    """The eigenvalue at which the fitted tail begins."""
+    return sample.power_law.xmin
+
+
+@quantity("xmax", title="end of the tail", definition="largest λ of the fit", family="power law")
+def xmax(sample: LayerSample) -> float:
+    """The largest eigenvalue of the fitted tail."""
+    return sample.power_law.xmax
+
+
+@quantity(
+    "D",
+    title="Kolmogorov–Smirnov distance",
+    definition="largest gap between the tail's and the fit's distribution functions",
+    family="power law",
+    default=True,
+    worst="high",
+)
+def distance(sample: LayerSample) -> float:
+    """Kolmogorov–Smirnov distance D between the tail and the fitted power law."""
+    return sample.power_law.D
+
+
+@quantity(
+    "sigma",
+    title="standard error of α",
+    definition="(α−1)/√(tail size)",
+    family="power law",
+    default=True,
+    worst="high",
+)
+def sigma(sample: LayerSample) -> float:
+    """Standard error of α for a tail whose start is known; choosing xmin adds to it."""
+    return sample.power_law.sigma
+
+
+@quantity("num_pl_spikes", title="tail size", definition="#{λ ≥ xmin}", family="power law", default=True, worst="low")
+def num_pl_spikes(sample: LayerSample) -> float:
+    """Number of eigenvalues in the fitted tail; NaN without a fit."""
+    return float(sample.power_law.tail) if np.isfinite(sample.power_law.alpha) else np.nan
+
+
+@quantity(
+    "alpha_weighted",
+    title="weighted α",
+    definition="α·log10 λ_1",
+    family="power law",
+    default=True,
+    worst="high",
+)
+def alpha_weighted(sample: LayerSample) -> float:
+    """α·log10 λ_1 (WeightWatcher's α-hat)."""
+    return sample.power_law.alpha * sample.log_spectral_norm
+
+
+@quantity("log_alpha_norm", title="log α-norm", definition="log10 Σλ^α", family="power law", worst="high")
+def log_alpha_norm(sample: LayerSample) -> float:
+    """log10 Σλ^α over all eigenvalues, summed in the log domain so that it cannot overflow."""
+    exponent = sample.power_law.alpha
+    return exponent * sample.log_spectral_norm + float(np.log10(np.sum(sample.relative_eigenvalues**exponent)))

@@ -1,0 +1,84 @@
+"""Several layers at a time, one LAPACK thread each.
+
+LAPACK scales badly over threads at the sizes of weight matrices, and its threads fight the trainer's; NumPy's linear
+algebra releases the interpreter lock, so plain threads over layers use all cores that are wanted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from threadpoolctl import ThreadpoolController
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows have no affinity.
+        return os.cpu_count() or 1
+
+
+class WorkerPool:
+    """Maps a function over layers with a fixed number of threads, each with one BLAS thread.
+
+    The BLAS thread setting is process-wide: it is 1 while :meth:`map` runs and what it was before afterwards, also
+    after an exception. No thread is left behind between calls.
+
+    Args:
+        workers: layers at a time; None for all cores that the process may use.
+
+    Raises:
+        ValueError: if ``workers`` is not a positive whole number.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        if workers is None:
+            workers = available_cores()
+        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+            raise ValueError(
+                f"Expected `workers` to be a whole number from 1, or None for all cores, but got {workers!r}."
+            )
+        self.workers = workers
+        # Finding the BLAS libraries takes milliseconds, so it is done once, at the first use.
+        self._controller: ThreadpoolController | None = None
+
+    def map(
+        self,
+        function: Callable[[Item], Result],
+        items: Iterable[Item],
+        cost: Callable[[Item], float] | None = None,
+    ) -> list[Result]:
+        """``[function(item) for item in items]``, several at a time, the results in the order of the items.
+
+        Args:
+            function: what to do with one item; what it raises is raised here.
+            items: the items.
+            cost: the cost of an item; the costliest are started first, so that no long one is left to the end.
+        """
+        items = list(items)
+        order = sorted(range(len(items)), key=lambda i: -cost(items[i])) if cost else list(range(len(items)))
+        if self._controller is None:
+            self._controller = ThreadpoolController()
+        results: dict[int, Result] = {}
+        with self._controller.limit(limits=1, user_api="blas"):
+            if self.workers == 1 or len(items) <= 1:
+                for i in order:
+                    results[i] = function(items[i])
+            else:
+                with ThreadPoolExecutor(min(self.workers, len(items)), thread_name_prefix="spectral") as executor:
+                    futures = {i: executor.submit(function, items[i]) for i in order}
+                    results = {i: future.result() for i, future in futures.items()}
+        return [results[i] for i in range(len(items))]
+
+    def __getstate__(self) -> dict[str, int]:
+        return {"workers": self.workers}
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        self.__init__(state["workers"])  # type: ignore[misc]
