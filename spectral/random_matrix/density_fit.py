@@ -97,7 +97,11 @@ def _fit_marchenko_pastur(eigenvalues: np.ndarray, aspect: float) -> float:
     unit = np.sqrt(eigenvalues[-1]) / (1 + share)
     scan = np.arange(0.05 * unit, 2 * unit, 0.01 * unit)[:, None]
     start = scan[np.argmin(misfit(scan))]
-    return float(fmin(lambda sigma: float(misfit(sigma)[0]), start, disp=False)[0])
+
+    def misfit_of_one(sigma: np.ndarray) -> float:
+        return float(misfit(sigma)[0])
+
+    return float(fmin(misfit_of_one, start, disp=False)[0])
 
 
 def density_fit(eigenvalues: ArrayLike, shape: Shape) -> DensityFit:

@@ -108,9 +108,7 @@ class Spikes:
     z: float
 
 
-def find_spikes(
-    eigenvalues: ArrayLike, shape: Shape, *, variance: float | None = None, level: float = 0.01
-) -> Spikes:
+def find_spikes(eigenvalues: ArrayLike, shape: Shape, *, variance: float | None = None, level: float = 0.01) -> Spikes:
     """The eigenvalues that a random matrix with the bulk's variance would not have.
 
     Args:

@@ -29,7 +29,7 @@ def largest_eigenvalues(matrix: np.ndarray, count: int, *, shift: float = 0.0, s
     from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
     w = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
-    larger, smaller = w.shape
+    smaller = w.shape[1]
     count = min(count, smaller)
     if smaller <= _DENSE or count > smaller // 4:
         centred = w - shift
@@ -39,12 +39,11 @@ def largest_eigenvalues(matrix: np.ndarray, count: int, *, shift: float = 0.0, s
         y = w @ x - shift * np.sum(x)
         return np.asarray(w.T @ y - shift * np.sum(y))
 
-    start = np.random.default_rng(seed).standard_normal(smaller).astype(w.dtype)
+    start = np.asarray(np.random.default_rng(seed).standard_normal(smaller), dtype=w.dtype)
     operator = LinearOperator((smaller, smaller), matvec=apply, dtype=w.dtype)
+    basis = min(smaller, 4 * count + 60)
     try:
-        found = eigsh(
-            operator, k=count, which="LA", v0=start, ncv=min(smaller, 4 * count + 60), tol=1e-5, return_eigenvectors=False
-        )
+        found = eigsh(operator, k=count, which="LA", v0=start, ncv=basis, tol=1e-5, return_eigenvectors=False)
     except ArpackError as error:
         raise np.linalg.LinAlgError(f"Lanczos did not converge: {error}") from error
     return np.sort(found)[::-1]

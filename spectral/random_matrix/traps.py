@@ -1,0 +1,153 @@
+r"""Correlation traps: eigenvalues of the element-wise shuffled W beyond the edge of the Marchenko–Pastur bulk.
+
+A shuffle keeps the elements and destroys their correlations, so its spectrum should fill the bulk and no more. What
+sticks out comes from the elements themselves, and of that there are two kinds, told apart here:
+
+* *centred* traps, of W with its mean taken off: a few elements are far larger than the rest;
+* *uncentred* traps, of W as it is: these, and the mean. A mean m adds a rank-one part of strength
+  θ = √(NM)·|m|/s, which shows from θ > (NM)^{1/4} on. Healthy ReLU layers acquire one.
+
+A shuffle keeps s² and m exactly, hence the edge is known without a fit, and only the largest eigenvalues of the shuffle
+are wanted: a Lanczos iteration, no second spectrum.
+
+Source: the notion is WeightWatcher's (C. H. Martin and collaborators); edge and test as in ``tracy_widom``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from spectral.random_matrix import tracy_widom
+from spectral.random_matrix.density_fit import weightwatcher_cut
+from spectral.random_matrix.marchenko_pastur import Shape, edges, sides
+from spectral.random_matrix.nulls import shuffled
+from spectral.random_matrix.spikes import critical_strength
+from spectral.random_matrix.top_eigenvalues import largest_eigenvalues
+
+Cut = Literal["tracy-widom", "weightwatcher"]
+
+
+@dataclass(frozen=True)
+class Traps:
+    """The traps of one shuffle of one matrix.
+
+    Attributes:
+        centred: eigenvalues of the shuffled W − mean beyond the cut.
+        uncentred: eigenvalues of the shuffled W beyond the cut.
+        z_centred: the centred shuffle's largest eigenvalue in Tracy–Widom units.
+        z_uncentred: the uncentred shuffle's largest eigenvalue in Tracy–Widom units.
+        largest: the uncentred shuffle's largest eigenvalue in units of λ.
+        cut: the λ beyond which an eigenvalue counts as a trap.
+    """
+
+    centred: int
+    uncentred: int
+    z_centred: float
+    z_uncentred: float
+    largest: float
+    cut: float
+
+
+def mean_strength(matrix: ArrayLike) -> float:
+    """How strong the mean element is as a rank-one part: (NM)^{1/4}·|mean|/std; beyond 1 it is an uncentred trap.
+
+    Args:
+        matrix: W.
+
+    Returns:
+        θ/θ_c, without a unit; inf where all elements are equal and not 0, NaN where all are 0.
+
+    >>> mean_strength([[1.0, 3.0], [1.0, 3.0]])
+    2.8284271247461903
+    """
+    w = np.asarray(matrix, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(critical_strength(w.shape) * np.divide(abs(np.mean(w)), np.std(w)))
+
+
+def trap_cut(shape: Shape, mean: float, level: float, rule: Cut) -> float:
+    """The λ beyond which an eigenvalue of a shuffle is a trap, in units of s².
+
+    Args:
+        shape: shape of the matrix.
+        mean: mean of the elements in units of s, which only WeightWatcher's rule looks at.
+        level: probability that a healthy random matrix has a trap, for the rule ``"tracy-widom"``.
+        rule: ``"tracy-widom"``, or ``"weightwatcher"`` for its heuristic with the closed-form edge in place of its fit.
+
+    Raises:
+        ValueError: for another rule.
+    """
+    if rule == "tracy-widom":
+        return tracy_widom.edge(shape, 1.0, level)
+    if rule == "weightwatcher":
+        # WeightWatcher's cut is written for eigenvalues of mean 1; with the mean in, theirs is N(1 + mean²) s².
+        unit = sides(shape)[0] * (1 + mean**2)
+        return unit * weightwatcher_cut(edges(shape)[1] / unit, shape)
+    raise ValueError(f"Expected the rule 'tracy-widom' or 'weightwatcher' but got {rule!r}.")
+
+
+def correlation_traps(
+    matrix: ArrayLike, rng: np.random.Generator, *, level: float = 0.01, rule: Cut = "tracy-widom"
+) -> Traps:
+    """Shuffle W once and count the eigenvalues that stick out of the bulk.
+
+    The elements are standardised first and the iteration runs in float32 on the same float32 numbers a network keeps;
+    z is exact to about 0.001, and the count where no eigenvalue lies that near to the cut.
+
+    Args:
+        matrix: W.
+        rng: where the shuffle comes from.
+        level: probability that a healthy matrix (independent elements of finite fourth moment) has a centred trap.
+        rule: what counts as a trap: beyond the Tracy–Widom quantile, or beyond WeightWatcher's heuristic cut.
+
+    Returns:
+        The traps; none and z = NaN where all elements are equal, since then there is no bulk.
+
+    Raises:
+        ValueError: for a level outside (0, 1) or an unknown rule.
+
+    >>> from spectral.random_matrix.nulls import generator
+    >>> w = generator(1).standard_normal((200, 100))
+    >>> correlation_traps(w, generator(0)).uncentred, correlation_traps(w + 1.0, generator(0)).uncentred
+    (0, 1)
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"Expected a level between 0 and 1 but got {level}.")
+    w = shuffled(matrix, rng)
+    scale, mean = float(np.std(w)), float(np.mean(w))
+    # A constant matrix has rounding for a standard deviation.
+    if not scale > 1e-12 * abs(mean):
+        nan = float("nan")
+        return Traps(0, 0, nan, nan, nan, nan)
+    w /= scale
+    mean /= scale
+    cut = trap_cut(w.shape, mean, level, rule)
+    standardised = w.astype(np.float32)
+    del w
+    centred = eigenvalues_beyond(standardised, cut, shift=mean)
+    uncentred = eigenvalues_beyond(standardised, cut)
+    return Traps(
+        centred=int(np.count_nonzero(centred > cut)),
+        uncentred=int(np.count_nonzero(uncentred > cut)),
+        z_centred=tracy_widom.z_score(float(centred[0]), standardised.shape, 1.0),
+        z_uncentred=tracy_widom.z_score(float(uncentred[0]), standardised.shape, 1.0),
+        largest=float(uncentred[0]) * scale**2,
+        cut=cut * scale**2,
+    )
+
+
+def eigenvalues_beyond(matrix: np.ndarray, cut: float, *, shift: float = 0.0) -> np.ndarray:
+    """The largest eigenvalues of (W − c·11ᵀ)ᵀ(W − c·11ᵀ), as many as lie beyond ``cut`` and at least one, descending.
+
+    The number wanted is not known, so it is raised fourfold until the last one found is no longer beyond.
+    """
+    count = 1
+    while True:
+        found = largest_eigenvalues(matrix, count, shift=shift)
+        if found[-1] <= cut or len(found) == min(matrix.shape):
+            return found[: max(1, int(np.count_nonzero(found > cut)))]
+        count *= 4
