@@ -1,0 +1,169 @@
+"""What the run says in the terminal: one line a snapshot, alerts with their reason, and how it ended."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from integrations.headline import evidence_text, layers_text
+from integrations.record import RECORD_NAME
+from integrations.schema import Alert, RunInfo, Snapshot, Verdict
+
+_ASCII = str.maketrans(
+    {"α": "alpha", "σ": "sigma", "λ": "lambda", "Δ": "d", "‖": "||", "−": "-", "–": "-", "—": "-", "·": "|"}
+    | {"×": "x", "≥": ">=", "≤": "<=", "→": "->", "…": "...", "₀": "0", "₁": "1", "±": "+/-", "√": "sqrt "}
+)
+_SIGNS = {"info": "note", "warning": "WARNING", "critical": "CRITICAL"}
+_SHOWN = (
+    ("relative_distance_from_init", "distance from init {:.3g}"),
+    ("effective_rank", "effective rank {:.4g}"),
+)
+
+
+class ConsoleSink:
+    """Prints one line a snapshot, and alerts as they come.
+
+    It only ever writes whole lines, through ``write`` where a progress bar is drawn; it moves no cursor and uses no
+    colour. Where the environment variable ``CI`` is set, it prints alerts and the end only.
+
+    Args:
+        write: prints one line (given without its newline) without breaking the progress bar: ``tqdm.write``, a rich
+            console's ``print``, Keras's ``io_utils.print_msg``; None prints to standard output.
+        verbose: 0 prints nothing.
+    """
+
+    name = "console"
+
+    def __init__(self, write: Callable[[str], object] | None = None, verbose: int = 1) -> None:
+        self._write = write
+        self._verbose = verbose
+        self._quiet = os.environ.get("CI", "").lower() not in ("", "0", "false")
+        self._layers = 0
+        self._directory = ""
+        self._alerts = 0
+        self._snapshots = 0
+        self._overhead = 0.0
+
+    def open(self, run: RunInfo, resumed: bool) -> None:
+        """Say what is watched and where the record lies."""
+        self._layers = len(run.layers)
+        self._directory = run.directory
+        if not self._quiet:
+            again = f", taken up again at step {run.resumed_at}" if resumed and run.resumed_at is not None else ""
+            self._say(f"spectra: watching {_count(self._layers, 'layer')}{again}; record in {_near(self._directory)}")
+
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Print the snapshot's line."""
+        self._snapshots += 1
+        self._overhead = snapshot.overhead
+        if not self._quiet:
+            self._say(snapshot_line(snapshot, self._alerts))
+
+    def alert(self, alert: Alert) -> None:
+        """Print the alert: where, what, since when, the evidence, and what to do."""
+        self._alerts += 1
+        evidence = evidence_text(alert)
+        since = "" if alert.since_step == alert.step else f" Since {_when(alert.since_step, alert.since_epoch)}."
+        stopped = " Training is being stopped." if alert.action == "stop" else ""
+        self._say(
+            f"spectra: {_SIGNS[alert.severity]} at {_when(alert.step, alert.epoch)}: {alert.kind} in "
+            f"{layers_text(alert.layers)}: {alert.message}{since}{f' [{evidence}]' if evidence else ''}{stopped}"
+        )
+        if alert.recommendation:
+            self._say(f"         {alert.recommendation}")
+
+    def close(self, verdict: Verdict | None) -> None:
+        """Print the verdict, the cost, and how to see more."""
+        if not self._snapshots:
+            return
+        if verdict is not None:
+            advice = f" {verdict.recommendation}" if verdict.recommendation else ""
+            self._say(f"spectra: verdict: {verdict.state}. {verdict.reason}{advice}".rstrip())
+        folder = _near(self._directory)
+        self._say(
+            f"spectra: {_count(self._snapshots, 'snapshot')}, {_count(self._alerts, 'alert')}, cost "
+            f"{_percent(self._overhead)} of the training time; record: {Path(folder, RECORD_NAME)}"
+        )
+        page = f"tensorboard --logdir {folder}  (tab SPECTRA), or " if importlib.util.find_spec("tensorboard") else ""
+        self._say(f"spectra: to look inside: {page}ww-callbacks report {folder} -o report.html")
+
+    def _say(self, text: str) -> None:
+        if self._verbose < 1:
+            return
+        line = printable(text, getattr(sys.stdout, "encoding", None) or "utf-8")
+        if self._write is not None:
+            self._write(line)
+        else:
+            print(line, flush=True)
+
+
+def snapshot_line(snapshot: Snapshot, alerts: int) -> str:
+    """A snapshot in one line; what it did not measure is left out."""
+    model = snapshot.model
+    parts = [_when(snapshot.step, snapshot.epoch)]
+    alpha = model.get("alpha/median", math.nan)
+    judged = sum(bool(row.values.get("alpha_evidence")) for row in snapshot.rows)
+    enough = sum(row.values.get("alpha_evidence") == "sufficient" for row in snapshot.rows)
+    if math.isfinite(alpha):
+        band = f" [{model.get('alpha/q10', math.nan):.2f}–{model.get('alpha/q90', math.nan):.2f}]" if enough > 1 else ""
+        parts.append(f"α {alpha:.2f}{band} over {enough} of {_count(judged, 'layer')}")
+    elif judged:
+        parts.append(f"α: not enough evidence in any of {_count(judged, 'layer')}")
+    parts += [words.format(value) for name, words in _SHOWN if math.isfinite(value := _median(model, name))]
+    missing = sum(row.status != "ok" for row in snapshot.rows)
+    if missing:
+        parts.append(f"{_count(missing, 'layer')} not measurable")
+    parts.append(f"cost {_percent(snapshot.overhead)}")
+    if alerts:
+        parts.append(_count(alerts, "alert"))
+    if snapshot.left_out:
+        parts.append(f"left out: {snapshot.left_out}")
+    return "spectra: " + " · ".join(parts)
+
+
+def printable(text: str, encoding: str) -> str:
+    """``text`` with what ``encoding`` cannot show spelt in ASCII.
+
+    >>> printable("α 3.1 [2.9–3.4] · cost 1 %", "ascii")
+    'alpha 3.1 [2.9-3.4] | cost 1 %'
+    """
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.translate(_ASCII).encode(encoding, "replace").decode(encoding)
+    except LookupError:
+        text = text.translate(_ASCII).encode("ascii", "replace").decode()
+    return text
+
+
+def _median(model: Mapping[str, float], name: str) -> float:
+    return model.get(f"{name}/median", math.nan)
+
+
+def _when(step: int, epoch: float) -> str:
+    if step == 0:
+        return "before training"
+    return f"epoch {epoch:.4g}" if epoch > 0 else f"step {step:,}"
+
+
+def _percent(share: float) -> str:
+    if not math.isfinite(share):
+        return "unknown"
+    return f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:.0f} %"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _near(directory: str) -> str:
+    """The folder as a person would type it from here."""
+    path = Path(directory)
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return str(path)
