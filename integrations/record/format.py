@@ -42,7 +42,7 @@ def encode(record: Mapping[str, Any]) -> bytes:
     try:
         return orjson.dumps(record, default=_describe, option=options)
     except TypeError:  # an integer beyond 64 bits, a key that is no string, a lone surrogate in a path
-        return orjson.dumps(_plain(record), option=options)
+        return orjson.dumps(plain(record), option=options)
 
 
 def header_line(run: RunInfo, resumed: bool, schema: int) -> bytes:
@@ -170,12 +170,12 @@ def _describe(value: Any) -> Any:
     return str(value)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """``value`` with everything that orjson refuses replaced, all the way down."""
     if isinstance(value, Mapping):
-        return {str(_plain(key)): _plain(item) for key, item in value.items()}
+        return {str(plain(key)): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         return str(value)
     if isinstance(value, str):
@@ -183,7 +183,7 @@ def _plain(value: Any) -> Any:
     try:
         orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError:
-        return _plain(str(_describe(value)))
+        return plain(str(_describe(value)))
     return value
 
 
