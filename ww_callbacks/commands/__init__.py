@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ww-callbacks",
         description="Look at the spectra of a model's weights: of a file, or of a run while it trains.",
-        epilog=f"Exit codes: {EXIT_OK} done; {EXIT_FINDING} done, and something deserves a look; {EXIT_ERROR} not done.",
+        epilog=f"Exit codes: {EXIT_OK} done; {EXIT_FINDING} done, and something to look at; {EXIT_ERROR} not done.",
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for found in pkgutil.iter_modules(__path__):
