@@ -16,6 +16,7 @@ from spectral.sample import LayerSample
     family="update",
     cost="cheap",
     needs="previous",
+    unchanged=0.0,
     default=True,
 )
 def update_norm(sample: LayerSample) -> float:
@@ -30,6 +31,7 @@ def update_norm(sample: LayerSample) -> float:
     family="update",
     cost="cheap",
     needs="previous",
+    unchanged=0.0,
     default=True,
     headline=True,
 )
