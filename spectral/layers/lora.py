@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
 from spectral.layers.parts import Part, skipped, specs
-from spectral.layers.spec import LayerSpec
+from spectral.layers.spec import Array, LayerSpec
 from spectral.layers.torch_tensors import effective, gather, to_array, why_not
 
 
@@ -26,20 +28,20 @@ def is_lora(module: nn.Module) -> bool:
     )
 
 
-def _factors(module: nn.Module, adapter: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _factors(module: Any, adapter: str) -> tuple[torch.Tensor, torch.Tensor]:
     """A and B of one adapter, as its parameters."""
     if adapter in module.lora_A:
         return module.lora_A[adapter].weight, module.lora_B[adapter].weight
     return module.lora_embedding_A[adapter], module.lora_embedding_B[adapter]
 
 
-def _factor_names(module: nn.Module, path: str, adapter: str) -> tuple[str, str]:
+def _factor_names(module: Any, path: str, adapter: str) -> tuple[str, str]:
     if adapter in module.lora_A:
         return f"{path}.lora_A.{adapter}.weight", f"{path}.lora_B.{adapter}.weight"
     return f"{path}.lora_embedding_A.{adapter}", f"{path}.lora_embedding_B.{adapter}"
 
 
-def update(module: nn.Module, adapter: str) -> torch.Tensor:
+def update(module: Any, adapter: str) -> torch.Tensor:
     """scaling·B·A of one adapter, in float32 at least, laid out as the weight that it is added to."""
     with torch.no_grad():
         a, b = (gather(factor.detach()) for factor in _factors(module, adapter))
@@ -51,10 +53,10 @@ def update(module: nn.Module, adapter: str) -> torch.Tensor:
         return (product.T if stored_in_out else product) * module.scaling[adapter]
 
 
-def merged(module: nn.Module) -> torch.Tensor:
+def merged(module: Any) -> torch.Tensor:
     """The weight that the layer amounts to now: its base with the updates of the adapters in use."""
     with torch.no_grad():
-        weight = gather(effective(module.base_layer, "weight"))  # type: ignore[arg-type]
+        weight = gather(effective(module.base_layer, "weight"))
         if weight.element_size() < 4:
             weight = weight.float()
         for adapter in _in_use(module):
@@ -68,23 +70,27 @@ def merged(module: nn.Module) -> torch.Tensor:
         return weight
 
 
-def _is_dora(module: nn.Module, adapter: str) -> bool:
+def _read_update(module: Any, adapter: str) -> Array:
+    return to_array(update(module, adapter))
+
+
+def _is_dora(module: Any, adapter: str) -> bool:
     return adapter in getattr(module, "lora_magnitude_vector", {})
 
 
-def _in_use(module: nn.Module) -> list[str]:
+def _in_use(module: Any) -> list[str]:
     if module.merged or module.disable_adapters:
         return []
     return [adapter for adapter in module.active_adapters if adapter in _adapters(module)]
 
 
-def _adapters(module: nn.Module) -> list[str]:
+def _adapters(module: Any) -> list[str]:
     return [*module.lora_A, *getattr(module, "lora_embedding_A", {})]
 
 
 def lora_specs(
     path: str,
-    module: nn.Module,
+    module: Any,
     base: Sequence[LayerSpec],
     cut: Callable[[tuple[int, ...]], tuple[str, list[Part] | str]],
 ) -> list[LayerSpec]:
@@ -109,7 +115,7 @@ def lora_specs(
     shape = next(spec.shape for spec in base if weight_path in spec.parameters)
     _, parts = cut(shape)
     for adapter in _adapters(module):
-        names = _factor_names(module, path, adapter)
+        names, rank = _factor_names(module, path, adapter), _factors(module, adapter)[0].shape[0]
         why = parts if isinstance(parts, str) else _why_no_update(module, adapter)
         if isinstance(parts, str) or why:
             found.extend(skipped(n, why, kind="lora", type=name) for n in names)
@@ -118,12 +124,12 @@ def lora_specs(
             specs(
                 f"{path}.lora_update",
                 [replace(p, label=f"{adapter},{p.label}" if p.label else adapter) for p in parts],
-                lambda adapter=adapter: to_array(update(module, adapter)),
+                partial(_read_update, module, adapter),
                 kind="lora",
                 type=name,
                 shape=shape,
                 parameters=names,
-                note=f"scaling·B·A of rank {_factors(module, adapter)[0].shape[0]}, scaling {module.scaling[adapter]:g}",
+                note=f"scaling·B·A of rank {rank}, scaling {module.scaling[adapter]:g}",
             )
         )
     if unreadable or isinstance(parts, str):
@@ -147,11 +153,11 @@ def lora_specs(
     return found
 
 
-def _all_factor_names(module: nn.Module, path: str) -> list[str]:
+def _all_factor_names(module: Any, path: str) -> list[str]:
     return [n for adapter in _adapters(module) for n in _factor_names(module, path, adapter)]
 
 
-def _why_no_update(module: nn.Module, adapter: str) -> str:
+def _why_no_update(module: Any, adapter: str) -> str:
     for factor in _factors(module, adapter):
         if why := why_not(factor):
             return why

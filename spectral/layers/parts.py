@@ -41,6 +41,7 @@ GRU_GATES_TORCH = ("reset", "update", "new")
 GRU_GATES_KERAS = ("update", "reset", "new")
 QKV = ("q", "k", "v")
 
+KernelLayout = Literal["torch", "torch transposed", "keras", "keras transposed", "keras depthwise"]
 Index = tuple[int | slice, ...]
 
 
@@ -123,14 +124,14 @@ def convolution(
     conv: Convention,
     *,
     groups: int = 1,
-    layout: Literal["torch", "torch transposed", "keras", "keras transposed", "keras depthwise"] = "torch",
+    layout: KernelLayout = "torch",
 ) -> list[Part]:
-    """A convolution's kernel, in the convention ``conv`` (see :data:`Convention`).
+    r"""A convolution's kernel, in the convention ``conv`` (see :data:`Convention`).
 
     Args:
-        shape: as stored: ``torch`` (out, in/groups, \\*kernel); ``torch transposed`` (in, out/groups, \\*kernel);
-            ``keras`` (\\*kernel, in/groups, out); ``keras transposed`` (\\*kernel, out, in); ``keras depthwise``
-            (\\*kernel, in, multiplier).
+        shape: as stored: ``torch`` (out, in/groups, \*kernel); ``torch transposed`` (in, out/groups, \*kernel);
+            ``keras`` (\*kernel, in/groups, out); ``keras transposed`` (\*kernel, out, in); ``keras depthwise``
+            (\*kernel, in, multiplier).
         conv: the convention.
         groups: number of groups; a Keras depthwise kernel has as many as input channels.
         layout: how it is stored.
@@ -312,7 +313,9 @@ def specs(
         name: the parameter's path.
         parts: its parts.
         read: returns the parameter as stored.
-        kind, type, shape: as in :class:`LayerSpec`.
+        kind: as in :class:`LayerSpec`.
+        type: as in :class:`LayerSpec`.
+        shape: as in :class:`LayerSpec`.
         parameters: the parameters that ``read`` reads, where that is not ``name`` itself.
         note: said before the notes of the parts.
     """

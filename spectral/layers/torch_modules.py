@@ -10,7 +10,7 @@ from torch import nn
 
 from spectral.layers import parts as layouts
 from spectral.layers.lora import is_lora, lora_specs
-from spectral.layers.parts import Convention, Part, skipped, specs
+from spectral.layers.parts import Convention, KernelLayout, Part, skipped, specs
 from spectral.layers.spec import LayerSpec
 from spectral.layers.torch_tensors import derived, effective, to_array, why_not
 
@@ -57,7 +57,7 @@ class Place:
 
 
 def places(module: nn.Module, path: str = "", ancestors: tuple[str, ...] = ()) -> Iterator[Place]:
-    """Every module under ``module``, itself first, wrappers left out of the paths; a shared one at each of its paths."""
+    """Every module under ``module``, itself first; wrappers are left out of the paths, a shared one comes at each."""
     inner = _WRAPPERS.get(type(module).__name__)
     if inner is not None and isinstance(getattr(module, inner, None), nn.Module):
         yield from places(getattr(module, inner), path, ancestors)
@@ -224,8 +224,8 @@ def classify(place: Place, name: str, shape: tuple[int, ...], conv: Convention) 
     if kind != "other":
         return kind, f"a {kind}: not a map from inputs to outputs"
     if isinstance(module, nn.modules.conv._ConvNd) or _is_quantised_conv(place):
-        layout = "torch transposed" if module.transposed else "torch"
-        return "conv", layouts.convolution(shape, conv, groups=module.groups, layout=layout)
+        layout: KernelLayout = "torch transposed" if module.transposed else "torch"
+        return "conv", layouts.convolution(shape, conv, groups=int(module.groups), layout=layout)  # type: ignore[arg-type]
     if isinstance(module, nn.MultiheadAttention):
         if name == "in_proj_weight":
             return "attention", layouts.packed(shape, layouts.QKV, "packed q, k, v")
