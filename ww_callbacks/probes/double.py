@@ -1,0 +1,75 @@
+"""A model in double precision, beside the model itself."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+_REFUSES = (
+    "Ranks of derivatives need double precision, but `{model}` refuses it ({why}). Remove casts such as `.float()` "
+    "from its forward, or measure only the features' ranks."
+)
+
+
+def double_copy(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers by name, detached, floating-point ones in float64; the model keeps its own."""
+    return {
+        # A clone where nothing is converted, so that a module that writes its buffers writes the copy.
+        name: tensor.detach().to(_double(tensor), copy=True)
+        for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers())
+    }
+
+
+def _double(tensor: torch.Tensor) -> torch.dtype:
+    import torch
+
+    return torch.float64 if tensor.is_floating_point() else tensor.dtype
+
+
+def evaluate(model: torch.nn.Module, tensors: dict[str, torch.Tensor], inputs: Any) -> Any:
+    """What the model returns with the float64 ``tensors`` in place of its parameters and buffers.
+
+    Raises:
+        TypeError: if the model refuses float64.
+    """
+    from torch.func import functional_call
+
+    try:
+        return functional_call(model, tensors, (inputs,))
+    except RuntimeError as error:
+        # torch says "expected m1 and m2 to have the same dtype", "expected scalar type Float but found Double", …
+        if any(word in str(error) for word in ("dtype", "scalar type", "Double", "double")):
+            raise TypeError(_REFUSES.format(model=type(model).__name__, why=error)) from error
+        raise
+
+
+def check_double(model: torch.nn.Module, output: torch.Tensor) -> torch.Tensor:
+    """``output``, if it is in float64.
+
+    Raises:
+        TypeError: if it is not: somewhere the model casts.
+    """
+    import torch
+
+    if output.dtype != torch.float64:
+        raise TypeError(_REFUSES.format(model=type(model).__name__, why=f"float64 went in and {output.dtype} came out"))
+    return output
+
+
+def check_tensor(model: Any, output: Any) -> Any:
+    """``output``, if it is a tensor.
+
+    Raises:
+        ValueError: if it is not, with the remedy.
+    """
+    import torch
+
+    if not isinstance(output, torch.Tensor):
+        raise ValueError(
+            f"Expected the output of `{type(model).__name__}` for the probe batch to be a tensor, "
+            f"but got {type(output).__name__}. Say where the tensor is, for example `output=lambda out: out.logits`."
+        )
+    return output
