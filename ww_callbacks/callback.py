@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from integrations.schema import Snapshot, Verdict
+from integrations.schema import Verdict
 from ww_callbacks.alerts import AlertList
 from ww_callbacks.run import Run
 from ww_callbacks.settings import Settings
@@ -69,13 +69,6 @@ class Watcher:
         if self.run is None:
             return "<p>SpectralCallback: no training watched yet</p>"
         return self.run.html()
-
-
-def scalars(snapshot: Snapshot) -> dict[str, float]:
-    """What a logger gets of a snapshot: ``spectral/<quantity>/<statistic>`` and the callback's own cost."""
-    values = {f"spectral/{name}": value for name, value in snapshot.model.items()}
-    values["spectral/overhead"] = snapshot.overhead
-    return values
 
 
 def free_directory(wanted: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,16 @@ except ImportError as missing:
         'ww_callbacks.huggingface needs transformers and accelerate: pip install "ww-callbacks[huggingface]"'
     ) from missing
 
+from tqdm import tqdm
+
 from integrations.sink import Sink
 from spectral.layers import inspect
 from ww_callbacks.cadence import Plan
 from ww_callbacks.callback import Watcher, free_directory
 from ww_callbacks.frames import caller
 from ww_callbacks.run import Run
+
+_PRINTERS = (transformers.ProgressCallback, transformers.PrinterCallback)
 
 
 class SpectralCallback(Watcher, transformers.TrainerCallback):
@@ -61,9 +64,10 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         if self._trainer is not None:
             handler = self._trainer.callback_handler
             handler.callbacks = [self, *(c for c in handler.callbacks if c is not self)]
-        log_dir = self.settings.log_dir or os.environ.get("TENSORBOARD_LOGGING_DIR") or str(Path(args.output_dir) / "spectral")
         specs = inspect(model, conv=self.settings.convolution)
-        self.run = Run(self.settings, specs, "huggingface", free_directory(Path(log_dir)), self._sinks())
+        folder = free_directory(self._folder(args))
+        write = None if args.disable_tqdm else tqdm.write
+        self.run = Run(self.settings, specs, "huggingface", folder, self._sinks(), write)
         self._measured_step = -1
         self._loss_mark = (state.global_step, self._total_loss())
         epochs = float(args.num_train_epochs) if args.max_steps <= 0 else None
@@ -154,9 +158,23 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
     def _log(self, control: transformers.TrainerControl) -> None:
         if self._trainer is None:
             return
-        keep = control.should_log
-        self._trainer.log(self._watched().scalars())
-        control.should_log = keep
+        handler, keep = self._trainer.callback_handler, control.should_log
+        everyone = handler.callbacks
+        # The progress bar would print every one of the values; the console sink has a line for them.
+        handler.callbacks = [c for c in everyone if not isinstance(c, _PRINTERS)]
+        try:
+            self._trainer.log(self._watched().scalars())
+        finally:
+            handler.callbacks = everyone
+            control.should_log = keep
+
+    def _folder(self, args: transformers.TrainingArguments) -> Path:
+        """The folder named, the one that the TensorBoard reporter writes to, or ``spectral`` in the output folder."""
+        if self.settings.log_dir is not None:
+            return Path(self.settings.log_dir)
+        reporters = self._trainer.callback_handler.callbacks if self._trainer is not None else []
+        writers = [w for c in reporters if (w := getattr(c, "tb_writer", None)) is not None]
+        return Path(writers[0].log_dir) if writers else Path(args.output_dir) / "spectral"
 
     def _sinks(self) -> list[Sink]:
         wandb = sys.modules.get("wandb")

@@ -8,11 +8,13 @@ import platform
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from html import escape
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from integrations.console import ConsoleSink
+from integrations.headline import scalars
 from integrations.record import RecordSink, check_writable
 from integrations.schema import Alert, LayerInfo, LayerRow, RunInfo, Snapshot, Verdict
 from integrations.sink import Sink
@@ -80,6 +82,9 @@ class Run:
             *sinks,
         ]
         self._complaints: set[str] = set()
+        self._known: dict[str, float] = {}
+        self._count = 0
+        self._first_step = 0
         self._started = False
         self._finished = False
         check_writable(self.directory)
@@ -95,6 +100,18 @@ class Run:
         stop = self._desk.stop
         return "" if stop is None else f"{stop.kind}: {stop.message} {stop.recommendation}"
 
+    def scalars(self) -> dict[str, float]:
+        """The model-level values by their tags, each as last known; what a framework's own callbacks can monitor."""
+        return dict(self._known)
+
+    def html(self) -> str:
+        """The run so far, for a notebook."""
+        verdict = self.verdict
+        said = f"<p><b>{escape(verdict.state)}</b>: {escape(verdict.reason)}</p>" if verdict else "<p>no verdict yet</p>"
+        cost = f"{self.last.overhead:.1%} of training time" if self.last else "not measured yet"
+        where = escape(str(self.directory))
+        return f"{said}{self.alerts._repr_html_()}<p>Cost: {cost}. Record: <code>{where}</code></p>"
+
     def begin(self, plan: Plan, step: int = 0, epoch: float = 0.0) -> None:
         """Take W_0, open the sinks and record the first snapshot."""
         self.meter = Meter()
@@ -104,6 +121,7 @@ class Run:
         )
         with self.meter.running(), self._guard("starting"):
             self._started = True
+            self._first_step = step
             if self.engine.baseline is None:
                 capture = self.engine.capture()
                 arrays = {name: a for name, a in capture.arrays.items() if not isinstance(a, Exception)}
@@ -144,7 +162,15 @@ class Run:
             if row.status.startswith("failed"):
                 self._complain(f"`{row.layer}` could not be measured ({row.status.removeprefix('failed: ')})", row.layer)
         model = summarise([row.values for row in rows])
-        observation = Observation(step, epoch, {r.layer: r.values for r in rows}, metrics, kind == "full")
+        observation = Observation(
+            step,
+            epoch,
+            {r.layer: r.values for r in rows},
+            metrics,
+            full=kind == "full",
+            status={r.layer: r.status for r in rows},
+            changed={r.layer: r.changed for r in rows},
+        )
         findings = self._observe(observation)
         model |= {f"{d.kind}/score": d.score for d in self._detectors if hasattr(d, "score")}
         alerts = self._desk.judge(findings, step, epoch)
@@ -157,10 +183,13 @@ class Run:
             model={**model, "alerts": float(len(self.alerts))},
             metrics={k: float(v) for k, v in metrics.items() if math.isfinite(v)},
             seconds=self.meter.lap(),
-            overhead=self.meter.overhead,
+            overhead=self.meter.overhead if step > self._first_step else math.nan,
             time=self.meter.elapsed,
         )
         self.last = snapshot
+        self._count += 1
+        self.verdict = self._judge()
+        self._known |= scalars(snapshot)
         self._each_sink(lambda sink: sink.snapshot(snapshot))
         for alert in alerts:
             self._each_sink(lambda sink, alert=alert: sink.alert(alert))  # type: ignore[misc]
@@ -187,7 +216,10 @@ class Run:
         self._each_sink(lambda sink: sink.close(self.verdict))
 
     def _judge(self) -> Verdict:
-        return verdict(self._findings)
+        """What the findings of the last snapshot come to."""
+        insufficient = next((text for d in self._detectors if (text := getattr(d, "insufficient", ""))), "")
+        fields = verdict(self._findings, insufficient=insufficient, snapshots=self._count)
+        return Verdict(**vars(fields), stopped=self.should_stop)
 
     def _each_sink(self, call: Callable[[Sink], None]) -> None:
         for sink in list(self._sinks):
