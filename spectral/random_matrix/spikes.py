@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from spectral.random_matrix import tracy_widom
-from spectral.random_matrix.marchenko_pastur import Shape, bulk_variance, edges, sides
+from spectral.random_matrix.marchenko_pastur import Shape, bulk_variance, cdf, edges, sides
 
 
 def critical_strength(shape: Shape) -> float:
@@ -92,8 +92,9 @@ class Spikes:
     """Eigenvalues beyond the Tracy–Widom edge of the bulk.
 
     Attributes:
-        variance: s² of the bulk (``marchenko_pastur.bulk_variance``).
-        bulk_max: the bulk's edge λ₊ in units of λ.
+        variance: s² of the bulk: the mean square of what is left when the spikes are taken off.
+        bulk_min: the bulk's lower edge λ₋ in units of λ.
+        bulk_max: the bulk's upper edge λ₊ in units of λ.
         cut: the λ beyond which an eigenvalue counts.
         eigenvalues: the spikes, descending.
         strengths: their strengths θ in units of s, descending.
@@ -101,6 +102,7 @@ class Spikes:
     """
 
     variance: float
+    bulk_min: float
     bulk_max: float
     cut: float
     eigenvalues: np.ndarray
@@ -108,39 +110,92 @@ class Spikes:
     z: float
 
 
-def find_spikes(eigenvalues: ArrayLike, shape: Shape, *, variance: float | None = None, level: float = 0.01) -> Spikes:
+def find_spikes(eigenvalues: ArrayLike, shape: Shape, *, level: float = 0.01) -> Spikes:
     """The eigenvalues that a random matrix with the bulk's variance would not have.
+
+    The spikes are the largest k whose smallest, λ_k, lies beyond the Tracy–Widom edge of the (N−k+1)×(M−k+1) matrix
+    that the k−1 others leave, of variance s² = Σ_{i≥k} λ_i / ((N−k+1)(M−k+1)): λ_k is judged as if it were the bulk's
+    largest. The search comes down from the number beyond the edge that the median eigenvalue implies, so that many
+    spikes cannot mask one another.
 
     Args:
         eigenvalues: λ of one matrix, or of several of one shape pooled, in any order.
         shape: the shape of one such matrix.
-        variance: s² of the bulk where it is known; from the median eigenvalue otherwise.
-        level: how often a random matrix may have one or more by chance. For k pooled matrices the cut is taken at
-            level/k.
+        level: how often a random matrix may have one or more by chance. For p pooled matrices the cut is taken at
+            level/p.
+
+    Returns:
+        The spikes; all numbers NaN and none found where there is no positive eigenvalue.
 
     Raises:
         ValueError: for a level outside (0, 1).
 
+    Source:
+        the test of S. Kritchman and B. Nadler, IEEE Transactions on Signal Processing 57 (2009) 3930, with the
+        starting point of ``marchenko_pastur.bulk_variance``.
+
     >>> from spectral.random_matrix.marchenko_pastur import expected_eigenvalues
-    >>> found = find_spikes([*expected_eigenvalues((300, 100)), 900.0], (300, 100))
+    >>> found = find_spikes([*expected_eigenvalues((299, 99)), 900.0], (300, 100))
     >>> found.eigenvalues.tolist(), found.strengths.round(1).tolist()
     ([900.0], [20.7])
     """
     if not 0 < level < 1:
         raise ValueError(f"Expected a level between 0 and 1 but got {level}.")
     values = np.sort(np.asarray(eigenvalues, dtype=np.float64).ravel())[::-1]
-    s2 = bulk_variance(values, shape) if variance is None else variance
-    if not (len(values) and s2 > 0):
+    larger, smaller = sides(shape)
+    if not (len(values) and np.isfinite(values[0]) and values[0] > 0):
         nan = float("nan")
-        return Spikes(s2, nan, nan, np.empty(0), np.empty(0), nan)
-    pooled = max(1, round(len(values) / sides(shape)[1]))
-    cut = tracy_widom.edge(shape, s2, level / pooled)
-    beyond = values[values > cut]
+        return Spikes(nan, nan, nan, nan, np.empty(0), np.empty(0), nan)
+    pooled = max(1, round(len(values) / smaller))
+    median = bulk_variance(values, shape)
+    limit = len(values) // 2
+    if median > 0:
+        limit = min(limit, int(np.count_nonzero(values > edges(shape, median)[1])))
+    # k = 0 … limit taken off: what is left, as a matrix of its own
+    each = np.minimum(np.arange(limit + 1) / pooled, smaller - 1)
+    remaining = np.cumsum(values[::-1])[::-1][: limit + 1]
+    variances = remaining / (pooled * (larger - each) * (smaller - each))
+    root = np.sqrt(larger - each - 0.5), np.sqrt(smaller - each - 0.5)
+    centres = (root[0] + root[1]) ** 2
+    scales = (root[0] + root[1]) * (1 / root[0] + 1 / root[1]) ** (1 / 3)
+    cuts = variances * (centres + tracy_widom.quantile(1 - level / pooled) * scales)
+    beyond = np.flatnonzero(values[:limit] > cuts[:limit])
+    count = int(beyond[-1]) + 1 if len(beyond) else 0
+    s2 = float(variances[count])
+    spikes = values[:count]
+    low, high = edges(shape, s2)
     return Spikes(
         variance=s2,
-        bulk_max=edges(shape, s2)[1],
-        cut=cut,
-        eigenvalues=beyond,
-        strengths=spike_strength(beyond, shape, s2),
+        bulk_min=low,
+        bulk_max=high,
+        cut=float(cuts[count]),
+        eigenvalues=spikes,
+        strengths=spike_strength(spikes, shape, s2),
         z=tracy_widom.z_score(float(values[0]), shape, s2),
     )
+
+
+def bulk_distance(eigenvalues: ArrayLike, shape: Shape, spikes: Spikes) -> float:
+    """Kolmogorov–Smirnov distance between the eigenvalues that are no spikes and the Marchenko–Pastur law.
+
+    The law is that of the (N−k)×(M−k) matrix that k spikes leave. On noise the distance is about 0.6·√(ln M)/M, far
+    below the 1/√M of independent numbers, for eigenvalues repel each other.
+
+    Args:
+        eigenvalues: λ of one matrix, or of several of one shape pooled, in any order.
+        shape: the shape of one such matrix.
+        spikes: what :func:`find_spikes` found in them.
+
+    Returns:
+        Between 0 and 1; NaN where no bulk is left.
+    """
+    larger, smaller = sides(shape)
+    count = len(spikes.eigenvalues)
+    bulk = np.sort(np.asarray(eigenvalues, dtype=np.float64).ravel())[: len(np.ravel(eigenvalues)) - count]
+    pooled = max(1, round((len(bulk) + count) / smaller))
+    each = round(count / pooled)
+    if len(bulk) == 0 or smaller <= each or not spikes.variance > 0:
+        return float("nan")
+    law = cdf(bulk, (larger - each, smaller - each), spikes.variance)
+    steps = np.arange(len(bulk) + 1) / len(bulk)
+    return float(max(np.max(steps[1:] - law), np.max(law - steps[:-1])))
