@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from spectral.layers.parts import check_convention
@@ -33,18 +35,28 @@ def inspect(model: Any, conv: str = "matrix") -> list[LayerSpec]:
     if keras is not None and hasattr(keras, "Layer") and isinstance(model, keras.Layer):
         from spectral.layers.keras_variables import inspect_keras
 
-        return inspect_keras(model, convention)
+        return _unique(inspect_keras(model, convention))
     if torch is not None and hasattr(torch, "nn") and isinstance(model, torch.nn.Module):
         from spectral.layers.torch_modules import inspect_torch
 
-        return inspect_torch(model, convention)
+        return _unique(inspect_torch(model, convention))
     from spectral.layers.state_dict import inspect_mapping
 
     if isinstance(model, Mapping):
-        return inspect_mapping(model, convention)
+        return _unique(inspect_mapping(model, convention))
     if len(getattr(model, "shape", ())) == 2:
         return inspect_mapping({"matrix": model}, convention)
     raise TypeError(
         "Expected a torch module, a Keras model, a mapping of names to arrays or one 2-D array, "
         f"but got {type(model).__module__}.{type(model).__qualname__}."
     )
+
+
+def _unique(specs: list[LayerSpec]) -> list[LayerSpec]:
+    """``specs`` with ``#2``, ``#3``, … after a name that came before: Keras lets two layers have one."""
+    seen: Counter[str] = Counter()
+    found = []
+    for spec in specs:
+        seen[spec.name] += 1
+        found.append(replace(spec, name=f"{spec.name}#{seen[spec.name]}") if seen[spec.name] > 1 else spec)
+    return found

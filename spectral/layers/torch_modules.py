@@ -12,7 +12,7 @@ from spectral.layers import parts as layouts
 from spectral.layers.lora import is_lora, lora_specs
 from spectral.layers.parts import Convention, KernelLayout, Part, skipped, specs
 from spectral.layers.spec import LayerSpec
-from spectral.layers.torch_tensors import derived, effective, to_array, why_not
+from spectral.layers.torch_tensors import derived, effective, memory, to_array, why_not
 
 _WRAPPERS = {
     "DistributedDataParallel": "module",
@@ -110,10 +110,7 @@ def _identity(module: nn.Module, name: str) -> object:
     parameter = module._parameters.get(name)
     if parameter is None:
         return (id(module), name)
-    plain = type(parameter) in (nn.Parameter, torch.Tensor) and not parameter.is_meta
-    if plain and parameter.layout == torch.strided and parameter.numel() and parameter.data_ptr():
-        return (parameter.data_ptr(), tuple(parameter.shape), parameter.stride(), parameter.dtype, parameter.device)
-    return id(parameter)
+    return memory(parameter)
 
 
 def _own_by_name(place: Place, conv: Convention) -> Iterator[tuple[str, list[LayerSpec]]]:

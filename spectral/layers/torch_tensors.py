@@ -59,6 +59,14 @@ def why_not(tensor: Any) -> str:
     return ""
 
 
+def memory(tensor: torch.Tensor) -> object:
+    """What two tensors that hold the same values in the same memory have in common, as tied weights do."""
+    plain = type(tensor) in (nn.Parameter, torch.Tensor) and not tensor.is_meta
+    if plain and tensor.layout == torch.strided and tensor.numel() and tensor.data_ptr():
+        return (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device)
+    return id(tensor)
+
+
 @contextmanager
 def _untouched(module: nn.Module) -> Iterator[None]:
     """Run the body in evaluation mode, then put back modes, buffers and the random state as they were.
