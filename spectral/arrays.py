@@ -56,14 +56,25 @@ def row_blocks(*arrays: Array | None, rows: int | None = None) -> Iterator[tuple
     rows = rows or max(1, BLOCK // max(1, first.shape[1]))
     for start in range(0, first.shape[0], rows):
         block = first[start : start + rows]
-        yield float64(block), *(None if a is None else float64(_beside(a[start : start + rows], block)) for a in others)
+        yield float64(block), *(None if a is None else float64(beside(a[start : start + rows], block)) for a in others)
 
 
-def _beside(array: Array, reference: Array) -> Array:
+def beside(array: Array, reference: Array) -> Array:
     """``array`` on the device of ``reference`` (a baseline may be kept on the host)."""
     if on_accelerator(reference):
         return sys.modules["torch"].as_tensor(array, device=reference.device)
     return array.cpu().numpy() if on_accelerator(array) else array
+
+
+def difference(array: Array, other: Array) -> Array:
+    """``array − other`` in float64, where ``array`` lies."""
+    first, second = as_array(array), as_array(other)
+    return float64(first) - float64(beside(second, first))
+
+
+def frobenius(array: Array) -> float:
+    """‖A‖_F of a float64 array."""
+    return float(dot(array, array)) ** 0.5
 
 
 def dot(a: Array, b: Array) -> Any:

@@ -93,10 +93,14 @@ class LayerSample:
         return (values / values[-1]) ** 2 if len(values) and values[-1] > 0.0 else values
 
     @cached_property
+    def relative_power_law(self) -> PowerLawFit:
+        """The power law fitted to λ/λ_1 with default settings: the same at every scale of W."""
+        return clauset_fit(self.relative_eigenvalues)
+
+    @property
     def power_law(self) -> PowerLawFit:
-        """The power law fitted to the pooled eigenvalues, with default settings; exactly scale-free."""
-        fit = clauset_fit(self.relative_eigenvalues)
-        return fit.rescaled(float(self.eigenvalues[-1])) if len(self.eigenvalues) else fit
+        """The power law fitted to the pooled eigenvalues, with default settings."""
+        return self.relative_power_law.rescaled(float(self.eigenvalues[-1]) if len(self.eigenvalues) else np.nan)
 
     @cached_property
     def norm(self) -> float:

@@ -88,6 +88,23 @@ def svd_singular_values(matrix: Array) -> np.ndarray:
     return np.ldexp(values, exponent)
 
 
+def leading_vectors(matrix: Array, count: int) -> Array:
+    """The ``count`` leading singular vectors of W on its smaller side, as columns, float64, where W lies.
+
+    Args:
+        matrix: W, finite; the vectors are right singular ones if it has at least as many rows as columns, else left.
+        count: how many; all if there are fewer.
+    """
+    tall, exponent = _tall(matrix)
+    side = tall.shape[1]
+    gram = _gram(tall, exponent)
+    if on_accelerator(gram):
+        return sys.modules["torch"].linalg.eigh(gram)[1][:, max(0, side - count) :]
+    import scipy.linalg
+
+    return scipy.linalg.eigh(gram, subset_by_index=[max(0, side - count), side - 1])[1]
+
+
 def scaling_exponent(largest: float) -> int:
     """The exponent e for which W·2^−e can be squared and summed: 0 unless max |W| = ``largest`` is extreme.
 

@@ -1,0 +1,1 @@
+"""Power laws: exact Clauset fit, given limits, Hill, truncated; comparison, bootstrap, sufficiency."""

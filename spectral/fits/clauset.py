@@ -22,7 +22,7 @@ RELATIVE_CUT = 1e-10
 WEIGHTWATCHER_CUT = 1e-5
 """WeightWatcher leaves out λ ≤ 1e-5, in absolute terms, which makes its α depend on the scale of W."""
 
-_DENSE = 128
+_DENSE = 96
 """Up to this many eigenvalues all D_i are computed at once, as one matrix."""
 
 
@@ -138,8 +138,8 @@ class Scan:
     def distance(self, i: int) -> float:
         """D_i."""
         size = len(self.x) - i
-        model = -np.expm1(-self.beta[i] * (self._log[i:] - self._log[i]))
-        return float(np.max(np.abs(model - np.arange(size) / size)))
+        survival = np.exp(self.beta[i] * (self._log[i] - self._log[i:]))
+        return float(np.max(np.abs(1.0 - survival - np.arange(size) / size)))
 
     def best(self) -> int | None:
         """The first candidate of smallest D, or None without candidates."""
@@ -149,7 +149,7 @@ class Scan:
             return int(self.candidates[np.argmin(self._all_distances())])
         remaining, bounds = self.candidates, np.zeros(len(self.candidates))
         best, smallest = -1, np.inf
-        for points in (8, 64):
+        for points in (8, 32, 128):
             bounds = np.maximum(bounds, self._bounds(remaining, points))
             i = int(remaining[np.argmin(bounds)])
             best, smallest = min((smallest, best), (self.distance(i), i))[::-1]
@@ -180,18 +180,15 @@ class Scan:
     def _all_distances(self) -> np.ndarray:
         """D of every candidate, through one matrix of candidates × eigenvalues."""
         i = self.candidates[:, None]
-        j = np.arange(len(self.x))
-        model = -np.expm1(-self.beta[i] * np.maximum(self._log - self._log[i], 0.0))
-        gap = np.abs(model - (j - i) / self._tail[i])
-        return np.max(gap, axis=1, where=j >= i, initial=0.0)
+        # Below x_i, where D_i does not look, the survival function is 1 and the empirical one is set to 1: no gap.
+        survival = np.exp(self.beta[i] * np.minimum(self._log[i] - self._log, 0.0))
+        empirical = np.minimum(self._tail / self._tail[i], 1.0)
+        return np.max(np.abs(empirical - survival), axis=1)
 
     def _bounds(self, candidates: np.ndarray, points: int) -> np.ndarray:
         """Lower bounds on D: the largest gap over ``points`` places spread evenly over each candidate's tail."""
         tail = self._tail[candidates]
-        bounds = np.zeros(len(candidates))
-        for share in (np.arange(points) + 0.5) / points:
-            offset = np.floor(share * tail)
-            place = candidates + offset.astype(np.intp)
-            model = -np.expm1(-self.beta[candidates] * (self._log[place] - self._log[candidates]))
-            np.maximum(bounds, np.abs(model - offset / tail), out=bounds)
-        return bounds
+        offset = np.floor(((np.arange(points) + 0.5) / points)[:, None] * tail)
+        place = candidates + offset.astype(np.intp)
+        survival = np.exp(self.beta[candidates] * (self._log[candidates] - self._log[place]))
+        return np.max(np.abs(1.0 - survival - offset / tail), axis=0)

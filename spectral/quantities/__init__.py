@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-FAMILIES = ("power_law", "norms", "ranks", "scale", "distance", "update")
+FAMILIES = ("power_law", "norms", "ranks", "scale", "distance", "update", "tail", "determinant")
 """The files whose import declares the quantities, in the order of their columns."""
 
 for _family in FAMILIES:

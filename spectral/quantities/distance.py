@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from spectral.arrays import as_array, beside, difference, float64, frobenius
+from spectral.layers.spec import Array
 from spectral.registry import quantity
-from spectral.sample import LayerSample
+from spectral.sample import Difference, LayerSample
+from spectral.spectrum import gram_singular_values
 
 
 @quantity(
@@ -53,3 +56,68 @@ def cosine_to_init(sample: LayerSample) -> float:
     """Cosine of the angle between W and W_0: 1 where W was only rescaled; NaN where either is zero."""
     norms = sample.norm * sample.from_initial.norm
     return float(np.clip(sample.from_initial.product / norms, -1.0, 1.0)) if norms > 0.0 else np.nan
+
+
+@quantity(
+    "mean_distance_from_init",
+    title="mean distance over matrices",
+    definition="mean over the layer's matrices of ‖W−W_0‖_F",
+    family="distance",
+    cost="cheap",
+    needs="initial",
+)
+def mean_distance_from_init(sample: LayerSample) -> float:
+    """Mean over the matrices of ‖W−W_0‖_F: WeightWatcher's `euclidean` distance; one matrix gives the plain one."""
+    if sample.initial is None:
+        return np.nan
+    return float(np.mean([Difference.between([w], [v]).distance for w, v in _pairs(sample)]))
+
+
+@quantity(
+    "cka_to_init",
+    title="CKA with init",
+    definition="mean over matrices of ‖W_0ᵀW‖_F / √(‖WᵀW‖_F·‖W_0ᵀW_0‖_F)",
+    family="distance",
+    cost="request",
+    needs="initial",
+    worst="low",
+)
+def cka_to_init(sample: LayerSample) -> float:
+    """Uncentred alignment of the column spaces of W and W_0, 1 where they agree: WeightWatcher's `cka`.
+
+    It is blind to an orthogonal map of the outputs. Its square is the uncentred linear CKA of Kornblith et al. (2019).
+    """
+    if sample.initial is None:
+        return np.nan
+    return float(np.mean([_alignment(w, v) for w, v in _pairs(sample)]))
+
+
+@quantity(
+    "displacement_top10_share",
+    title="top-10 share of the displacement",
+    definition="Σ_{i≤10} σ_i² / Σσ_i² of W−W_0",
+    family="distance",
+    cost="request",
+    needs="initial",
+)
+def displacement_top10_share(sample: LayerSample) -> float:
+    """Share of ‖W−W_0‖_F² in its ten largest singular values, over all matrices: how concentrated the learning is."""
+    if sample.initial is None:
+        return np.nan
+    values = np.sort(np.concatenate([gram_singular_values(difference(w, v)) for w, v in _pairs(sample)]))[::-1]
+    total = float(np.sum(values**2))
+    return float(np.sum(values[:10] ** 2)) / total if total > 0.0 else np.nan
+
+
+def _pairs(sample: LayerSample) -> zip[tuple[Array, Array]]:
+    """The matrices of W with those of W_0."""
+    return zip(sample.matrices, sample.initial or (), strict=True)
+
+
+def _alignment(matrix: Array, initial: Array) -> float:
+    """‖VᵀW‖_F / √(‖WᵀW‖_F·‖VᵀV‖_F); NaN where either is zero."""
+    w = as_array(matrix)
+    v = beside(as_array(initial), w)
+    sizes = [float(np.sqrt(np.sum(gram_singular_values(a) ** 4))) for a in (w, v)]
+    scale = float(np.sqrt(sizes[0] * sizes[1]))
+    return frobenius(float64(v).T @ float64(w)) / scale if scale > 0.0 else np.nan

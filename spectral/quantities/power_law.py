@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from spectral.fits.sufficiency import evidence
+from spectral.random_matrix.tracy_widom import z_score
 from spectral.registry import quantity
 from spectral.sample import LayerSample
+
+CHANCE = 2.0234
+"""The Tracy–Widom variable that a random matrix exceeds in 1 % of cases."""
 
 
 @quantity(
@@ -32,8 +36,20 @@ def alpha(sample: LayerSample) -> float:
     text=True,
 )
 def alpha_evidence(sample: LayerSample) -> str:
-    """Whether the eigenvalues suffice for α to mean anything: see :func:`spectral.fits.sufficiency.evidence`."""
-    return evidence(sample.power_law)
+    """Whether the eigenvalues suffice for α to mean anything.
+
+    The reasons of :func:`spectral.fits.sufficiency.evidence`, and then ``random bulk``: the largest eigenvalue is no
+    larger than chance gives (Tracy–Widom, 1 %) to a random matrix of this shape and element variance, so that the
+    tail is the edge of its bulk. Fresh Gaussian or uniform initialisations are like that.
+    """
+    reason = evidence(sample.relative_power_law)
+    if reason != "sufficient":
+        return reason
+    # In units of λ_1, so that the verdict does not depend on the scale of W either.
+    mean, root_mean_square = sample.element_mean, sample.norm / np.sqrt(sample.elements)
+    variance = (root_mean_square / sample.largest_singular_value) ** 2 - (mean / sample.largest_singular_value) ** 2
+    z = z_score(1.0, sample.shape, variance)
+    return "random bulk" if z <= CHANCE else "sufficient"
 
 
 @quantity(

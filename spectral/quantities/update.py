@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from spectral.arrays import dot, row_blocks
+from spectral.arrays import as_array, beside, difference, dot, frobenius, row_blocks
+from spectral.layers.spec import Array
 from spectral.registry import quantity
 from spectral.sample import LayerSample
+from spectral.spectrum import gram_singular_values, leading_vectors
+
+LEADING = 10
+"""Singular vectors that count as leading."""
 
 
 @quantity(
@@ -61,3 +66,43 @@ def update_displacement_cosine(sample: LayerSample) -> float:
             displacement += float(dot(before - first, before - first))
     norms = np.sqrt(update) * np.sqrt(displacement)
     return float(np.clip(product / norms, -1.0, 1.0)) if norms > 0.0 else np.nan
+
+
+@quantity(
+    "update_stable_rank",
+    title="stable rank of the update",
+    definition="‖ΔW‖_F²/σ_1(ΔW)²",
+    family="update",
+    cost="request",
+    needs="previous",
+    worst="low",
+)
+def update_stable_rank(sample: LayerSample) -> float:
+    """‖ΔW‖_F²/σ_1(ΔW)², over all matrices: how many directions the update uses; NaN without a change."""
+    values = np.concatenate([gram_singular_values(difference(w, v)) for w, v in _pairs(sample)])
+    largest = float(np.max(values, initial=0.0))
+    return float(np.sum((values / largest) ** 2)) if largest > 0.0 else np.nan
+
+
+@quantity(
+    "update_leading_share",
+    title="update within the leading subspace",
+    definition="‖ΔW·V_10‖_F²/‖ΔW‖_F², V_10 the ten leading singular vectors of W_{t−1} on its smaller side",
+    family="update",
+    cost="request",
+    needs="previous",
+)
+def update_leading_share(sample: LayerSample) -> float:
+    """Share of ‖ΔW‖_F² in the ten leading singular directions of W_{t−1} on its smaller side (10/M for a random ΔW)."""
+    inside = 0.0
+    for now, before in _pairs(sample):
+        change = difference(now, before)
+        tall = change if change.shape[0] >= change.shape[1] else change.T
+        inside += frobenius(tall @ leading_vectors(beside(as_array(before), change), LEADING)) ** 2
+    total = sample.from_previous.distance**2
+    return inside / total if total > 0.0 else np.nan
+
+
+def _pairs(sample: LayerSample) -> zip[tuple[Array, Array]]:
+    """The matrices of W with those of the last snapshot."""
+    return zip(sample.matrices, sample.previous or (), strict=True)
