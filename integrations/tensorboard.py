@@ -94,7 +94,7 @@ class TensorBoardSink:
             summary.MergeFrom(self._scalar(tag, value))
         if self._histograms:
             for row in snapshot.rows:
-                if row.density:
+                if row.density and len(row.density["count"]):
                     summary.MergeFrom(_histogram(f"{LAYER_PREFIX}{row.layer}/log10_lambda", row.density))
         worst = worst_table(snapshot)
         if worst:

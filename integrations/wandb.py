@@ -83,7 +83,7 @@ class WandbSink:
             values |= layer_scalars(snapshot)
         if self._histograms:
             for row in snapshot.rows:
-                if row.density:
+                if row.density and len(row.density["count"]):
                     bins = np.asarray(row.density["count"]), np.asarray(row.density["log10_lambda_edges"])
                     values[f"{LAYER_PREFIX}{row.layer}/log10_lambda"] = wandb.Histogram(np_histogram=bins)
         if values:

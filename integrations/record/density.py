@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
@@ -70,5 +70,28 @@ class DensityIndex:
                     value = orjson.loads(file.read(length))
                 except orjson.JSONDecodeError as error:
                     raise RecordError(self.path, line, f"damaged: the line is not JSON ({error})") from None
+                problem = _problem(value)
+                if problem:
+                    raise RecordError(self.path, line, f"damaged: {problem}")
                 found.append(value)
         return found
+
+
+def _problem(density: dict[str, Any]) -> str:
+    """What a view would stumble over; empty if nothing."""
+    edges, count = density.get("log10_lambda_edges"), density.get("count")
+    if not (_numbers(edges) and _numbers(count)):
+        return "the histogram is not one of numbers"
+    if (len(edges), len(count)) != (0, 0) and len(edges) != len(count) + 1:
+        return f"the histogram has {len(edges)} edges for {len(count)} counts"
+    for name, value in density.items():
+        curves = value if isinstance(value, dict) else {}
+        if not all(map(_numbers, curves.values())) or len({len(curve) for curve in curves.values()}) > 1:
+            return f"`{name}` does not hold lists of numbers, equally long"
+        if not (isinstance(value, (int, float, str, list, dict)) or value is None):
+            return f"`{name}` is {value!r}"
+    return ""
+
+
+def _numbers(value: Any) -> TypeGuard[list[float | None]]:
+    return isinstance(value, list) and set(map(type, value)) <= {int, float, type(None)}

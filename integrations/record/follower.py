@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import pandas as pd
 
@@ -43,6 +43,8 @@ class Update:
             self.verdict is not None
         )
 
+
+T = TypeVar("T")
 
 _HEAD = 256
 """Bytes of the header, the run's identifier among them, by which another run in the same place is told."""
@@ -92,18 +94,17 @@ class Follower:
                 parser = self._parser
             self._head = head
             sessions, started = parser.sessions, parser.run is not None
-            known = {id(snapshot) for snapshot in parser.snapshots}
-            alerts = {id(alert) for alert in parser.alerts}
+            snapshots, alerts = list(parser.snapshots), list(parser.alerts)
             verdict = parser.verdict
             parser.dropped_from = None
             self._feed(file)
-        fresh = [snapshot for snapshot in parser.snapshots if id(snapshot) not in known]
+        fresh = _without(parser.snapshots, snapshots)
         began = parser.run is not None and (not started or parser.sessions != sessions)
         return Update(
             run=parser.run if began else None,
             layers=layer_frame(fresh),
             model=model_frame(fresh),
-            alerts=[alert for alert in parser.alerts if id(alert) not in alerts],
+            alerts=_without(parser.alerts, alerts),
             verdict=parser.verdict if parser.verdict is not verdict else None,
             dropped_from=0 if restarted else parser.dropped_from,
         )
@@ -124,3 +125,9 @@ class Follower:
             if not self._parser.pending:
                 self._offset, self._line = position, number
         self._parser.pending.clear()
+
+
+def _without(items: list[T], old: list[T]) -> list[T]:
+    """Those of ``items`` that are not in ``old``, by identity; ``old`` keeps its own alive meanwhile."""
+    known = set(map(id, old))
+    return [item for item in items if id(item) not in known]

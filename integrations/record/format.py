@@ -7,6 +7,7 @@ A record is a file of JSON objects, one a line. ``record`` names the kind of lin
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -108,7 +109,7 @@ def decode(cls: type[T], value: Any) -> T:
     """
     if not isinstance(value, dict):
         raise ValueError(f"expected the fields of {cls.__name__}, found {_show(value)}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(typing.cast(Any, cls))
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         if field.name in value:
@@ -116,6 +117,11 @@ def decode(cls: type[T], value: Any) -> T:
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ValueError(f"`{field.name}` is missing")
     return cls(**fields)
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def _decode(hint: Any, value: Any, name: str) -> Any:
@@ -174,7 +180,9 @@ def plain(value: Any) -> Any:
     """``value`` with everything that orjson refuses replaced, all the way down."""
     if isinstance(value, Mapping):
         return {str(plain(key)): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
+    if isinstance(value, (set, frozenset)):
+        return [plain(item) for item in sorted(value, key=str)]
+    if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         return str(value)

@@ -44,7 +44,9 @@ def snapshot(step: int, layers: int = 3, densities: bool = False, padding: int =
             "alpha": float(values["alpha"]),
             "shuffled_max": None,
         }
-        rows.append(LayerRow(f"net.{i}.weight", i, values, "ok" if i != 1 else "zero", True, density if densities else None))
+        rows.append(
+            LayerRow(f"net.{i}.weight", i, values, "ok" if i != 1 else "zero", True, density if densities else None)
+        )
     model = {
         f"{name}/{statistic}": float(rng.random())
         for name in ("alpha", "effective_rank", "relative_distance_from_init")
