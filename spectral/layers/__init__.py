@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -20,14 +21,16 @@ def inspect(model: Any, conv: str = "matrix") -> list[LayerSpec]:
     Imports no framework that the model does not already use, reads no values, and changes nothing.
 
     Args:
-        model: a torch module, a Keras model or layer, a state dict or any other mapping of names to arrays, or one
-            matrix.
+        model: a torch module, a Keras model or layer, a state dict or any other mapping of names to arrays, one
+            matrix, or the path of a safetensors file, a torch checkpoint, an ONNX file or a Hugging Face folder.
         conv: how a convolution becomes matrices: ``matrix``, ``slices``, ``separate`` or ``weightwatcher`` (see
             :data:`spectral.layers.parts.Convention`).
 
     Raises:
         TypeError: if ``model`` is none of these.
-        ValueError: if ``conv`` is not one of the conventions.
+        FileNotFoundError: if there is no such file.
+        ImportError: if the package that reads the file is not installed.
+        ValueError: if ``conv`` is not one of the conventions, or the file cannot be read.
     """
     convention = check_convention(conv)
     keras, torch = sys.modules.get("keras"), sys.modules.get("torch")
@@ -40,6 +43,10 @@ def inspect(model: Any, conv: str = "matrix") -> list[LayerSpec]:
         from spectral.layers.torch_modules import inspect_torch
 
         return _unique(inspect_torch(model, convention))
+    if isinstance(model, str | os.PathLike):
+        from spectral.layers.files import inspect_file
+
+        return _unique(inspect_file(model, convention))
     from spectral.layers.state_dict import inspect_mapping
 
     if isinstance(model, Mapping):
@@ -47,7 +54,7 @@ def inspect(model: Any, conv: str = "matrix") -> list[LayerSpec]:
     if len(getattr(model, "shape", ())) == 2:
         return inspect_mapping({"matrix": model}, convention)
     raise TypeError(
-        "Expected a torch module, a Keras model, a mapping of names to arrays or one 2-D array, "
+        "Expected a torch module, a Keras model, a mapping of names to arrays, one 2-D array or a path, "
         f"but got {type(model).__module__}.{type(model).__qualname__}."
     )
 
