@@ -42,8 +42,6 @@ class Baseline:
     def write(cls, folder: Path, captured: Mapping[str, Sequence[np.ndarray]], specs: Sequence[LayerSpec]) -> Baseline:
         """Write the arrays of ``captured`` (layer → arrays) to ``folder`` once and map them back.
 
-        Layers that are parts of one packed parameter share what is stored.
-
         Raises:
             OSError: if the file cannot be written.
         """
@@ -90,8 +88,9 @@ class Baseline:
 
 
 def _storage_names(spec: LayerSpec, count: int) -> list[str]:
-    if len(spec.parameters) == count:
-        return list(spec.parameters)
+    # A part of a packed parameter reads only its slice, so it cannot go by the parameter's name.
+    if spec.parameters == (spec.name,) and count == 1:
+        return [spec.name]
     return [f"{spec.name}#{i}" for i in range(count)]
 
 

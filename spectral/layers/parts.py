@@ -337,6 +337,7 @@ def specs(
             note="; ".join(filter(None, (note, part.note))),
             read=reader(part.index),
             arrange=arranger(part.arrange),
+            part=part.index,
         )
         for part in parts
     ]

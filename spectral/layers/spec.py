@@ -28,8 +28,10 @@ class LayerSpec:
         note: what was done with the parameter, in words, for ``describe()``.
         skipped: why it is not measured; empty if it is.
         read: returns the arrays that ``parameters`` hold now, in the framework's layout, without copying where that is
-            possible; called only inside a snapshot. None for a skipped one.
+            possible: of a packed parameter only this layer's ``part``, of several parameters what they make together;
+            called only inside a snapshot. None for a skipped one.
         arrange: turns those arrays into the list of matrices, as views where that is possible.
+        part: which slice of the parameter as stored the layer is; empty for the whole.
     """
 
     name: str
@@ -42,6 +44,7 @@ class LayerSpec:
     skipped: str = ""
     read: Callable[[], Sequence[Array]] | None = field(default=None, compare=False)
     arrange: Callable[[Sequence[Array]], list[Array]] | None = field(default=None, compare=False)
+    part: tuple[int | slice, ...] = field(default=(), compare=False)
 
     @property
     def eigenvalues(self) -> int:
