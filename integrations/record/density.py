@@ -53,6 +53,10 @@ class DensityIndex:
         """The layers of which there is a density."""
         return list(self._places)
 
+    def steps(self, layer: str) -> set[int]:
+        """The steps at which there is a density of ``layer``."""
+        return set(self._places.get(layer, ()))
+
     def read(self, layer: str, steps: set[int]) -> list[dict[str, Any]]:
         """The densities of ``layer`` at those of ``steps`` that there are, in order of step.
 

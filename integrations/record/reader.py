@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,21 @@ class RunRecord:
     torn: str = ""
     index: DensityIndex = field(kw_only=True, repr=False, compare=False)
 
-    def density(self, layer: str) -> list[dict[str, Any]]:
+    def density_steps(self, layer: str) -> list[int]:
+        """The steps of the snapshots that have a spectral density of ``layer``, in order.
+
+        Raises:
+            RecordError: if the file of densities is damaged.
+        """
+        self.index.update()
+        return sorted(self.index.steps(layer).intersection(self.model["step"].tolist()))
+
+    def density(self, layer: str, steps: Iterable[int] | None = None) -> list[dict[str, Any]]:
         """The spectral densities of ``layer``, one a snapshot that has one, in order; see ``spectral.density``.
+
+        Args:
+            layer: the layer's name.
+            steps: only those of these steps; None means all.
 
         Raises:
             RecordError: if the file of densities is damaged, or another run has taken this one's place.
@@ -53,7 +67,8 @@ class RunRecord:
         if header.run is None or header.run.run_id != self.run.run_id:
             raise RecordError(self.path, 1, f"another run is here now; that of {self.run.run_id} was moved aside")
         self.index.update()
-        return self.index.read(layer, set(self.model["step"].tolist()))
+        recorded = set(self.model["step"].tolist())
+        return self.index.read(layer, recorded if steps is None else recorded.intersection(steps))
 
     def _repr_html_(self) -> str:
         """The run at a glance, for notebooks."""
