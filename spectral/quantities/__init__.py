@@ -2,7 +2,18 @@
 
 from importlib import import_module
 
-FAMILIES = ("power_law", "norms", "ranks", "scale", "distance", "update", "tail", "determinant")
+FAMILIES = (
+    "power_law",
+    "norms",
+    "ranks",
+    "scale",
+    "distance",
+    "update",
+    "tail",
+    "determinant",
+    "random_matrix",
+    "localisation",
+)
 """The files whose import declares the quantities, in the order of their columns."""
 
 for _family in FAMILIES:

@@ -41,7 +41,7 @@ class DensityFit:
     sigma_mp: float
     bulk_min: float
     bulk_max: float
-    num_spikes: int
+    num_spikes: float
     mp_softrank: float
     W_scale: float
 
@@ -112,7 +112,7 @@ def density_fit(eigenvalues: ArrayLike, shape: Shape) -> DensityFit:
         shape: the shape of one such matrix.
 
     Returns:
-        The fit; all NaN (and no spikes) where there is no positive eigenvalue.
+        The fit; all NaN where there is no positive eigenvalue.
 
     Source:
         WeightWatcher 0.7.7, ``mp_fit``; C. H. Martin and M. W. Mahoney, JMLR 22 (2021) 165 for the soft rank.
@@ -120,11 +120,11 @@ def density_fit(eigenvalues: ArrayLike, shape: Shape) -> DensityFit:
     >>> from spectral.random_matrix.marchenko_pastur import expected_eigenvalues
     >>> fit = density_fit(expected_eigenvalues((300, 100)), (300, 100))
     >>> round(fit.sigma_mp, 2), fit.num_spikes
-    (1.0, 0)
+    (1.0, 0.0)
     """
     values = np.sort(np.asarray(eigenvalues, dtype=np.float64).ravel())
     if not (len(values) and np.isfinite(values).all() and values[-1] > 0):
-        return DensityFit(_NAN, _NAN, _NAN, 0, _NAN, _NAN)
+        return DensityFit(_NAN, _NAN, _NAN, _NAN, _NAN, _NAN)
     larger, smaller = sides(shape)
     squared_scale = len(values) / float(np.sum(values))
     scaled = np.maximum(values, 0) * squared_scale
@@ -138,7 +138,7 @@ def density_fit(eigenvalues: ArrayLike, shape: Shape) -> DensityFit:
         sigma_mp=sigma,
         bulk_min=low / squared_scale,
         bulk_max=high / squared_scale,
-        num_spikes=int(np.count_nonzero(scaled > weightwatcher_cut(high, shape))),
+        num_spikes=float(np.count_nonzero(scaled > weightwatcher_cut(high, shape))),
         mp_softrank=high / scaled[-1],
         W_scale=float(np.sqrt(squared_scale)),
     )
