@@ -34,7 +34,7 @@ def spectral_density(sample: LayerSample) -> dict[str, Any]:
     with np.errstate(all="ignore"):
         fit = sample.power_law
         variance = sample.element_variance
-    minus, plus = edges(sample.shape, variance)
+        minus, plus = edges(sample.shape, variance)
     shuffled = sample.scratch.get("shuffled_max")
     x = usable(sample.eigenvalues, RELATIVE_CUT)
     bins, count = _histogram(x)
@@ -73,7 +73,7 @@ def _candidates(x: np.ndarray, chosen: float) -> dict[str, list[float]]:
     places = scan.candidates
     if len(places) > CANDIDATES:
         spread = np.linspace(0, len(places) - 1, CANDIDATES - 1).round().astype(int)
-        places = np.unique(np.append(places[spread], np.searchsorted(x, chosen)))
+        places = np.unique(np.append(places[spread], np.argmin(np.abs(x - chosen))))
     return {
         "xmin": x[places].tolist(),
         "D": [scan.distance(int(i)) for i in places],

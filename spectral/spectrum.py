@@ -109,9 +109,9 @@ def scaling_exponent(largest: float) -> int:
     """The exponent e for which W·2^−e can be squared and summed: 0 unless max |W| = ``largest`` is extreme.
 
     >>> scaling_exponent(0.3), scaling_exponent(1e-300)
-    (0, -996)
+    (0, -997)
     """
-    exponent = frexp(largest)[1] if isfinite(largest) else 0
+    exponent = frexp(largest)[1] - 1 if isfinite(largest) else 0
     return exponent if abs(exponent) > _SAFE_EXPONENT and largest > 0.0 else 0
 
 

@@ -172,7 +172,7 @@ class Scan:
             xmin=float(self.x[i]),
             xmax=float(self.x[-1]),
             D=self.distance(i),
-            sigma=beta / np.sqrt(size - i),
+            sigma=beta / (size - i) ** 0.5,
             tail=int(np.count_nonzero(self.x >= self.x[i])),
             eigenvalues=size,
         )

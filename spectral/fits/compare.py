@@ -83,7 +83,7 @@ def lognormal_log_density(x: np.ndarray, xmin: float) -> np.ndarray:
     """Ln density, at the eigenvalues ``x`` ≥ ``xmin``, of the lognormal on x ≥ xmin that fits them best.
 
     In y = ln(x/xmin) it is a normal cut off at 0, p(y) ∝ e^{−ay − by²}, b ≥ 0: an exponential family, whose likelihood
-    has one maximum, and which at b = 0 is the power law itself.
+    has one maximum, and which for b → 0 is the power law itself.
     """
     from scipy.optimize import minimize
 
@@ -96,7 +96,7 @@ def lognormal_log_density(x: np.ndarray, xmin: float) -> np.ndarray:
         return a + b * second + _log_normaliser(a, b)  # The mean of y is 1.
 
     starts = ((1.0, 1e-3), (0.0, 0.5), (-1.0, 1.0))
-    bounds = [(-200.0, 200.0), (0.0, 200.0)]
+    bounds = [(-200.0, 200.0), (1e-8, 200.0)]  # At 1e-8 it cannot be told from the power law.
     best = min(
         (minimize(objective, start, method="L-BFGS-B", bounds=bounds, tol=1e-13) for start in starts),
         key=lambda found: found.fun,
@@ -106,11 +106,9 @@ def lognormal_log_density(x: np.ndarray, xmin: float) -> np.ndarray:
 
 
 def _log_normaliser(a: float, b: float) -> float:
-    """Ln ∫_0^∞ e^{−ay − by²} dy = ln(√(π/4b)·erfcx(a/2√b)); inf where it diverges."""
+    """Ln ∫_0^∞ e^{−ay − by²} dy = ln(√(π/4b)·erfcx(a/2√b)), b > 0."""
     from scipy.special import erfcx, log_ndtr
 
-    if b < 1e-10:
-        return -np.log(a) + float(np.log1p(-min(0.5, 2.0 * b / a**2))) if a > 0.0 else np.inf
     q = a / (2.0 * np.sqrt(b))
     if q > -5.0:
         return 0.5 * float(np.log(np.pi / (4.0 * b))) + float(np.log(erfcx(q)))

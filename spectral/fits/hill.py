@@ -46,4 +46,4 @@ def hill_fit(
         return NO_FIT
     beta = k / float(np.sum(logs))
     gap = np.abs(-np.expm1(-beta * logs) - np.arange(k) / k)
-    return PowerLawFit(1.0 + beta, float(xmin), float(x[-1]), float(np.max(gap)), beta / np.sqrt(k), k, len(x))
+    return PowerLawFit(1.0 + beta, float(xmin), float(x[-1]), float(np.max(gap)), beta / k**0.5, k, len(x))

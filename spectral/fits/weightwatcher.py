@@ -54,5 +54,5 @@ def small_sample_fit(eigenvalues: np.ndarray) -> PowerLawFit:
         distance = float(np.max(np.abs(-np.expm1(-beta * logs) - np.arange(tail) / tail)))
         if distance - _EXPECTED_D / np.sqrt(tail) < smallest:
             smallest = distance - _EXPECTED_D / np.sqrt(tail)
-            best = PowerLawFit(1.0 + beta, float(x[start]), float(x[-1]), distance, beta / np.sqrt(tail), tail, size)
+            best = PowerLawFit(1.0 + beta, float(x[start]), float(x[-1]), distance, beta / tail**0.5, tail, size)
     return best

@@ -1,0 +1,206 @@
+"""Quantities against their definitions, written out plainly."""
+
+import numpy as np
+import pytest
+
+from spectral.registry import resolve
+from spectral.sample import LayerSample, measure
+
+
+def gaussian(rows: int, columns: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((rows, columns))
+
+
+def value(name: str, matrices, **others):
+    values, status = measure(LayerSample(matrices, **others), resolve(name))
+    assert status in ("ok", "zero"), status
+    return values[name]
+
+
+def test_gaussian_512_as_published():
+    w = gaussian(512, 512)
+    assert value("effective_rank", [w]) == pytest.approx(412, abs=2)
+    assert value("stable_rank", [w]) == pytest.approx(131, abs=4)
+    assert value("participation_ratio", [w]) == pytest.approx(256, abs=3)
+    assert value("entropy", [w]) == pytest.approx(0.92, abs=0.005)
+
+
+def test_norms():
+    w = gaussian(40, 30)
+    sigma = np.linalg.svd(w, compute_uv=False)
+    expected = {
+        "frobenius_norm": np.linalg.norm(w),
+        "norm": np.sum(sigma**2),
+        "log_norm": np.log10(np.sum(sigma**2)),
+        "spectral_norm": sigma[0] ** 2,
+        "lambda_max": sigma[0] ** 2,
+        "log_spectral_norm": np.log10(sigma[0] ** 2),
+        "sv_max": sigma[0],
+        "sv_min": sigma[-1],
+        "log_median_singular_value": np.log(np.median(sigma)),
+        "W_scale": np.sqrt(30 / np.sum(sigma**2)),
+        "N": 40,
+        "M": 30,
+        "Q": 4 / 3,
+        "rf": 1,
+        "num_evals": 30,
+    }
+    for name, wanted in expected.items():
+        assert value(name, [w]) == pytest.approx(wanted, rel=1e-10), name
+
+
+def test_log_alpha_norm_does_not_overflow():
+    w = 1e100 * gaussian(80, 60)
+    sample = LayerSample([w])
+    alpha = sample.power_law.alpha
+    logs = np.log10(LayerSample([gaussian(80, 60)]).eigenvalues) + 200.0
+    plain = np.max(alpha * logs) + np.log10(np.sum(10.0 ** (alpha * logs - np.max(alpha * logs))))
+    assert value("log_alpha_norm", [w]) == pytest.approx(plain, rel=1e-9)
+    assert value("alpha_weighted", [w]) == pytest.approx(alpha * (np.max(logs)), rel=1e-9)
+
+
+def test_ranks_count():
+    w = gaussian(40, 6) @ gaussian(6, 30)
+    assert value("matrix_rank", [w]) == 6.0
+    assert value("rank_loss", [w]) == 24.0
+    assert value("weak_rank_loss", [w]) == 24.0
+    small = np.diag([1.0, 1e-2, 1e-4, 1e-14, 1e-17])
+    assert value("matrix_rank", [small]) == 4.0  # 5·eps = 1.1e-15
+    assert value("weak_rank_loss", [small]) == 3.0  # λ = 1e-8, 1e-28, 1e-34
+
+
+def test_distances():
+    first, second = [gaussian(20, 15, s) for s in (1, 2)], [gaussian(20, 15, s) for s in (3, 4)]
+    difference = [w - v for w, v in zip(first, second, strict=True)]
+    whole = np.linalg.norm(difference)
+    assert value("distance_from_init", first, initial=second) == pytest.approx(whole)
+    assert value("relative_distance_from_init", first, initial=second) == pytest.approx(whole / np.linalg.norm(second))
+    cosine = np.sum(np.multiply(first, second)) / np.linalg.norm(first) / np.linalg.norm(second)
+    assert value("cosine_to_init", first, initial=second) == pytest.approx(cosine)
+    mean = np.mean([np.linalg.norm(d) for d in difference])
+    assert value("mean_distance_from_init", first, initial=second) == pytest.approx(mean)
+    cka = np.mean(
+        [
+            np.linalg.norm(v.T @ w) / np.sqrt(np.linalg.norm(w.T @ w) * np.linalg.norm(v.T @ v))
+            for w, v in zip(first, second, strict=True)
+        ]
+    )
+    assert value("cka_to_init", first, initial=second) == pytest.approx(cka)
+
+
+def test_small_distances_do_not_cancel():
+    w = gaussian(300, 200)
+    change = 1e-12 * gaussian(300, 200, 1)
+    moved = w + change
+    expected = np.linalg.norm(moved - w)
+    assert value("distance_from_init", [moved], initial=[w]) == pytest.approx(expected, rel=1e-12)
+    assert value("update_norm", [moved], previous=[w]) == pytest.approx(expected, rel=1e-12)
+
+
+def test_cka_is_blind_to_rotation_and_scale():
+    w = gaussian(30, 20)
+    rotation = np.linalg.qr(gaussian(30, 30, 1))[0]
+    assert value("cka_to_init", [3.0 * rotation @ w], initial=[w]) == pytest.approx(1.0)
+    assert value("cosine_to_init", [3.0 * w], initial=[w]) == pytest.approx(1.0)
+    assert value("cosine_to_init", [-w], initial=[w]) == pytest.approx(-1.0)
+
+
+def test_updates():
+    first, previous, now = gaussian(30, 20, 1), gaussian(30, 20, 2), gaussian(30, 20, 3)
+    others = {"initial": [first], "previous": [previous]}
+    assert value("update_norm", [now], **others) == pytest.approx(np.linalg.norm(now - previous))
+    relative = np.linalg.norm(now - previous) / np.linalg.norm(previous)
+    assert value("relative_update_norm", [now], **others) == pytest.approx(relative)
+    update, before = now - previous, previous - first
+    cosine = np.sum(update * before) / np.linalg.norm(update) / np.linalg.norm(before)
+    assert value("update_displacement_cosine", [now], **others) == pytest.approx(cosine)
+    sigma = np.linalg.svd(update, compute_uv=False)
+    assert value("update_stable_rank", [now], **others) == pytest.approx(np.sum(sigma**2) / sigma[0] ** 2)
+    right = np.linalg.svd(previous)[2][:10].T
+    share = np.linalg.norm(update @ right) ** 2 / np.linalg.norm(update) ** 2
+    assert value("update_leading_share", [now], **others) == pytest.approx(share)
+    transposed = {"initial": [first.T], "previous": [previous.T]}
+    assert value("update_leading_share", [now.T], **transposed) == pytest.approx(share)
+    moved = np.linalg.svd(now - first, compute_uv=False) ** 2
+    assert value("displacement_top10_share", [now], **others) == pytest.approx(np.sum(moved[:10]) / np.sum(moved))
+
+
+def test_a_layer_that_did_not_move():
+    w = gaussian(20, 10)
+    same = {"initial": [w], "previous": [w.copy()]}
+    assert value("update_norm", [w], **same) == 0.0
+    assert value("relative_distance_from_init", [w], **same) == 0.0
+    for name in (
+        "update_displacement_cosine",
+        "update_stable_rank",
+        "update_leading_share",
+        "displacement_top10_share",
+    ):
+        assert np.isnan(value(name, [w], **same)), name
+
+
+def test_scale_collapse_takes_the_smaller_ratio():
+    w = gaussian(30, 20)
+    assert value("scale_collapse", [w], initial=[w]) == pytest.approx(0.0, abs=1e-12)
+    assert value("scale_collapse", [0.01 * w], initial=[w]) == pytest.approx(-2.0)
+    left, sigma, right = np.linalg.svd(w, full_matrices=False)
+    sigma[0] *= 10.0
+    spiked = (left * sigma) @ right
+    # Without its spike the layer's σ_1 has fallen tenfold and more, its Frobenius norm by less.
+    expected = np.log10(np.linalg.norm(w, 2) / np.linalg.norm(spiked, 2))
+    assert value("scale_collapse", [w], initial=[spiked]) == pytest.approx(expected)
+    reference = measure(LayerSample([spiked]), resolve("default"))[0]
+    assert value("scale_collapse", [w], reference=reference) == pytest.approx(expected)
+
+
+def test_detX_in_the_log_domain():
+    w = gaussian(90, 60)
+    eigenvalues = np.sort(np.linalg.svd(w, compute_uv=False) ** 2)[::-1]
+    scaled = eigenvalues / np.mean(eigenvalues)
+    k = next(k for k in range(1, 61) if np.prod(scaled[:k]) < 1.0)
+    assert value("detX_num", [w]) == value("num_ERG_spikes", [w]) == k
+    assert value("detX_val", [w]) == pytest.approx(eigenvalues[k - 1])
+    assert value("detX_val_unrescaled", [w]) == pytest.approx(scaled[k - 1])
+    assert value("ERG_gap", [w]) == k - value("num_pl_spikes", [w])
+
+
+def test_detX_where_a_plain_product_overflows():
+    # 1500 eigenvalues of 8 and 2600 of e^-1.3: the product of the first ones is 8^1500.
+    sample = LayerSample([np.zeros((1, 1))])
+    eigenvalues = np.sort(np.concatenate([np.full(1500, 8.0), np.full(2600, np.exp(-1.3))]))
+    sample.__dict__["relative_eigenvalues"] = eigenvalues / eigenvalues[-1]
+    logs = np.cumsum(np.log(eigenvalues[::-1] / np.mean(eigenvalues)))
+    expected = int(np.flatnonzero(logs < 0)[0]) + 1
+    assert measure(sample, resolve("detX_num"))[0]["detX_num"] == expected
+    with np.errstate(over="ignore"):
+        assert np.isinf(np.prod(eigenvalues[-1500:] / np.mean(eigenvalues)))
+
+
+def test_evidence_says_random_bulk():
+    # Noise whose fitted tail would pass the other tests is found out by its largest eigenvalue.
+    reasons = [value("alpha_evidence", [gaussian(300, 200, seed)]) for seed in range(40)]
+    assert "random bulk" in reasons
+    assert reasons.count("sufficient") <= 2
+
+
+def test_evidence_does_not_depend_on_scale():
+    w = gaussian(300, 200, 3)
+    assert len({value("alpha_evidence", [factor * w]) for factor in (1e-290, 1e-6, 1.0, 1e150)}) == 1
+
+
+def test_weightwatchers_alpha_depends_on_scale_and_ours_does_not():
+    w = gaussian(300, 200)
+    assert (
+        value("alpha_weightwatcher", [w]) == value("alpha", [w])
+        or abs(value("alpha_weightwatcher", [w]) - value("alpha", [w])) < 1e-9
+    )
+    assert np.isnan(value("alpha_weightwatcher", [1e-6 * w]))
+    assert value("alpha", [1e-6 * w]) == pytest.approx(value("alpha", [w]))
+
+
+def test_label_only_with_evidence():
+    rng = np.random.default_rng(0)
+    sigma = np.sqrt(rng.pareto(0.6, 300) + 1.0)  # α = 1.6 in λ
+    left, right = np.linalg.qr(gaussian(400, 300))[0], np.linalg.qr(gaussian(300, 300, 1))[0]
+    assert value("warning", [(left * sigma) @ right.T]) == "over-trained"
+    assert value("warning", [gaussian(300, 300)]) == ""

@@ -1,0 +1,62 @@
+import os
+import pickle
+import threading
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from spectral.workers import WorkerPool, available_cores
+
+
+def blas_threads() -> list[int]:
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_results_in_the_order_of_the_items(workers):
+    items = list(range(17))
+    assert WorkerPool(workers).map(lambda n: n * n, items, cost=lambda n: n % 5) == [n * n for n in items]
+    assert WorkerPool(workers).map(lambda n: n, []) == []
+
+
+def test_one_blas_thread_inside_and_the_old_setting_afterwards():
+    np.linalg.eigvalsh(np.eye(3))
+    with threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        inside = WorkerPool(2).map(lambda _: blas_threads(), range(3))
+        assert all(set(threads) == {1} for threads in inside)
+        assert blas_threads() == before
+        with pytest.raises(RuntimeError, match="from a worker"):
+            WorkerPool(2).map(fail, range(3))
+        assert blas_threads() == before
+    assert 2 in before
+
+
+def fail(_):
+    raise RuntimeError("from a worker")
+
+
+def test_several_at_a_time_and_none_left_behind():
+    barrier = threading.Barrier(2, timeout=10)  # passes only if two run at the same time
+    WorkerPool(2).map(lambda _: barrier.wait(), range(2))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("spectral")]
+
+
+def test_the_costliest_start_first():
+    started = []
+    WorkerPool(1).map(started.append, [3, 1, 2], cost=float)
+    assert started == [3, 2, 1]
+
+
+def test_default_and_refusals():
+    assert WorkerPool().workers == available_cores() <= (os.cpu_count() or 1)
+    for wrong in (0, -1, 1.5, True, "2"):
+        with pytest.raises(ValueError, match="whole number from 1"):
+            WorkerPool(wrong)
+
+
+def test_pickles():
+    pool = WorkerPool(3)
+    pool.map(abs, [1])
+    assert pickle.loads(pickle.dumps(pool)).workers == 3
