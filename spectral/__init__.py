@@ -1,3 +1,32 @@
-"""Spectra of weights: the mathematics and the judgement of time series; arrays in, numbers out."""
+"""Spectra of weights: the mathematics and the judgement of time series; arrays in, numbers out.
 
+``analyze(model)`` measures every layer of a model or of a file once, ``describe(model)`` says which parameters become
+which matrices, ``inspect(model)`` gives those matrices; ``@quantity`` declares a quantity.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+# Bound here and not on demand: the module of the same name would otherwise take its place once it is imported.
+from spectral.analyze import Analysis, analyze
+
+__all__ = ["Analysis", "all_quantities", "analyze", "describe", "inspect", "quantity"]
 __ww_callbacks__ = True
+
+_ON_DEMAND = {
+    "all_quantities": "spectral.registry",
+    "describe": "spectral.layers.describe",
+    "inspect": "spectral.layers",
+    "quantity": "spectral.registry",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _ON_DEMAND:
+        return getattr(import_module(_ON_DEMAND[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

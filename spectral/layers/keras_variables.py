@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import keras
 import numpy as np
 
 from spectral.layers import parts as layouts
@@ -31,6 +30,8 @@ class Place:
 
     def is_a(self, *names: str) -> bool:
         """Whether the layer is an instance of one of these classes of ``keras.layers``."""
+        import keras
+
         return isinstance(self.layer, tuple(getattr(keras.layers, n) for n in names if hasattr(keras.layers, n)))
 
     @property
@@ -42,6 +43,8 @@ class Place:
 
 def inspect_keras(model: Any, conv: Convention = "matrix") -> list[LayerSpec]:
     """The layers of a Keras model or layer, and the variables that are none, in the order of ``model.weights``."""
+    import keras
+
     owners: dict[int, Place] = {}
     found: list[LayerSpec] = []
     for place in _places(model):
@@ -75,6 +78,8 @@ def to_array(variable: Any) -> Array:
 
     A view on torch's CPU; elsewhere a copy, since a jax buffer may be donated to the next step. Half becomes float32.
     """
+    import keras
+
     value = variable.value
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
@@ -90,6 +95,8 @@ def _float(array: Array) -> Array:
 
 
 def _variable_specs(variable: Any, place: Place, conv: Convention) -> list[LayerSpec]:
+    import keras
+
     path, name, shape = variable.path, variable.path.rpartition("/")[2], tuple(variable.shape)
     layer, dtype = place.layer, keras.backend.standardize_dtype(variable.dtype)
     type_, kind = place.type, _kind_of_vector(place, name)
@@ -173,6 +180,7 @@ def _adapted(
 
 def _dequantised(layer: Any, kernel: Any, scale: Any) -> Callable[[], Array]:
     """Reads the real values q/scale that an int8 kernel stands for, laid out as the kernel."""
+    import keras
 
     def read() -> Array:
         values, divisor = to_array(kernel), to_array(scale)

@@ -1,0 +1,232 @@
+"""``spectral.analyze``: every quantity of every layer of a model or a file, once."""
+
+from __future__ import annotations
+
+import html
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from spectral.layers.spec import Array, LayerSpec
+    from spectral.registry import Quantity, Value
+
+Progress = Callable[[int, int, str], object]
+"""Called with the number of layers done, the number of layers, and the name of the one just done."""
+
+MOST_SHOWN = 12
+"""With more quantities than these, a printed table shows the headlines only; ``layers`` always has all."""
+
+
+@dataclass(frozen=True, repr=False)
+class Analysis:
+    """What :func:`analyze` returns.
+
+    Attributes:
+        layers: one row a layer, in depth order: ``layer``, ``kind``, ``type``, ``matrices``, ``status`` (``ok``, or why
+            values are missing), then the quantities; NaN where a value cannot be had.
+        summary: model-level numbers ``<quantity>/<statistic>``, over finite values only, α's only over layers whose
+            evidence suffices (see :func:`spectral.summary.summarise`).
+        specs: what was done with every parameter.
+        unmatched: the layers that the baseline does not hold.
+    """
+
+    layers: pd.DataFrame
+    summary: dict[str, float]
+    specs: list[LayerSpec] = field(repr=False)
+    unmatched: tuple[str, ...] = ()
+
+    def describe(self) -> pd.DataFrame:
+        """For every parameter what was done with it, and why (see :func:`spectral.describe`)."""
+        from spectral.layers.describe import table
+
+        return table(self.specs)
+
+    def heading(self) -> str:
+        """What was measured and what was not, in a line."""
+        failed = int((self.layers["status"] != "ok").sum())
+        skipped = sum(bool(spec.skipped) for spec in self.specs)
+        parts = [f"{len(self.layers)} layers"]
+        if failed:
+            parts.append(f"{failed} of them not ok (see `status`)")
+        if skipped:
+            parts.append(f"{skipped} parameters that are none (see `describe()`)")
+        if self.unmatched:
+            parts.append(f"{len(self.unmatched)} layers not in the baseline")
+        return ", ".join(parts)
+
+    def shown(self) -> pd.DataFrame:
+        """The table for people: of many quantities only the headlines, α's evidence and the labels."""
+        from spectral.registry import all_quantities
+
+        present = [q for q in all_quantities() if q.name in self.layers]
+        if len(present) > MOST_SHOWN:
+            present = [q for q in present if q.headline or q.text]
+        return self.layers[["layer", "matrices", "status", *(q.name for q in present)]]
+
+    def statistics(self) -> pd.DataFrame:
+        """:attr:`summary` as a table, quantities × statistics."""
+        import pandas as pd
+
+        cells: dict[str, dict[str, float]] = {}
+        for name, value in self.summary.items():
+            quantity, _, statistic = name.partition("/")
+            cells.setdefault(quantity, {})[statistic] = value
+        return pd.DataFrame.from_dict(cells, orient="index")
+
+    def __repr__(self) -> str:
+        """The table and the summary as text."""
+        table = self.shown().to_string(index=False, na_rep="–", float_format=_short)
+        summary = self.statistics().to_string(na_rep="–", float_format=_short) if self.summary else ""
+        return "\n\n".join(filter(None, (self.heading(), table, summary)))
+
+    def _repr_html_(self) -> str:
+        table = self.shown().to_html(index=False, border=0, na_rep="–", float_format=_short)
+        summary = self.statistics().to_html(border=0, na_rep="–", float_format=_short)
+        details = f"<details><summary>over all layers</summary>{summary}</details>" if self.summary else ""
+        return f"<p>{html.escape(self.heading())}</p>{table}{details}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def analyze(
+    model: Any,
+    quantities: str | Sequence[str] = "default",
+    *,
+    conv: str = "matrix",
+    baseline: Any = None,
+    layers: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    types: str | Sequence[str] = (),
+    min_eigenvalues: int = 1,
+    workers: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Analysis:
+    """Measure the spectra of the weights of ``model``: one row a layer.
+
+    Args:
+        model: a torch module, a Keras model, a state dict or other mapping of names to arrays, one 2-D array, or the
+            path of a safetensors file, a torch checkpoint (loaded weights-only), an ONNX file or a Hugging Face folder.
+        quantities: ``"default"``, ``"all"`` or names; the default adds ``warning``, WeightWatcher's over- and
+            under-trained label where the evidence suffices. Those that compare with earlier weights need ``baseline``;
+            those that compare with the last snapshot of a run are left out.
+        conv: how a convolution becomes matrices: ``matrix`` (out, in·kernel), ``slices`` (pooled), ``separate`` or
+            ``weightwatcher``; see :data:`spectral.layers.parts.Convention`.
+        baseline: W_0, given like ``model``; layers are matched by name and shape.
+        layers: shell patterns of the layers to measure (``encoder.*``); all by default.
+        exclude: shell patterns of layers to leave out.
+        types: class names of modules (``Linear``) or kinds (``conv``) to measure.
+        min_eigenvalues: layers with fewer eigenvalues are left out.
+        workers: layers at a time, one thread each; None for all cores that the process may use.
+        seed: seed of the random nulls; the global random state is never touched.
+        progress: called after each layer with (layers done, layers, name), from one thread at a time.
+
+    Returns:
+        The table, its summary, and what was done with every parameter. Weights that are NaN, zero or not decomposable
+        give a row whose ``status`` says so.
+
+    Raises:
+        TypeError: if ``model`` is nothing of these.
+        ValueError: if there is no layer to measure, a filter or a quantity matches nothing, or a file cannot be read.
+        FileNotFoundError: if there is no such file.
+        ImportError: if a package that is needed to read the file is not installed.
+
+    >>> import numpy as np
+    >>> result = analyze(np.diag([4.0, 2.0, 1.0]), "stable_rank")
+    >>> result.layers[["layer", "matrices", "status", "stable_rank"]]
+        layer matrices status  stable_rank
+    0  matrix      3×3     ok       1.3125
+    """
+    from spectral.layers import inspect
+    from spectral.layers.selection import select
+    from spectral.workers import WorkerPool
+
+    wanted = _wanted(quantities, with_baseline=baseline is not None)
+    pool = WorkerPool(workers)
+    specs = inspect(model, conv)
+    chosen = select(specs, _names(layers), _names(exclude), _names(types), min_eigenvalues)
+    initial = {} if baseline is None else _baseline(chosen, baseline, conv)
+    lock, done = Lock(), [0]
+
+    def row(spec: LayerSpec) -> dict[str, Value]:
+        values, status = _measure(spec, initial.get(spec.name), wanted, seed)
+        with lock:
+            done[0] += 1
+            if progress is not None:
+                progress(done[0], len(chosen), spec.name)
+        return {**_identity(spec), "status": status, **values}
+
+    rows = pool.map(row, chosen, cost=lambda spec: spec.cost)
+    return _analysis(
+        rows, wanted, specs, tuple(s.name for s in chosen if baseline is not None and s.name not in initial)
+    )
+
+
+def _names(patterns: str | Sequence[str]) -> Sequence[str]:
+    return (patterns,) if isinstance(patterns, str) else patterns
+
+
+def _wanted(quantities: str | Sequence[str], with_baseline: bool) -> list[Quantity]:
+    from spectral.registry import resolve
+
+    names = _names(quantities)
+    if "default" in names:
+        names = (*names, "warning")
+    usable = [q for q in resolve(names) if q.needs == "" or (with_baseline and q.needs != "previous")]
+    if not usable:
+        raise ValueError(f"{', '.join(map(repr, names))} compare with earlier weights: name a `baseline`.")
+    return usable
+
+
+def _baseline(specs: Sequence[LayerSpec], baseline: Any, conv: str) -> dict[str, list[Array]]:
+    from spectral.layers.matching import arrays_from
+
+    found = arrays_from(specs, baseline, conv)
+    if not found:
+        raise ValueError(
+            "The baseline holds none of the layers to measure: names and shapes must be those of the model "
+            f"({', '.join(spec.name for spec in specs[:3])}{', …' if len(specs) > 3 else ''})."
+        )
+    return found
+
+
+def _identity(spec: LayerSpec) -> dict[str, Value]:
+    from spectral.layers.describe import sizes
+
+    return {"layer": spec.name, "kind": spec.kind, "type": spec.type, "matrices": sizes(spec.matrix_shapes)}
+
+
+def _measure(
+    spec: LayerSpec, initial: Sequence[Array] | None, wanted: Sequence[Quantity], seed: int
+) -> tuple[dict[str, Value], str]:
+    from spectral.sample import LayerSample, measure
+
+    try:
+        matrices = spec.matrices()
+        before = None if initial is None or spec.arrange is None else spec.arrange(initial)
+    except Exception as error:  # one layer that cannot be read must not lose the others
+        missing: dict[str, Value] = {q.name: "" if q.text else float("nan") for q in wanted}
+        return missing, f"failed: {type(error).__name__}: {error}"
+    # The seed is that of the engine, so that a run and an analysis of its weights draw the same nulls.
+    sample = LayerSample(matrices, initial=before, seed=zlib.crc32(spec.name.encode()) ^ seed)
+    return measure(sample, wanted)
+
+
+def _analysis(
+    rows: Sequence[dict[str, Value]], wanted: Sequence[Quantity], specs: list[LayerSpec], unmatched: tuple[str, ...]
+) -> Analysis:
+    import pandas as pd
+
+    from spectral.summary import summarise
+
+    columns = ["layer", "kind", "type", "matrices", "status", *(q.name for q in wanted)]
+    names = {q.name for q in wanted}
+    summary = summarise([{k: v for k, v in row.items() if k in names} for row in rows])
+    return Analysis(pd.DataFrame(list(rows), columns=columns), summary, specs, unmatched)
