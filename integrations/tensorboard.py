@@ -25,8 +25,6 @@ from integrations.headline import (
 from integrations.schema import Alert, RunInfo, Snapshot, Verdict
 from spectral.registry import all_quantities
 
-_SUFFIX = ".spectral"
-
 
 class TensorBoardSink:
     """Writes model-level scalars, the worst layers and the alerts where TensorBoard shows them.
@@ -66,16 +64,15 @@ class TensorBoardSink:
         self._step = 0
 
     def open(self, run: RunInfo, resumed: bool) -> None:
-        """Open the event file, if it is ours to open, and take back the steps that a resumed run does again."""
+        """Open the event file, if it is ours to open.
+
+        Steps that a resumed run does again need no taking back: TensorBoard itself drops a tag's later points when the
+        tag's step goes back.
+        """
         if not callable(self._target):
             from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-            folder = Path(self._target)
-            ours = all(path.name.endswith(_SUFFIX) for path in folder.glob("*tfevents*"))
-            self._writer = EventFileWriter(str(folder), filename_suffix=_SUFFIX)
-            # The purge takes every tag of the folder with it, so it is left alone where others write there too.
-            if resumed and run.resumed_at is not None and ours:
-                self._purge(run.resumed_at + 1)
+            self._writer = EventFileWriter(str(Path(self._target)))
         if not resumed:
             settings = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in run.settings.items())
             self._add(_text("settings", f"| argument | value |\n|---|---|\n{settings}"), 0)
@@ -132,11 +129,6 @@ class TensorBoardSink:
 
         self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
         self._writer.flush()
-
-    def _purge(self, step: int) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-
-        self._writer.add_event(Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))
 
     def _scalar(self, tag: str, value: float) -> Any:
         from tensorboard.plugins.scalar.summary_v2 import scalar_pb
@@ -217,6 +209,6 @@ def _layout(names: Sequence[str]) -> Any:
     summary.value.add(
         tag=metadata.CONFIG_SUMMARY_TAG,
         metadata=metadata.create_summary_metadata(),
-        tensor=tensor_util.make_tensor_proto(layout.SerializeToString(), dtype=str),
+        tensor=tensor_util.make_tensor_proto(layout.SerializeToString(), dtype=np.object_),
     )
     return summary
