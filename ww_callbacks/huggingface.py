@@ -134,7 +134,8 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
     ) -> None:
         run = self._watched()
         with run.meter.running():
-            self._measured_step = state.global_step
+            if kind == "full":
+                self._measured_step = state.global_step
             run.snapshot(kind, state.global_step, epoch, self._metrics(state, others))
             self._log(control)
             if run.should_stop:

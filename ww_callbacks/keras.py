@@ -121,7 +121,8 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         run = self._watched()
         with run.meter.running():
             _ = self.model  # on jax this brings the weights of the running epoch into the model's variables
-            self._measured_step = step
+            if kind == "full":
+                self._measured_step = step
             run.snapshot(kind, step, epoch, self._metrics(logs or {}))
             if run.should_stop:
                 self.model.stop_training = True

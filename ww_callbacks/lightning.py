@@ -86,10 +86,11 @@ class SpectralCallback(Watcher, pl.Callback):
         if step == self._step:
             return
         self._step = step
-        last = bool(trainer.is_last_batch)
         kind = run.cadence.due_at_step(step)
-        if last and self._monitored_in_validation:
-            kind = run.cadence.due_at_epoch(trainer.current_epoch + 1) or kind
+        if trainer.is_last_batch and run.cadence.due_at_epoch(trainer.current_epoch + 1):
+            # The epoch's own snapshot: now if a callback looks for it at the validation, else at the epoch's end, when
+            # the accuracy is known too.
+            kind = "full" if self._monitored_in_validation else None
         if kind is None:
             return
         batches = trainer.num_training_batches
@@ -126,7 +127,8 @@ class SpectralCallback(Watcher, pl.Callback):
     def _snapshot(self, trainer: pl.Trainer, kind: Any, epoch: float) -> None:
         run = self._watched()
         with run.meter.running():
-            self._measured_step = trainer.global_step
+            if kind == "full":
+                self._measured_step = trainer.global_step
             run.snapshot(kind, trainer.global_step, epoch, self._metrics(trainer))
             if run.should_stop:
                 trainer.should_stop = True

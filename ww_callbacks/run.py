@@ -18,8 +18,17 @@ from integrations.headline import scalars
 from integrations.record import RecordSink, check_writable
 from integrations.schema import Alert, LayerInfo, LayerRow, RunInfo, Snapshot, Verdict
 from integrations.sink import Sink
-from spectral.detectors import default_detectors, verdict
-from spectral.detectors.base import Finding, Observation
+from spectral.detectors import (
+    Detector,
+    Finding,
+    Observation,
+    Overtraining,
+    default_detectors,
+    needed_quantities,
+    verdict,
+)
+from spectral.layers.matching import arrays_from
+from spectral.layers.selection import select
 from spectral.layers.spec import LayerSpec
 from spectral.registry import Quantity, resolve
 from spectral.summary import summarise
@@ -28,7 +37,6 @@ from ww_callbacks.baseline import Baseline
 from ww_callbacks.cadence import Cadence, Kind, Plan
 from ww_callbacks.engine import Engine
 from ww_callbacks.meter import Meter
-from ww_callbacks.selection import select
 from ww_callbacks.settings import Settings
 
 logger = logging.getLogger("ww_callbacks")
@@ -70,10 +78,15 @@ class Run:
         self.last: Snapshot | None = None
         self.cadence = Cadence()
         self.meter = Meter()
-        self._detectors = list(default_detectors(settings.early_stopping))
+        self._detectors = default_detectors(
+            settings.early_stopping,  # type: ignore[arg-type]
+            fine_tuning=settings.fine_tuning,
+            overtraining=settings.overtraining,
+        )
         quantities = _with_needs(settings, self._detectors)
         chosen = select(specs, settings.layers, settings.exclude, settings.types, settings.min_eigenvalues)
         self.engine = Engine(chosen, quantities, settings.workers, settings.seed, settings.densities)
+        self._given_baseline = self._read_baseline()
         self._desk = AlertDesk(settings)
         self._findings: list[Finding] = []
         self._sinks: list[Sink] = [
@@ -122,12 +135,33 @@ class Run:
         with self.meter.running(), self._guard("starting"):
             self._started = True
             self._first_step = step
-            if self.engine.baseline is None:
-                capture = self.engine.capture()
-                arrays = {name: a for name, a in capture.arrays.items() if not isinstance(a, Exception)}
-                self.engine.baseline = Baseline.write(self.directory, arrays, self.engine.specs)
+            self._take_baseline()
             self._each_sink(lambda sink: sink.open(self.info(), False))
             self.snapshot("full", step, epoch)
+
+    def _read_baseline(self) -> dict[str, list[Any]] | None:
+        """The weights of the checkpoint named as the baseline, None where it is the weights of the start."""
+        if self.settings.baseline == "initial":
+            return None
+        found = arrays_from(self.engine.specs, self.settings.baseline, self.settings.convolution)
+        if not found:
+            names = ", ".join(s.name for s in self.engine.specs[:5])
+            raise ValueError(
+                f"The checkpoint {self.settings.baseline!r} named as `baseline` holds none of the layers watched "
+                f"({names}, …) in the shape that the model has."
+            )
+        return found
+
+    def _take_baseline(self) -> None:
+        if self.engine.baseline is not None:
+            return
+        if self._given_baseline is not None:
+            baseline = Baseline.write(self.directory, self._given_baseline, self.engine.specs)
+            self._given_baseline = None
+            self.engine.measure_reference(baseline)
+            return
+        arrays = {name: a for name, a in self.engine.capture().arrays.items() if not isinstance(a, Exception)}
+        self.engine.baseline = Baseline.write(self.directory, arrays, self.engine.specs)
 
     def info(self) -> RunInfo:
         """The header of the run's record."""
@@ -172,7 +206,8 @@ class Run:
             changed={r.layer: r.changed for r in rows},
         )
         findings = self._observe(observation)
-        model |= {f"{d.kind}/score": d.score for d in self._detectors if hasattr(d, "score")}
+        for detector in self._overtraining():
+            model |= detector.published()
         alerts = self._desk.judge(findings, step, epoch)
         self.alerts.extend(alerts)
         snapshot = Snapshot(
@@ -215,9 +250,12 @@ class Run:
             self.verdict = self._judge()
         self._each_sink(lambda sink: sink.close(self.verdict))
 
+    def _overtraining(self) -> list[Overtraining]:
+        return [d for d in self._detectors if isinstance(d, Overtraining)]
+
     def _judge(self) -> Verdict:
         """What the findings of the last snapshot come to."""
-        insufficient = next((text for d in self._detectors if (text := getattr(d, "insufficient", ""))), "")
+        insufficient = " ".join(d.insufficient for d in self._overtraining())
         fields = verdict(self._findings, insufficient=insufficient, snapshots=self._count)
         return Verdict(**vars(fields), stopped=self.should_stop)
 
@@ -261,11 +299,11 @@ class _Guard:
         return True
 
 
-def _with_needs(settings: Settings, detectors: Iterable[Any]) -> list[Quantity]:
+def _with_needs(settings: Settings, detectors: list[Detector]) -> list[Quantity]:
     """The quantities asked for and, unless they were named one by one, those that the detectors read."""
     names = [settings.quantities] if isinstance(settings.quantities, str) else list(settings.quantities)
     if "default" in names or settings.early_stopping != "off":
-        names += [n for d in detectors for n in getattr(d, "needs", ())]
+        names += needed_quantities(detectors)
     return list(resolve(names))
 
 

@@ -61,6 +61,8 @@ class Settings:
         cooldown: snapshots before the same alert is said again.
         early_stopping: ``"off"`` informs only; ``"cautious"`` and ``"eager"`` stop the run on overtraining, collapse,
             explosion and non-finite weights.
+        overtraining: arguments of :class:`spectral.detectors.Overtraining` that replace those of the preset.
+        fine_tuning: the run goes on from trained weights; it changes what is recommended.
         max_overhead: share of training time that the callback may cost (0.01 is 1 %); none means unlimited.
         background: compute spectra on worker threads while training goes on.
         workers: layers measured at a time, one thread each.
@@ -87,6 +89,8 @@ class Settings:
     policies: Mapping[str, Policy] = field(default_factory=dict)
     cooldown: int = 10
     early_stopping: str = "off"
+    overtraining: Mapping[str, Any] = field(default_factory=dict)
+    fine_tuning: bool = False
     max_overhead: float | None = None
     background: bool = False
     workers: int = 1

@@ -1,7 +1,7 @@
 import pytest
 
 from spectral.layers.spec import LayerSpec
-from ww_callbacks.selection import select
+from spectral.layers.selection import select
 
 
 def spec(name, kind="dense", type="Linear", n=10, skipped=""):
