@@ -193,7 +193,7 @@ def _against_random(spec: Spec, run: RunView, suffix: str, domain: Sequence[floa
         corner = {"x": domain[0] + 0.01, "y": middle / 2, "xref": "paper", "yref": "paper", "xanchor": "left"}
         spec["layout"]["annotations"].append({**note, **corner})
         for name in ("xaxis", "yaxis"):
-            spec["layout"][f"{name}{suffix}"].update(showticklabels=False, ticks="", showgrid=False)
+            spec["layout"][f"{name}{suffix}"].update(showticklabels=False, ticks="", showgrid=False, range=[0, 1])
         spec["data"].append({"type": "scatter", "x": [], "y": [], **place})
         return
     column = both[-1]

@@ -6,6 +6,7 @@ Both panels show one epoch; a slider moves through all that the record kept.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,51 +30,109 @@ from integrations.figures.style import (
 )
 
 BULK_POINTS = 48
+AXIS_EPOCHS = 24
+SLIDER = 70
 Density = Mapping[str, Any]
 
 
-def spectrum_spec(run: RunView, layer: str, most: int | None = None) -> Spec:
-    """The spectrum of ``layer`` over the epochs, the last one shown first.
+NOTHING = (
+    "No spectral density of this layer is in the record. It is kept with `densities=True`, from the first full "
+    "snapshot on, and only for a layer whose weights are finite and not all zero."
+)
 
-    Args:
-        run: the run.
-        layer: the layer's name.
-        most: keep at most so many epochs, evenly chosen with the first and the last; None keeps all.
+
+@dataclass(frozen=True)
+class Spectra:
+    """The spectra of one layer, ready to be drawn.
+
+    Attributes:
+        layout: the layout, with axes that hold all of them.
+        epochs: the epochs that there are.
+        traces: for each of those that were read the traces, always equally many in the same order.
+    """
+
+    layout: Spec
+    epochs: list[float]
+    traces: list[list[Spec]]
+
+
+def spectrum_spec(run: RunView, layer: str) -> Spec:
+    """The spectrum of ``layer`` with plotly's own slider over the epochs, the last one shown first.
 
     Raises:
         ValueError: if the run does not watch that layer.
     """
+    spectra = read_spectra(run, layer)
+    if spectra is None:
+        return message_figure(NOTHING)
+    spec: Spec = {"data": spectra.traces[-1], "layout": spectra.layout}
+    if len(spectra.traces) > 1:
+        spec["frames"] = [
+            {"name": str(position), "data": traces, "traces": list(range(len(traces)))}
+            for position, traces in enumerate(spectra.traces)
+        ]
+        spec["layout"]["sliders"] = [_slider([f"{epoch:.4g}" for epoch in spectra.epochs])]
+        spec["layout"]["height"] += SLIDER
+        spec["layout"]["margin"]["b"] += SLIDER
+    return spec
+
+
+def spectrum_at(run: RunView, layer: str, epoch: float | None = None) -> Spec:
+    """The spectrum of ``layer`` at the epoch nearest to ``epoch``, the last one by default.
+
+    Only what is drawn is read, so that it costs the same however long the run is. ``layout.meta`` holds all ``epochs``
+    and, as ``at``, the place of the one drawn.
+
+    Raises:
+        ValueError: if the run does not watch that layer.
+    """
+    steps = _steps(run, layer)
+    if not steps:
+        return message_figure(NOTHING)
+    epochs = _epochs(run, steps)
+    at = len(steps) - 1 if epoch is None else int(np.argmin(np.abs(np.asarray(epochs) - epoch)))
+    spectra = read_spectra(run, layer, [steps[at]])
+    if spectra is None:
+        return message_figure(NOTHING)
+    return {"data": spectra.traces[0], "layout": {**spectra.layout, "meta": {"epochs": epochs, "at": at}}}
+
+
+def read_spectra(run: RunView, layer: str, steps: Sequence[int] | None = None) -> Spectra | None:
+    """The spectra of ``layer`` at ``steps``, or all; None if there are none.
+
+    Raises:
+        ValueError: if the run does not watch that layer.
+    """
+    known = _steps(run, layer)
+    wanted = known if steps is None else list(steps)
+    # The axes hold these epochs too, so that the slider moves the curves and not the axes.
+    read = run.record.density(layer, {*wanted, *spread(known, AXIS_EPOCHS)})
+    densities = [density for density in read if sum(density["count"]) > 0]
+    drawn = [density for density in densities if density["step"] in set(wanted)]
+    if not drawn:
+        return None
+    reasons = dict(zip(run.steps.tolist(), run.evidence[run.layers.index(layer)].tolist(), strict=True))
+    traces = [_traces(density, reasons.get(density["step"], "")) for density in drawn]
+    return Spectra(_layout(densities), _epochs(run, [density["step"] for density in drawn]), traces)
+
+
+def spread(steps: Sequence[int], most: int) -> list[int]:
+    """At most ``most`` of ``steps``, evenly chosen, the first and the last among them."""
+    chosen = np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int))
+    return [steps[position] for position in chosen]
+
+
+def _steps(run: RunView, layer: str) -> list[int]:
     if layer not in run.layers:
         raise ValueError(
             f"The run {run.label} does not watch the layer `{layer}`; it watches {len(run.layers)} others."
         )
-    densities = [density for density in run.record.density(layer) if sum(density["count"]) > 0]
-    if not densities:
-        return message_figure(
-            "No spectral density of this layer is in the record. It is kept with `densities=True`, "
-            "from the first full snapshot on, and only for a layer whose weights are finite and not all zero."
-        )
-    if most is not None and len(densities) > most:
-        chosen = np.unique(np.linspace(0, len(densities) - 1, most).round().astype(int))
-        densities = [densities[position] for position in chosen]
-    reasons = _reasons(run, layer)
-    frames = [_traces(density, reasons.get(density["step"], "")) for density in densities]
-    names = [f"{density['epoch']:.4g}" for density in densities]
-    last = len(frames) - 1
-    spec: Spec = {"data": frames[last], "layout": _layout(densities)}
-    if len(frames) > 1:
-        spec["frames"] = [
-            {"name": str(position), "data": traces, "traces": list(range(len(traces)))}
-            for position, traces in enumerate(frames)
-        ]
-        spec["layout"]["sliders"] = [_slider(names)]
-    return spec
+    return run.record.density_steps(layer)
 
 
-def _reasons(run: RunView, layer: str) -> dict[int, str]:
-    """At each step what the record says of alpha's evidence."""
-    row = run.evidence[run.layers.index(layer)]
-    return dict(zip(run.steps.tolist(), row.tolist(), strict=True))
+def _epochs(run: RunView, steps: Sequence[int]) -> list[float]:
+    known = dict(zip(run.steps.tolist(), run.epochs.tolist(), strict=True))
+    return [known[step] for step in steps]
 
 
 def _number(density: Density, name: str) -> float:
@@ -191,7 +250,7 @@ def _upright(x: float, bottom: float, top: float, name: str, colour: str, dash: 
 
 
 def _layout(densities: Sequence[Density]) -> Spec:
-    """Axes that hold every epoch, so that the slider moves the curves and not the axes."""
+    """Axes that hold all of ``densities``."""
     low = min(density["log10_lambda_edges"][0] for density in densities)
     high = max(density["log10_lambda_edges"][-1] for density in densities)
     ends = [
@@ -203,7 +262,7 @@ def _layout(densities: Sequence[Density]) -> Spec:
     high = max([high, *ends]) + 0.1
     heights = [_log_heights(density) for density in densities]
     bottom, top = min(a for a, _ in heights), max(b for _, b in heights)
-    spec = layout(470, margin={"l": 64, "r": 30, "t": 92, "b": 120}, hovermode="closest", bargap=0)
+    spec = layout(400, margin={"l": 64, "r": 30, "t": 92, "b": 50}, hovermode="closest", bargap=0)
     log = {"type": "log", "exponentformat": "power", "dtick": "D2" if high - low < 1.5 else 1}
     spec["xaxis"] = axis("eigenvalue λ = σ²", domain=[0, 0.6], anchor="y", range=[low - 0.1, high], **log)
     spec["yaxis"] = axis("density", domain=[0, 1], range=[bottom - 0.4, top + 0.3], **{**log, "dtick": 1})

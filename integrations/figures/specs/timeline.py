@@ -24,8 +24,8 @@ from integrations.figures.style import (
     words,
 )
 
-PANEL, GAP, TOP, BOTTOM = 118, 34, 62, 46
-FIRST = 210
+PANEL, GAP, TOP, BOTTOM = 98, 32, 62, 46
+FIRST = 200
 STATE_COLOURS = {
     "watch": "rgba(230,159,0,0.10)",
     "overtraining": "rgba(213,94,0,0.12)",

@@ -1,0 +1,56 @@
+// TensorBoard calls render() inside the plugin's own frame; every address is relative to the plugin, so nothing comes
+// from another host.
+import { start } from "./app.js";
+
+const asked = new Map();
+
+async function fetchJson(path, parameters = {}) {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(parameters)) {
+    for (const item of [value].flat()) if (item !== null && item !== undefined) query.append(name, item);
+  }
+  const response = await fetch(`./${path}?${query}`);
+  if (!response.ok) throw new Error(`${path}: ${response.status}`);
+  return response.json();
+}
+
+/** A figure fetched once for each version of the data: opening a tab again costs nothing. */
+function once(version, path, parameters) {
+  if (asked.version !== version) {
+    asked.clear();
+    asked.version = version;
+  }
+  const key = JSON.stringify([path, parameters]);
+  if (!asked.has(key)) asked.set(key, fetchJson(path, parameters));
+  return asked.get(key);
+}
+
+function load(tag, attributes) {
+  return new Promise((resolve, reject) => {
+    const made = Object.assign(document.createElement(tag), attributes, { onload: resolve, onerror: reject });
+    document.head.append(made);
+  });
+}
+
+export async function render() {
+  const root = document.createElement("div");
+  document.body.replaceChildren(root);
+  let version = null;
+  let first = fetchJson("state"); // while the browser reads plotly
+  const source = {
+    live: true,
+    async state(known) {
+      const state = await (first ?? fetchJson("state", { version: known }));
+      first = null;
+      version = state.version;
+      return state;
+    },
+    figure: (view, { runs, ...others }) => once(version, "figure", { view, run: runs, ...others }),
+    layers: (run) => once(version, "layers", { run }),
+  };
+  await Promise.all([
+    load("link", { rel: "stylesheet", href: "./style.css" }),
+    load("script", { src: "./plotly.min.js" }),
+  ]);
+  await start(root, source);
+}
