@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import math
 from pathlib import Path
 from typing import Any, Literal
@@ -108,7 +110,10 @@ class WandbSink:
             record = self._record()
             self._run.summary.update(self._summary(verdict, record))
             if record is not None and len(record.layers):
-                self._run.log({PREFIX + "layers": _table(record), **_figures(record)})
+                self._run.log({PREFIX + "layers": _table(record)})
+                drawn = _figures(record)
+                if drawn:
+                    self._run.log(drawn)
         finally:
             if self._own:
                 self._run.finish()
@@ -164,4 +169,14 @@ def _table(record: RunRecord) -> Any:
 
 
 def _figures(record: RunRecord) -> dict[str, Any]:
-    return {}
+    """The views on the run as interactive plots; none where plotly is not installed."""
+    if importlib.util.find_spec("plotly") is None:
+        return {}
+    import wandb
+    from integrations import figures
+
+    found = {}
+    for name in ("timeline", "heat_map", "correlation_flow", "histograms"):
+        with contextlib.suppress(ValueError):  # the run did not measure what this one shows
+            found[f"{PREFIX}figures/{name}"] = wandb.Plotly(getattr(figures, name)(record))
+    return found

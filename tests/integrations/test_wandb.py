@@ -125,6 +125,15 @@ def test_one_table_of_all_layers_and_epochs(written):
     assert row["alpha"] == snapshot(10).rows[2].values["alpha"] and row["alpha_evidence"] == "sufficient"
 
 
+def test_the_figures_are_there_as_plotly(written):
+    rows, folder = written
+    (item,) = [h["item"] for h in of(rows, "history") if "spectral/figures/timeline._type" in h["item"]]
+    for name in ("timeline", "heat_map", "correlation_flow", "histograms"):
+        assert item[f"spectral/figures/{name}._type"] == "plotly-file"
+        figure = json.loads((folder / "files" / item[f"spectral/figures/{name}.path"]).read_text())
+        assert figure["data"]
+
+
 def test_a_resumed_run_goes_on_along_its_axis(tmp_path):
     run = start(tmp_path)
     sink = WandbSink(run)
