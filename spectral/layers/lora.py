@@ -109,8 +109,7 @@ def lora_specs(
         if weight_path not in spec.parameters or spec.skipped:
             found.append(spec)
     if not any(weight_path in spec.parameters for spec in base):
-        why = f"adapters of {name}, whose weight is not one matrix"
-        return found + [skipped(p, why, kind="lora", type=name) for p in _all_factor_names(module, path)]
+        return found + unmergeable(path, module)
     unreadable = next((s.skipped for s in base if weight_path in s.parameters and s.skipped), "")
     shape = next(spec.shape for spec in base if weight_path in spec.parameters)
     _, parts = cut(shape)
@@ -146,15 +145,24 @@ def lora_specs(
             kind="lora",
             type=name,
             shape=shape,
-            parameters=(weight_path, *(n for a in in_use for n in _factor_names(module, path, a))),
+            parameters=(weight_path, *(n for a in in_use for n in _ingredients(module, path, a))),
             note="the base weight with the updates in use: " + (", ".join(in_use) or "none"),
         )
     )
     return found
 
 
-def _all_factor_names(module: Any, path: str) -> list[str]:
-    return [n for adapter in _adapters(module) for n in _factor_names(module, path, adapter)]
+def _ingredients(module: Any, path: str, adapter: str) -> tuple[str, ...]:
+    magnitude = (f"{path}.lora_magnitude_vector.{adapter}.weight",) if _is_dora(module, adapter) else ()
+    return *_factor_names(module, path, adapter), *magnitude
+
+
+def unmergeable(path: str, module: Any) -> list[LayerSpec]:
+    """The factors of adapters whose base layer has no weight of its own, such as fused experts."""
+    name = type(module.base_layer).__name__
+    why = f"adapters of {name}, which has no `weight` that they add to; the base is measured without them"
+    names = [n for adapter in _adapters(module) for n in _factor_names(module, path, adapter)]
+    return [skipped(n, why, kind="lora", type=name) for n in names]
 
 
 def _why_no_update(module: Any, adapter: str) -> str:

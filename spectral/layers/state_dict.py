@@ -58,7 +58,9 @@ class Names:
     def has_gpt2_layout(self) -> bool:
         """Whether dense layers are GPT-2's ``Conv1D``, stored (in, out): told by its packed (in, 3·in) projection."""
         return any(
-            name.endswith("c_attn.weight") and len(e.shape) == 2 and e.shape[1] == 3 * e.shape[0]
+            name.endswith(("c_attn.weight", "c_attn.base_layer.weight"))
+            and len(e.shape) == 2
+            and e.shape[1] == 3 * e.shape[0]
             for name, e in self.entries.items()
         )
 
@@ -190,7 +192,7 @@ _FLAX_ATTENTION = {
 
 def _guess_matrix(name: str, shape: tuple[int, ...], names: Names) -> tuple[str, list[Part]]:
     stem, dot, leaf = _split(name)
-    parent = _split(stem)[2]
+    parent = _split(stem.removesuffix(".base_layer"))[2]
     attention = "attention" if re.search(r"attn|attention", name.lower()) else "dense"
     if leaf == "in_proj_weight" and shape[0] % 3 == 0:
         return "attention", layouts.packed(shape, layouts.QKV, "packed q, k, v")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from spectral.layers import parts as layouts
-from spectral.layers.lora import is_lora, lora_specs
+from spectral.layers.lora import is_lora, lora_specs, unmergeable
 from spectral.layers.parts import Convention, KernelLayout, Part, skipped, specs
 from spectral.layers.spec import LayerSpec
 from spectral.layers.torch_tensors import derived, effective, memory, to_array, why_not
@@ -65,6 +65,8 @@ def places(module: nn.Module, path: str = "", ancestors: tuple[str, ...] = ()) -
     here = Place(path, module, ancestors)
     yield here
     if is_lora(module):  # one layer with its adapters, measured together
+        if not hasattr(module.base_layer, "weight"):  # adapters of single parameters, such as fused experts
+            yield from places(module.base_layer, here.join("base_layer"), ancestors)  # type: ignore[arg-type]
         return
     for name, child in module._modules.items():
         if child is not None and not (name == "parametrizations" and nn.utils.parametrize.is_parametrized(module)):
@@ -278,6 +280,8 @@ def _experts(module: nn.Module, name: str, shape: tuple[int, ...]) -> list[Part]
 
 def _lora(place: Place, conv: Convention) -> list[LayerSpec]:
     base = Place(place.join("base_layer"), place.module.base_layer, place.ancestors)  # type: ignore[arg-type]
+    if not hasattr(base.module, "weight"):
+        return unmergeable(place.path, place.module)
     own = [spec for _, group in _own_by_name(base, conv) for spec in group]
     # The layer keeps the name it had before its adapters came, by which a packed q, k, v is known.
     named = replace(base, path=place.path)
