@@ -17,6 +17,8 @@ class Observation:
         layers: layer name → quantity name → value (numbers and texts; NaN where missing), in depth order.
         metrics: what the loop told: ``train_loss``, ``train_accuracy``, ``learning_rate``, as far as known.
         full: whether the quantities that need a spectrum are there.
+        status: layer name → status of its row (``ok``, ``non-finite``, …), where known.
+        changed: layer name → whether its weights differ from the last snapshot's, where known.
     """
 
     step: int
@@ -24,6 +26,8 @@ class Observation:
     layers: Mapping[str, Mapping[str, float | str]]
     metrics: Mapping[str, float] = field(default_factory=dict)
     full: bool = True
+    status: Mapping[str, str] = field(default_factory=dict)
+    changed: Mapping[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class Detector(Protocol):
     """A pure function of the series so far, computed online: constant memory and time a snapshot."""
 
     kind: str
+    needs: tuple[str, ...]
+    """Names of the quantities that must be measured for it (see ``spectral.registry``)."""
 
     def update(self, observation: Observation) -> list[Finding]:
         """Take the next snapshot and return what holds now (empty if nothing does)."""

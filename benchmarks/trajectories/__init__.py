@@ -1,0 +1,1 @@
+"""Small real training runs, kept as trajectories so that detectors can be replayed on them in seconds."""

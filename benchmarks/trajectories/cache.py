@@ -1,0 +1,31 @@
+"""The cache of trajectories: one file a run, made where it is missing."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.trajectories.scenarios import Run
+from benchmarks.trajectories.train import train
+
+FOLDER = Path(".cache/early_stopping")
+
+
+def trajectory(run: Run, folder: Path = FOLDER) -> dict[str, np.ndarray]:
+    """The run's trajectory, trained if it is not in the cache or was made with other settings."""
+    path = folder / f"{run.name}.npz"
+    settings = json.dumps(run.as_dict(), sort_keys=True)
+    if path.exists():
+        with np.load(path) as kept:
+            if str(kept["settings"]) == settings:
+                return {key: kept[key] for key in kept.files if key not in {"settings", "seconds"}}
+    start = time.perf_counter()
+    arrays = train(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part.npz")
+    np.savez_compressed(part, settings=settings, seconds=time.perf_counter() - start, **arrays)
+    part.replace(path)
+    return arrays
