@@ -63,13 +63,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         folder = free_directory(Path(log_dir)) if log_dir else default_directory()
         self._begun = False
         self._measured_step = -1
-        model = self.model
-        if not model.built:
-            raise ValueError(
-                "The model has no weights yet: call `model.build(input_shape)` or run it once before `fit`, so that "
-                "W_0 can be measured before the first step."
-            )
-        self.run = Run(self.settings, inspect(model, conv=self.settings.convolution), "keras", folder, self._sinks(folder))
+        self.run = Run(self.settings, inspect(self.model, conv=self.settings.convolution), "keras", folder, self._sinks(folder))
         self._queue = caller(keras.callbacks.CallbackList)
         if self._queue is not None:
             self._queue.callbacks = _in_order(self._queue.callbacks, self)
