@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(argv)
     try:
-        return int(args.run(args))
+        return int(args.execute(args))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
@@ -52,5 +52,5 @@ def _parser() -> argparse.ArgumentParser:
         if not found.name.startswith("_"):
             module = importlib.import_module(f"{__name__}.{found.name}")
             module.add_parser(subparsers)
-            subparsers.choices[found.name].set_defaults(run=module.run)
+            subparsers.choices[found.name].set_defaults(execute=module.run)
     return parser

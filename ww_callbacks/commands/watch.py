@@ -1,0 +1,183 @@
+"""``ww-callbacks watch``: a running training, followed in the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from integrations.record import Follower, RunRecord, Update
+    from integrations.schema import Snapshot
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the arguments."""
+    parser = subparsers.add_parser(
+        "watch",
+        help="follow a running training in the terminal",
+        description="Follow a run while it trains, until its verdict: a live table in a terminal, plain lines "
+        "elsewhere. The exit code is 1 if the run ended badly, or, with --once, if it goes badly.",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run, or its spectral.jsonl")
+    parser.add_argument("--once", action="store_true", help="show how the run stands now, and end")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line for each snapshot, alert, verdict")
+    parser.add_argument(
+        "--interval", type=_seconds, default=1.0, metavar="S", help="seconds between looks (default: 1)"
+    )
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {text}")
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    """Follow the run and return the exit code that its end stands for."""
+    import sys
+
+    from integrations.record import Follower, read_run
+
+    if args.once:
+        record = read_run(args.run)
+        _once(record, args.json)
+        return _exit_code(record)
+    # Not `args.run` itself: a run that begins later is waited for.
+    follower = Follower(args.run)
+    if args.json:
+        _json_lines(follower, args.interval)
+    elif sys.stdout.isatty():
+        _live(follower, args.interval)
+    else:
+        _plain_lines(follower, args.interval)
+    return _exit_code(follower.record)
+
+
+def _exit_code(record: RunRecord | None) -> int:
+    from integrations.figures.in_words import BAD
+    from ww_callbacks.commands import EXIT_FINDING, EXIT_OK
+
+    return EXIT_FINDING if record is not None and _headline(record)["tone"] == BAD else EXIT_OK
+
+
+def _headline(record: RunRecord) -> dict[str, str]:
+    from dataclasses import asdict
+
+    from integrations.figures.in_words import headline
+    from integrations.figures.run_view import views
+
+    return asdict(headline(views(record)[0]))
+
+
+def _updates(follower: Follower, interval: float) -> Iterator[Update]:
+    """What is new, look by look, until there is a verdict."""
+    while True:
+        update = follower.poll()
+        yield update
+        if update.verdict is not None:
+            return
+        time.sleep(interval)
+
+
+def _once(record: RunRecord, as_json: bool) -> None:
+    """How the run stands, as one JSON object or as the live screen would show it."""
+    from rich.console import Console
+
+    from integrations.figures.run_view import views
+    from ww_callbacks.commands._screen import screen
+
+    view = views(record)[0]
+    if as_json:
+        from integrations.report.describe import describe_layers, describe_run
+
+        _print_json({**describe_run(view), "layers": describe_layers(view)})
+    else:
+        Console().print(screen(view, rows=len(view.layers)))
+
+
+def _live(follower: Follower, interval: float) -> None:
+    """A screen that is redrawn with each snapshot."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    from integrations.figures.run_view import views
+    from ww_callbacks.commands._screen import FIXED_LINES, screen
+
+    console = Console()
+    waiting = Text(f"waiting for a record at {follower.path} (Ctrl-C ends)")
+    with Live(waiting, console=console, auto_refresh=False) as live:
+        for update in _updates(follower, interval):
+            if update and follower.record is not None:
+                rows = max(console.height - FIXED_LINES, 3)
+                live.update(screen(views(follower.record)[0], rows), refresh=True)
+
+
+def _plain_lines(follower: Follower, interval: float) -> None:
+    """The lines that the run's own console prints."""
+    from integrations.console import ConsoleSink
+
+    sink = ConsoleSink()
+    waiting = True
+    for update in _updates(follower, interval):
+        if update.run is not None:
+            sink.open(update.run, resumed=update.run.resumed_at is not None)
+        elif waiting and follower.record is None:
+            print(f"waiting for a record at {follower.path}", flush=True)
+        waiting = False
+        for snapshot in _snapshots(update):
+            sink.snapshot(snapshot)
+        for alert in update.alerts:
+            sink.alert(alert)
+        if update.verdict is not None:
+            sink.close(update.verdict)
+
+
+def _json_lines(follower: Follower, interval: float) -> None:
+    """One object a snapshot, alert and verdict; what a resume took back is said as ``dropped_from``."""
+    from dataclasses import asdict
+
+    for update in _updates(follower, interval):
+        if update.run is not None:
+            _print_json({"record": "run", **asdict(update.run)})
+        if update.dropped_from is not None:
+            _print_json({"record": "dropped", "dropped_from": update.dropped_from})
+        for row in update.model.to_dict("records"):
+            _print_json({"record": "model", **{str(name): value for name, value in row.items()}})
+        for alert in update.alerts:
+            _print_json({"record": "alert", **asdict(alert)})
+        if update.verdict is not None:
+            _print_json({"record": "verdict", **asdict(update.verdict)})
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    from integrations.report.pack import pack
+
+    print(pack(value).decode(), flush=True)
+
+
+def _snapshots(update: Update) -> Iterator[Snapshot]:
+    """The new snapshots as the sinks take them."""
+    from integrations.record.parser import LAYER_COLUMNS, METRICS, MODEL_COLUMNS
+    from integrations.schema import LayerRow, Snapshot
+
+    rows_at = dict(list(update.layers.groupby("step"))) if len(update.layers) else {}
+    quantities = [name for name in update.layers.columns if name not in LAYER_COLUMNS]
+    for model in update.model.to_dict("records"):
+        rows = rows_at[model["step"]].to_dict("records") if model["step"] in rows_at else []
+        known = {str(name): value for name, value in model.items() if name not in MODEL_COLUMNS}
+        yield Snapshot(
+            **{name: model[name] for name in MODEL_COLUMNS},
+            rows=tuple(
+                LayerRow(
+                    row["layer"], row["index"], {name: row[name] for name in quantities}, row["status"], row["changed"]
+                )
+                for row in rows
+            ),
+            model={name: value for name, value in known.items() if not name.startswith(METRICS)},
+            metrics={name.removeprefix(METRICS): value for name, value in known.items() if name.startswith(METRICS)},
+        )
