@@ -71,7 +71,7 @@ class ConsoleSink:
         stopped = " Training is being stopped." if alert.action == "stop" else ""
         self._say(
             f"spectra: {_SIGNS[alert.severity]} at {_when(alert.step, alert.epoch)}: {alert.kind} in "
-            f"{layers_text(alert.layers)}: {alert.message}{since}{f' [{evidence}]' if evidence else ''}{stopped}"
+            f"{layers_text(alert.layers)}: {alert.message}{since}{f' ({evidence})' if evidence else ''}{stopped}"
         )
         if alert.recommendation:
             self._say(f"         {alert.recommendation}")
@@ -112,12 +112,13 @@ def snapshot_line(snapshot: Snapshot, alerts: int) -> str:
         band = f" [{model.get('alpha/q10', math.nan):.2f}–{model.get('alpha/q90', math.nan):.2f}]" if enough > 1 else ""
         parts.append(f"α {alpha:.2f}{band} over {enough} of {_count(judged, 'layer')}")
     elif judged:
-        parts.append(f"α: not enough evidence in any of {_count(judged, 'layer')}")
+        parts.append(f"α: too little evidence in {_count(judged, 'layer')}")
     parts += [words.format(value) for name, words in _SHOWN if math.isfinite(value := _median(model, name))]
     missing = sum(row.status != "ok" for row in snapshot.rows)
     if missing:
         parts.append(f"{_count(missing, 'layer')} not measurable")
-    parts.append(f"cost {_percent(snapshot.overhead)}")
+    if math.isfinite(snapshot.overhead):
+        parts.append(f"cost {_percent(snapshot.overhead)}")
     if alerts:
         parts.append(_count(alerts, "alert"))
     if snapshot.left_out:

@@ -1,0 +1,122 @@
+"""What the terminal shows."""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+
+import pytest
+
+from integrations.console import ConsoleSink, printable, snapshot_line
+from integrations.schema import LayerRow, Snapshot
+from tests.integrations.samples import alert, run_info, snapshot, verdict
+
+
+@pytest.fixture(autouse=True)
+def no_ci(monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+
+
+def changed(step: int = 10, **changes) -> Snapshot:
+    return Snapshot(**{**vars(snapshot(step)), **changes})
+
+
+def run(sink: ConsoleSink, folder: object = "/runs/a") -> None:
+    sink.open(run_info(folder), resumed=False)
+    for step in (0, 10):
+        sink.snapshot(snapshot(step))
+    sink.alert(alert())
+    sink.close(verdict())
+
+
+def test_a_run_from_top_to_bottom(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines: list[str] = []
+    run(ConsoleSink(write=lines.append), tmp_path / "runs" / "a")
+    assert all("\n" not in line for line in lines)
+    opened, before, first, said, advice, judged, cost, look = lines
+    assert opened == "spectra: watching 3 layers; record in runs/a"
+    assert before.startswith("spectra: before training · α ") and first.startswith("spectra: epoch 1 · α ")
+    assert "CRITICAL at epoch 2: scale collapse in net.1.weight: Its norm fell" in said
+    assert "Since epoch 1." in said and "(scale_collapse -0.61, limit nan)" in said
+    assert advice.strip() == "Lower the weight decay."
+    assert judged == "spectra: verdict: collapsing. 1 of 3 layers lost its scale. Go back to epoch 1."
+    assert "2 snapshots, 1 alert, cost 1.2 % of the training time" in cost and "runs/a/spectral.jsonl" in cost
+    assert "ww-callbacks report runs/a -o report.html" in look and "tensorboard --logdir runs/a" in look
+
+
+def test_the_line_says_how_many_layers_the_number_rests_on():
+    taken = snapshot(10)
+    line = snapshot_line(taken, alerts=2)
+    model = taken.model
+    band = f"α {model['alpha/median']:.2f} [{model['alpha/q10']:.2f}–{model['alpha/q90']:.2f}] over 2 of 3 layers"
+    assert band in line and "1 layer not measurable" in line and "2 alerts" in line and "cost 1.2 %" in line
+    assert f"effective rank {model['effective_rank/median']:.4g}" in line
+    assert len(line) < 160
+
+
+def test_no_number_without_evidence():
+    rows = tuple(LayerRow(f"net.{i}", i, {"alpha": 9.0, "alpha_evidence": "short tail"}) for i in range(2))
+    line = snapshot_line(changed(rows=rows, model={"alpha/median": math.nan}), alerts=0)
+    assert "α: too little evidence in 2 layers" in line and "9" not in line and "nan" not in line.lower()
+
+
+def test_a_loop_without_epochs_is_told_by_its_steps():
+    assert snapshot_line(changed(epoch=0.0, step=12_500), 0).startswith("spectra: step 12,500 · ")
+    assert snapshot_line(changed(epoch=0.25), 0).startswith("spectra: epoch 0.25 · ")
+
+
+def test_what_was_left_out_is_said():
+    assert "left out: 3 of 7 layers" in snapshot_line(changed(left_out="3 of 7 layers"), 0)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "no-such-encoding"])
+def test_a_stream_without_greek_gets_plain_letters(encoding):
+    line = printable(snapshot_line(snapshot(10), 0) + " ‖W−W₀‖ λ₁ 层", encoding)
+    assert "alpha " in line and "||W" in line
+    line.encode("ascii" if encoding == "no-such-encoding" else encoding)
+
+
+def test_a_terminal_in_ascii_does_not_break_the_run(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    run(ConsoleSink())
+    stream.seek(0)
+    assert "spectra: epoch 1 | alpha " in stream.read()
+
+
+def test_verbose_0_prints_nothing(capsys):
+    run(ConsoleSink(verbose=0))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_in_ci_only_alerts_and_the_end(monkeypatch, capsys):
+    monkeypatch.setenv("CI", "true")
+    run(ConsoleSink())
+    out = capsys.readouterr().out
+    assert "CRITICAL" in out and "verdict: collapsing" in out and "before training" not in out and "watching" not in out
+
+
+def test_names_with_markup_come_through_a_rich_console():
+    """Parts of packed parameters have brackets in their names, which rich takes for markup unless told otherwise."""
+    from rich.console import Console
+
+    stream = io.StringIO()
+    console = Console(file=stream, width=300)
+    sink = ConsoleSink(write=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
+    sink.open(run_info(), resumed=False)
+    sink.alert(alert(layers=("attention.in_proj_weight[q]",)))
+    assert "attention.in_proj_weight[q]" in stream.getvalue()
+
+
+def test_a_stop_is_said(capsys):
+    sink = ConsoleSink()
+    sink.open(run_info(), resumed=False)
+    sink.alert(alert(action="stop"))
+    assert "Training is being stopped." in capsys.readouterr().out
+
+
+def test_a_resume_is_said(capsys):
+    ConsoleSink().open(run_info(resumed_at=1200), resumed=True)
+    assert "taken up again at step 1200" in capsys.readouterr().out
