@@ -169,12 +169,14 @@ def _pull_rows(values: torch.Tensor, at: torch.Tensor, rows: torch.Tensor) -> to
     return torch.autograd.grad(values, at, rows, retain_graph=True, is_grads_batched=True, materialize_grads=True)[0]
 
 
-def symmetric_rank(matrix: np.ndarray, eps: float | None = None) -> int:
-    r"""Numerical rank of a symmetric matrix: :math:`\#\{|\lambda_i| \ge \varepsilon\,\max|\lambda|\}`.
+def symmetric_rank(matrix: np.ndarray, eps: float | None = None, scale: float | None = None) -> int:
+    r"""Numerical rank of a symmetric matrix: :math:`\#\{|\lambda_i| \ge \varepsilon\,s\}`, at λ ≠ 0.
 
     Args:
         matrix: symmetric, float64.
         eps: relative threshold; None for the side times float64's resolution, 2.2e-16.
+        scale: s; None for the largest |λ|. For a difference of matrices it is that of the minuend, whose rounding
+            remains.
 
     Returns:
         The rank; 0 for a zero matrix.
@@ -182,15 +184,19 @@ def symmetric_rank(matrix: np.ndarray, eps: float | None = None) -> int:
     Raises:
         ValueError: if an element is not finite.
     """
-    if not np.isfinite(matrix).all():
-        raise ValueError("Expected a finite Hessian, but got NaN or infinity: the loss or its derivatives overflow.")
+    eigenvalues = _magnitudes(matrix)
+    threshold = len(matrix) * np.finfo(np.float64).eps if eps is None else eps
+    largest = eigenvalues.max(initial=0.0) if scale is None else scale
+    return int(np.count_nonzero((eigenvalues >= threshold * largest) & (eigenvalues > 0)))
+
+
+def _magnitudes(matrix: np.ndarray) -> np.ndarray:
     import torch
 
+    if not np.isfinite(matrix).all():
+        raise ValueError("Expected a finite Hessian, but got NaN or infinity: the loss or its derivatives overflow.")
     # torch's LAPACK reduces to tridiagonal form about three times as fast as SciPy's at this size.
-    eigenvalues = torch.linalg.eigvalsh(torch.from_numpy(np.ascontiguousarray(matrix))).abs().numpy()
-    threshold = len(matrix) * np.finfo(np.float64).eps if eps is None else eps
-    largest = eigenvalues.max(initial=0.0)
-    return int(np.count_nonzero(eigenvalues >= threshold * largest)) if largest > 0 else 0
+    return torch.linalg.eigvalsh(torch.from_numpy(np.ascontiguousarray(matrix))).abs().numpy()
 
 
 @dataclass(frozen=True)
@@ -212,12 +218,12 @@ def hessian_ranks(
         ValueError, TypeError: as :func:`hessian_parts`, and if the Hessian is not finite.
     """
     parts = hessian_parts(model, inputs, targets, loss)
-    # The functional part is a difference, so its rounding is relative to the loss Hessian's size.
+    magnitudes = _magnitudes(parts.loss)
+    scale = float(magnitudes.max(initial=0.0))
     eps = len(parts.loss) * np.finfo(np.float64).eps
-    scale = max(1.0, np.abs(parts.loss).max() / max(np.abs(parts.functional).max(), np.finfo(np.float64).tiny))
     return MeasuredRanks(
-        outer=symmetric_rank(parts.outer, eps),
-        functional=symmetric_rank(parts.functional, min(eps * scale, 1.0)),
-        loss=symmetric_rank(parts.loss, eps),
+        outer=symmetric_rank(parts.outer),
+        functional=symmetric_rank(parts.functional, scale=scale),
+        loss=int(np.count_nonzero((magnitudes >= eps * scale) & (magnitudes > 0))),
         parameters=len(parts.loss),
     )

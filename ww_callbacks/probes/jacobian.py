@@ -90,7 +90,7 @@ def forward_grams(
         return tuple(tangents[i] for i in wanted)
 
     for rows, basis in identity_blocks(side, chunk, at.device):
-        pushed: tuple[torch.Tensor, ...] = torch.func.vmap(push)(basis)
+        pushed: tuple[torch.Tensor, ...] = torch.func.vmap(push, randomness="same")(basis)
         for kept, new in zip(columns, pushed, strict=True):
             kept[rows] = new
     return [to_numpy(c @ c.T) for c in columns]
@@ -98,14 +98,17 @@ def forward_grams(
 
 def reverse_grams(local: Local, at: torch.Tensor, chunk: int) -> list[np.ndarray]:
     """JJᵀ of each output, J row by row."""
-    outputs, pull = torch.func.vjp(local, at)
+    outputs, pull = torch.func.vjp(local, at)[:2]
     grams = []
     for i, out in enumerate(outputs):
 
         def pull_one(cotangent: torch.Tensor, i: int = i) -> torch.Tensor:
             return pull(tuple(cotangent if j == i else torch.zeros_like(o) for j, o in enumerate(outputs)))[0]
 
-        blocks = [torch.func.vmap(pull_one)(basis) for _, basis in identity_blocks(out.numel(), chunk, at.device)]
+        blocks = [
+            torch.func.vmap(pull_one, randomness="same")(basis)
+            for _, basis in identity_blocks(out.numel(), chunk, at.device)
+        ]
         jacobian = torch.cat(blocks)
         grams.append(to_numpy(jacobian @ jacobian.T))
     return grams

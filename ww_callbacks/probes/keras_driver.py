@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from spectral.layers import inspect
+from spectral.layers.selection import select
 
 
 class KerasDriver:
@@ -23,8 +24,6 @@ class KerasDriver:
 
     def __init__(self, model: Any, layers: Sequence[str] = ()) -> None:
         import keras
-
-        from ww_callbacks.selection import select
 
         if not isinstance(model, keras.Sequential) and not getattr(
             model, "_is_graph_network", hasattr(model, "_nodes")

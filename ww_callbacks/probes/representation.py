@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,7 +120,10 @@ class RepresentationProbe:
             ValueError: if the output is no tensor, a class has no sample, a layer has no matrix, the batch cannot be
                 differentiated, or something does not fit in memory.
         """
-        driver = self._driver(model)
+        with _random_states_kept():
+            self._validate(self._driver(model))
+
+    def _validate(self, driver: TorchDriver | KerasDriver) -> None:
         if not driver.features(self._head_of_batch(1)):
             raise ValueError("Expected the model to call at least one of the probed layers, but it calls none.")
         if any(name in _DOUBLE for name in self.quantities):
@@ -146,7 +150,13 @@ class RepresentationProbe:
             TypeError, ValueError: as :meth:`validate`.
         """
         started = time.perf_counter()
-        driver = self._driver(model)
+        with _random_states_kept():
+            found, whole = self._measure(self._driver(model))
+        return {**found, "model": {**whole, "probe_seconds": time.perf_counter() - started}}
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    def _measure(self, driver: TorchDriver | KerasDriver) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
         found: dict[str, dict[str, float]] = {}
         self._feature_ranks(driver, found)
         if "jacobian_rank" in self.quantities:
@@ -160,10 +170,7 @@ class RepresentationProbe:
         whole = _statistics(found)
         if self._needs_head():
             whole |= self._of_classes(self._torch(driver))
-        whole["probe_seconds"] = time.perf_counter() - started
-        return {**found, "model": whole}
-
-    # -- parts --------------------------------------------------------------------------------------------------------
+        return found, whole
 
     def _driver(self, model: Any) -> TorchDriver | KerasDriver:
         keras, torch = sys.modules.get("keras"), sys.modules.get("torch")
@@ -244,6 +251,15 @@ class RepresentationProbe:
         if "independence_deficit" in self.quantities:
             values["independence_deficit"] = independence_deficit(logits, self.labels, self.eta)
         return values
+
+
+def _random_states_kept() -> AbstractContextManager[None]:
+    """See ``state.random_states_kept``; nothing to do where torch, which that needs, is not loaded."""
+    if "torch" not in sys.modules:
+        return nullcontext()
+    from ww_callbacks.probes.state import random_states_kept
+
+    return random_states_kept()
 
 
 def _statistics(found: dict[str, dict[str, float]]) -> dict[str, float]:

@@ -14,6 +14,24 @@ if TYPE_CHECKING:
 
 
 @contextmanager
+def random_states_kept(model: torch.nn.Module | None = None) -> Iterator[None]:
+    """Restore the random states of Python, NumPy and torch (on the devices of ``model``) at the end.
+
+    Imports count too: some libraries draw numbers when they are first loaded.
+    """
+    import torch
+
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    devices = [] if model is None else sorted({p.device.index or 0 for p in model.parameters() if p.is_cuda})
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+
+
+@contextmanager
 def undisturbed(model: torch.nn.Module) -> Iterator[None]:
     """Put ``model`` into evaluation mode and restore afterwards, also after an exception, bit for bit.
 
@@ -28,10 +46,9 @@ def undisturbed(model: torch.nn.Module) -> Iterator[None]:
 
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    python_state, numpy_state = random.getstate(), np.random.get_state()
     fast_path = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=_cuda_devices(model)))
+        stack.enter_context(random_states_kept(model))
         stack.enter_context(torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH))
         if hasattr(torch.compiler, "set_stance"):  # torch 2.6
             stack.enter_context(torch.compiler.set_stance("force_eager"))
@@ -46,12 +63,6 @@ def undisturbed(model: torch.nn.Module) -> Iterator[None]:
                 module.training = training
             _restore(buffers)
             torch.backends.mha.set_fastpath_enabled(fast_path)
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
-
-
-def _cuda_devices(model: torch.nn.Module) -> list[int]:
-    return sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
 
 
 def _restore(buffers: list[tuple[torch.Tensor, torch.Tensor]]) -> None:

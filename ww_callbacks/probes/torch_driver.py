@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from spectral.layers import inspect
+from spectral.layers.selection import select
 from spectral.layers.torch_modules import Place, places
 from spectral.representation import FLOAT32_EPS, jacobian_rank
 from ww_callbacks.probes.double import check_double, check_tensor, double_copy, evaluate
@@ -46,8 +47,6 @@ def taps(model: torch.nn.Module, layers: Sequence[str] = ()) -> list[Tap]:
     """
     specs = inspect(model)
     if layers:
-        from ww_callbacks.selection import select
-
         for pattern in layers:
             _refuse_without_matrix(specs, pattern)
         chosen = {s.name for s in select(specs, include=tuple(layers))}
@@ -180,7 +179,7 @@ class TorchDriver:
             for handle in handles:
                 handle.remove()
         for module, (features, own) in inputs.items():
-            if features.ndim == 2 and own.shape == out.shape and torch.equal(own, out):
+            if features.ndim == 2 and _same(own, out):
                 assert isinstance(module, torch.nn.Linear)
                 bias = None if module.bias is None else to_numpy(module.bias)
                 return to_numpy(features), to_numpy(module.weight), bias, to_numpy(out)
@@ -204,10 +203,13 @@ class TorchDriver:
     def _function(self) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:
         """Batch → features of every tap (in order), in float64, as a function that ``torch.func`` can transform."""
         tensors = double_copy(self.model)
+        buffers = [name for name, _ in self.model.named_buffers()]
 
         def call(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            # A transform forbids writing to what comes from outside, so a module that writes its buffers gets new ones.
+            own = {name: tensors[name].clone() for name in buffers}
             with tapped(self.taps) as caught:
-                evaluate(self.model, tensors, x)
+                evaluate(self.model, {**tensors, **own}, x)
             return tuple(check_double(self.model, caught[tap.layer]) for tap in self.taps if tap.layer in caught)
 
         return call
@@ -326,3 +328,8 @@ class TorchDriver:
                 for name, value in zip(sizes, found, strict=True):
                     rows.setdefault(name, []).append(to_numpy(value.reshape(count, -1)))
             yield {name: np.concatenate(parts) for name, parts in rows.items()}
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether both hold the same values, NaN included."""
+    return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
