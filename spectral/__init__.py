@@ -1,17 +1,25 @@
 """Spectra of weights: the mathematics and the judgement of time series; arrays in, numbers out.
 
-``analyze(model)`` measures every layer of a model or of a file once, ``describe(model)`` says which parameters become
-which matrices, ``inspect(model)`` gives those matrices; ``@quantity`` declares a quantity.
+``analyze(model)`` measures every layer of a model or of a file once, ``compare(before, after)`` two of them layer by
+layer, ``describe(model)`` says which parameters become which matrices, ``inspect(model)`` gives those matrices;
+``@quantity`` declares a quantity.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-# Bound here and not on demand: the module of the same name would otherwise take its place once it is imported.
+# Bound here and not on demand: the modules of the same name would otherwise take their place once they are imported.
 from spectral.analyze import Analysis, analyze
+from spectral.compare import Comparison, compare
 
-__all__ = ["Analysis", "all_quantities", "analyze", "describe", "inspect", "quantity"]
+if TYPE_CHECKING:
+    from spectral.layers import inspect
+    from spectral.layers.describe import describe
+    from spectral.registry import all_quantities, quantity
+
+__all__ = ["Analysis", "Comparison", "all_quantities", "analyze", "compare", "describe", "inspect", "quantity"]
 __ww_callbacks__ = True
 
 _ON_DEMAND = {
@@ -22,7 +30,7 @@ _ON_DEMAND = {
 }
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     if name in _ON_DEMAND:
         return getattr(import_module(_ON_DEMAND[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,6 +6,7 @@ import html
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, str], object]
 """Called with the number of layers done, the number of layers, and the name of the one just done."""
 
-MOST_SHOWN = 12
+MOST_SHOWN = 8
 """With more quantities than these, a printed table shows the headlines only; ``layers`` always has all."""
 
 
@@ -80,18 +81,19 @@ class Analysis:
 
     def __repr__(self) -> str:
         """The table and the summary as text."""
-        table = self.shown().to_string(index=False, na_rep="–", float_format=_short)
-        summary = self.statistics().to_string(na_rep="–", float_format=_short) if self.summary else ""
+        table = self.shown().to_string(index=False, na_rep="–", float_format=short)
+        summary = self.statistics().to_string(na_rep="–", float_format=short) if self.summary else ""
         return "\n\n".join(filter(None, (self.heading(), table, summary)))
 
     def _repr_html_(self) -> str:
-        table = self.shown().to_html(index=False, border=0, na_rep="–", float_format=_short)
-        summary = self.statistics().to_html(border=0, na_rep="–", float_format=_short)
+        table = self.shown().to_html(index=False, border=0, na_rep="–", float_format=short)
+        summary = self.statistics().to_html(border=0, na_rep="–", float_format=short)
         details = f"<details><summary>over all layers</summary>{summary}</details>" if self.summary else ""
         return f"<p>{html.escape(self.heading())}</p>{table}{details}"
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """``value`` with four significant digits."""
     return f"{value:.4g}"
 
 
@@ -151,32 +153,43 @@ def analyze(
     wanted = _wanted(quantities, with_baseline=baseline is not None)
     pool = WorkerPool(workers)
     specs = inspect(model, conv)
-    chosen = select(specs, _names(layers), _names(exclude), _names(types), min_eigenvalues)
+    chosen = select(specs, names_of(layers), names_of(exclude), names_of(types), min_eigenvalues)
     initial = {} if baseline is None else _baseline(chosen, baseline, conv)
-    lock, done = Lock(), [0]
 
     def row(spec: LayerSpec) -> dict[str, Value]:
-        values, status = _measure(spec, initial.get(spec.name), wanted, seed)
-        with lock:
-            done[0] += 1
-            if progress is not None:
-                progress(done[0], len(chosen), spec.name)
+        values, status = measure_layer(spec, wanted, initial=initial.get(spec.name), seed=seed)
         return {**_identity(spec), "status": status, **values}
 
-    rows = pool.map(row, chosen, cost=lambda spec: spec.cost)
-    return _analysis(
-        rows, wanted, specs, tuple(s.name for s in chosen if baseline is not None and s.name not in initial)
-    )
+    rows = pool.map(counted(row, len(chosen), progress), chosen, cost=lambda spec: spec.cost)
+    unmatched = () if baseline is None else tuple(spec.name for spec in chosen if spec.name not in initial)
+    return _analysis(rows, wanted, specs, unmatched)
 
 
-def _names(patterns: str | Sequence[str]) -> Sequence[str]:
+def names_of(patterns: str | Sequence[str]) -> Sequence[str]:
+    """One pattern or several as several."""
     return (patterns,) if isinstance(patterns, str) else patterns
+
+
+def counted(
+    function: Callable[[LayerSpec], dict[str, Value]], total: int, progress: Progress | None
+) -> Callable[[LayerSpec], dict[str, Value]]:
+    """``function``, telling ``progress`` after each call, one at a time though the calls come from several threads."""
+    lock, done = Lock(), count(1)
+
+    def call(spec: LayerSpec) -> dict[str, Value]:
+        result = function(spec)
+        if progress is not None:
+            with lock:
+                progress(next(done), total, spec.name)
+        return result
+
+    return call
 
 
 def _wanted(quantities: str | Sequence[str], with_baseline: bool) -> list[Quantity]:
     from spectral.registry import resolve
 
-    names = _names(quantities)
+    names = names_of(quantities)
     if "default" in names:
         names = (*names, "warning")
     usable = [q for q in resolve(names) if q.needs == "" or (with_baseline and q.needs != "previous")]
@@ -203,14 +216,29 @@ def _identity(spec: LayerSpec) -> dict[str, Value]:
     return {"layer": spec.name, "kind": spec.kind, "type": spec.type, "matrices": sizes(spec.matrix_shapes)}
 
 
-def _measure(
-    spec: LayerSpec, initial: Sequence[Array] | None, wanted: Sequence[Quantity], seed: int
+def measure_layer(
+    spec: LayerSpec,
+    wanted: Sequence[Quantity],
+    *,
+    arrays: Sequence[Array] | None = None,
+    initial: Sequence[Array] | None = None,
+    seed: int = 0,
 ) -> tuple[dict[str, Value], str]:
+    """The values of ``wanted`` on one layer and its status; a layer that cannot be read says so in its status.
+
+    Args:
+        spec: the layer.
+        wanted: the quantities.
+        arrays: the arrays to measure in place of those that the layer holds now.
+        initial: those of W_0.
+        seed: seed of the random nulls.
+    """
     from spectral.sample import LayerSample, measure
 
     try:
-        matrices = spec.matrices()
-        before = None if initial is None or spec.arrange is None else spec.arrange(initial)
+        assert spec.arrange is not None, f"`{spec.name}` is not measured: {spec.skipped}"
+        matrices = spec.matrices() if arrays is None else spec.arrange(arrays)
+        before = None if initial is None else spec.arrange(initial)
     except Exception as error:  # one layer that cannot be read must not lose the others
         missing: dict[str, Value] = {q.name: "" if q.text else float("nan") for q in wanted}
         return missing, f"failed: {type(error).__name__}: {error}"

@@ -1,0 +1,180 @@
+"""What the subcommands on files of weights share: arguments, progress, tables, and what they write."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CONVENTIONS = ("matrix", "slices", "separate", "weightwatcher")
+SUFFIXES = (".csv", ".parquet", ".html", ".json")
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+body {{ font: 14px/1.4 system-ui, sans-serif; margin: 2rem; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }}
+th {{ position: sticky; top: 0; background: #fff; }}
+</style></head><body><h1>{title}</h1><p>{heading}</p>
+{table}
+</body></html>
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare which layers, how, and where the table goes."""
+    parser.add_argument("--layers", nargs="+", default=(), metavar="PATTERN", help="names to take, such as 'encoder.*'")
+    parser.add_argument("--exclude", nargs="+", default=(), metavar="PATTERN", help="names to leave out")
+    parser.add_argument("--types", nargs="+", default=(), metavar="TYPE", help="kinds to take, such as conv")
+    parser.add_argument("--min-eigenvalues", type=int, default=1, metavar="N", help="leave smaller layers out")
+    parser.add_argument("--conv", choices=CONVENTIONS, default="matrix", help="how a convolution becomes matrices")
+    parser.add_argument("--workers", type=int, metavar="N", help="layers at a time; all cores by default")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="write .csv, .parquet, .html, .json",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+
+
+def selection(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of ``spectral.analyze`` and ``spectral.compare`` that :func:`add_arguments` declared."""
+    names = ("layers", "exclude", "types", "min_eigenvalues", "conv", "workers")
+    return {name: getattr(args, name) for name in names}
+
+
+def check_outputs(paths: Sequence[Path]) -> None:
+    """Refuse what could not be written, before the work is done.
+
+    Raises:
+        ValueError: for an unknown suffix.
+        FileNotFoundError: if the folder is not there.
+        ImportError: if Parquet is asked for and cannot be written.
+    """
+    for path in paths:
+        if path.suffix not in SUFFIXES:
+            raise ValueError(f"cannot write {path}: expected one of {', '.join(SUFFIXES)} but got {path.suffix!r}.")
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}.")
+        if path.suffix == ".parquet":
+            try:
+                import pyarrow  # noqa: F401
+            except ImportError as error:
+                raise ImportError(f'cannot write {path}: pip install "ww-callbacks[parquet]".') from error
+
+
+def write(paths: Sequence[Path], title: str, heading: str, table: pd.DataFrame, document: Mapping[str, Any]) -> None:
+    """Write ``table`` (``document``, for JSON) to each of ``paths``, by its suffix."""
+    import html
+
+    for path in paths:
+        if path.suffix == ".csv":
+            table.to_csv(path, index=False)
+        elif path.suffix == ".parquet":
+            table.to_parquet(path, index=False)
+        elif path.suffix == ".json":
+            path.write_bytes(as_json(document))
+        else:
+            rows = table.to_html(index=False, border=0, na_rep="–", float_format=lambda v: f"{v:.4g}")
+            page = _PAGE.format(title=html.escape(title), heading=html.escape(heading), table=rows)
+            path.write_text(page, encoding="utf-8")
+
+
+def as_json(document: Mapping[str, Any]) -> bytes:
+    """Strictly valid JSON: NaN and infinities become null."""
+    import orjson
+
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
+
+
+def print_table(heading: str, table: pd.DataFrame, marks: Mapping[str, Mapping[str, str]]) -> None:
+    """Print ``table`` to the terminal, or as plain aligned text where the output is none.
+
+    Args:
+        heading: the line above it.
+        table: what to print.
+        marks: column → value → style of a cell that is worth a look.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        print(heading, table.to_string(index=False, na_rep="–", float_format=lambda v: f"{v:.4g}"), sep="\n\n")
+        return
+    cells = {str(column): [_cell(value) for value in table[column]] for column in table}
+    columns = _fitting(cells, console.width)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        numeric = table[column].dtype.kind in "fiu"
+        wraps = column in _FOLDED
+        words = escape(column.replace("_", " "))
+        shown.add_column(words, justify="right" if numeric else "left", no_wrap=not wraps, overflow="fold")
+    for i in range(len(table)):
+        row = []
+        for column in columns:
+            text, style = escape(cells[column][i]), marks.get(column, {}).get(cells[column][i], "")
+            row.append(f"[{style}]{text}[/]" if style else text)
+        shown.add_row(*row)
+    console.print(shown)
+    if left := [column for column in cells if column not in columns]:
+        console.print(f"[dim]not shown for want of width: {escape(', '.join(left))}[/]")
+    console.print(escape(heading))
+
+
+_FOLDED = ("layer", "what", "worse")
+_KEPT = ("layer", "status", "warning", "worse", "what", "measured")
+
+
+def _fitting(cells: Mapping[str, Sequence[str]], width: int) -> list[str]:
+    """The columns that fit into ``width`` characters: the last ones go first, those that say what is wrong stay."""
+
+    def size(column: str) -> int:
+        header = max(map(len, column.split("_")))
+        longest = max(map(len, cells[column]), default=0)
+        return 2 + max(header, min(longest, 24) if column in _FOLDED else longest)
+
+    columns = list(cells)
+    for column in reversed(list(cells)):
+        if sum(map(size, columns)) <= width:
+            break
+        if column not in _KEPT:
+            columns.remove(column)
+    return columns
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "–" if value != value else f"{value:.4g}"
+    return str(value)
+
+
+@contextmanager
+def progress(what: str, quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar on standard error, so that the output stays clean; none where that is no terminal."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    silent = quiet or not sys.stderr.isatty()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=silent) as bar:
+        task = bar.add_task(what, total=None)
+
+        def update(done: int, total: int, name: str) -> None:
+            bar.update(task, completed=done, total=total, description=f"{what} {escape(name)}")
+
+        yield update

@@ -1,0 +1,50 @@
+"""``ww-callbacks compare A B``: what changed between two checkpoints, and which layers got worse."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ww_callbacks.commands import EXIT_FINDING, EXIT_OK, _weights
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the arguments."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "compare",
+        help="what changed between two checkpoints, and which layers got worse",
+        description=(
+            "Compare two files of weights of one model, layer by layer: distance, spectra before and after, and in "
+            "what respect a layer got worse. Exit code 1 says that one did."
+        ),
+    )
+    parser.add_argument("before", metavar="A", help="the earlier weights")
+    parser.add_argument("after", metavar="B", help="the later weights")
+    parser.add_argument("--changed", action="store_true", help="print changed layers only")
+    _weights.add_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare, print and write."""
+    import spectral
+
+    _weights.check_outputs(args.output)
+    with _weights.progress("comparing", args.quiet) as progress:
+        result = spectral.compare(args.before, args.after, progress=progress, **_weights.selection(args))
+    document = {
+        "before": args.before,
+        "after": args.after,
+        "layers": result.layers.to_dict("records"),
+        "worse": list(result.worse["layer"]),
+        "only_before": result.only_before,
+        "only_after": result.only_after,
+    }
+    title = f"{args.before} and {args.after}"
+    _weights.write(args.output, title, result.heading(), result.layers, document)
+    if args.json:
+        print(_weights.as_json(document).decode(), end="")
+    else:
+        table = result.shown()
+        marks = {"worse": dict.fromkeys(result.worse["worse"], "yellow")}
+        _weights.print_table(result.heading(), table[result.layers["changed"]] if args.changed else table, marks)
+    return EXIT_FINDING if len(result.worse) else EXIT_OK
