@@ -42,19 +42,19 @@ class ConsoleSink:
         self._write = write
         self._verbose = verbose
         self._quiet = os.environ.get("CI", "").lower() not in ("", "0", "false")
-        self._layers = 0
         self._directory = ""
-        self._alerts = 0
-        self._snapshots = 0
+        self._alerts = self._snapshots = 0
         self._overhead = 0.0
 
     def open(self, run: RunInfo, resumed: bool) -> None:
         """Say what is watched and where the record lies."""
-        self._layers = len(run.layers)
         self._directory = run.directory
+        self._alerts = self._snapshots = 0
         if not self._quiet:
             again = f", taken up again at step {run.resumed_at}" if resumed and run.resumed_at is not None else ""
-            self._say(f"spectra: watching {_count(self._layers, 'layer')}{again}; record in {_near(self._directory)}")
+            self._say(
+                f"spectra: watching {_count(len(run.layers), 'layer')}{again}; record in {_near(self._directory)}"
+            )
 
     def snapshot(self, snapshot: Snapshot) -> None:
         """Print the snapshot's line."""

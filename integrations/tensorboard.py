@@ -62,6 +62,7 @@ class TensorBoardSink:
         self._described: set[str] = set()
         self._writer: Any = None
         self._step = 0
+        self._opened = False
 
     def open(self, run: RunInfo, resumed: bool) -> None:
         """Open the event file, if it is ours to open.
@@ -73,6 +74,8 @@ class TensorBoardSink:
             from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
             self._writer = EventFileWriter(str(Path(self._target)))
+        self._opened = True
+        self._laid_out, self._described = [], set()
         if not resumed:
             settings = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in run.settings.items())
             self._add(_text("settings", f"| argument | value |\n|---|---|\n{settings}"), 0)
@@ -110,6 +113,9 @@ class TensorBoardSink:
 
     def close(self, verdict: Verdict | None) -> None:
         """Write the verdict, and close the event file if it is ours."""
+        if not self._opened:
+            return
+        self._opened = False
         try:
             if verdict is not None:
                 words = f"**{_escape(verdict.state)}**: {_escape(verdict.reason)}\n\n{_escape(verdict.recommendation)}"
@@ -123,8 +129,6 @@ class TensorBoardSink:
         if callable(self._target):
             self._target(summary, step)
             return
-        if self._writer is None:
-            raise RuntimeError("The event file is not open: call `open` first.")
         from tensorboard.compat.proto.event_pb2 import Event
 
         self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))

@@ -50,8 +50,10 @@ class WandbSink:
         histograms: bool = False,
     ) -> None:
         require("wandb", "wandb")
-        self._run = run
+        self._given = run
+        self._run: Any = None
         self._own = False
+        self._opened = False
         self._axis = axis
         self._scalars = scalars
         self._per_layer = per_layer
@@ -64,9 +66,12 @@ class WandbSink:
         """Define the axis, and put the callback's arguments into the run's configuration."""
         import wandb
 
-        if self._run is None:
-            self._own = wandb.run is None
-            self._run = wandb.run or wandb.init(id=run.run_id, resume="allow", dir=run.directory)
+        self._run = self._given or wandb.run
+        self._own = self._run is None
+        if self._own:
+            self._run = wandb.init(id=run.run_id, resume="allow", dir=run.directory)
+        self._alerts, self._range = 0, {}
+        self._opened = True
         self._directory = Path(run.directory)
         axis = PREFIX + self._axis
         for name in ("step", "epoch"):
@@ -104,8 +109,9 @@ class WandbSink:
 
     def close(self, verdict: Verdict | None) -> None:
         """Send the table and the figures, the summary values, and end the run if it is ours."""
-        if self._run is None:
+        if not self._opened:
             return
+        self._opened = False
         try:
             record = self._record()
             self._run.summary.update(self._summary(verdict, record))

@@ -119,6 +119,9 @@ class AppendFile:
         self.path = path
         self._descriptor: int | None = None
 
+    def __getstate__(self) -> dict[str, object]:
+        return {"path": self.path, "_descriptor": None}  # a copy opens the file for itself
+
     def append(self, data: bytes) -> None:
         """Append ``data``.
 
