@@ -18,6 +18,7 @@ from spectral.random_matrix import tracy_widom
 from spectral.random_matrix.density_fit import DensityFit
 from spectral.random_matrix.density_fit import density_fit as fit_density
 from spectral.random_matrix.farms import fixed_aspect_submatrices
+from spectral.random_matrix.null_zscore import null_z_score
 from spectral.random_matrix.nulls import generator, shuffled
 from spectral.random_matrix.rand_distance import mp_distance as distance_from_mp
 from spectral.random_matrix.rand_distance import rand_distance as distance_from_shuffle
@@ -209,7 +210,62 @@ def phase(sample: LayerSample) -> str:
     return decide_phase(_eigenvalues(sample), sample.shape, sample.power_law).name
 
 
-# W in parts of one aspect ratio
+# W against noise of its shape
+
+
+def _null_z(sample: LayerSample, name: str) -> float:
+    from spectral.registry import all_quantities
+
+    function = next(q.function for q in all_quantities() if q.name == name)
+    return null_z_score(name, float(function(sample)), [w.shape for w in sample.matrices])
+
+
+@quantity(
+    "alpha_null_z",
+    title="α against noise of its shape",
+    definition="(ln(α−1) − mean)/std over Gaussian matrices of the same shape",
+    family=FAMILY,
+    worst="high",
+)
+def alpha_null_z(sample: LayerSample) -> float:
+    """How many standard deviations ln(α − 1) lies from noise of the same shape: see ``null_zscore``."""
+    return _null_z(sample, "alpha")
+
+
+@quantity(
+    "effective_rank_null_z",
+    title="effective rank against noise of its shape",
+    definition="(effective rank − mean)/std over Gaussian matrices of the same shape",
+    family=FAMILY,
+    worst="low",
+)
+def effective_rank_null_z(sample: LayerSample) -> float:
+    """How many standard deviations the effective rank lies from noise of the same shape: see ``null_zscore``."""
+    return _null_z(sample, "effective_rank")
+
+
+@quantity(
+    "stable_rank_null_z",
+    title="stable rank against noise of its shape",
+    definition="(stable rank − mean)/std over Gaussian matrices of the same shape",
+    family=FAMILY,
+    worst="low",
+)
+def stable_rank_null_z(sample: LayerSample) -> float:
+    """How many standard deviations the stable rank lies from noise of the same shape: see ``null_zscore``."""
+    return _null_z(sample, "stable_rank")
+
+
+@quantity(
+    "participation_ratio_null_z",
+    title="participation ratio against noise of its shape",
+    definition="(participation ratio − mean)/std over Gaussian matrices of the same shape",
+    family=FAMILY,
+    worst="low",
+)
+def participation_ratio_null_z(sample: LayerSample) -> float:
+    """How many standard deviations the participation ratio lies from noise of the same shape: see ``null_zscore``."""
+    return _null_z(sample, "participation_ratio")
 
 
 @quantity(

@@ -127,8 +127,9 @@ def quantile(shares: ArrayLike, shape: Shape, variance: float = 1.0) -> np.ndarr
     larger, smaller = sides(shape)
     y = smaller / larger
     grid = np.linspace(0, np.pi, _GRID)
-    angle = np.interp(p, _share(grid, y), grid)
-    for _ in range(4):
+    # F grows like φ³ from the lower edge, so its cube root is what can be interpolated linearly
+    angle = np.interp(np.cbrt(p), np.cbrt(_share(grid, y)), grid)
+    for _ in range(6):
         # max(x, tiny): at y = 1 both sin φ and x vanish at the lower edge, where no step is wanted
         slope = 2 / np.pi * np.sin(angle) ** 2 / np.maximum(_position(angle, y), 1e-300)
         step = np.divide(_share(angle, y) - p, slope, out=np.zeros_like(p), where=slope > 1e-12)

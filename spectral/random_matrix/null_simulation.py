@@ -78,12 +78,17 @@ def _draws(smaller: int) -> int:
     return int(np.clip(200_000 // smaller, 60, 1000))
 
 
-def write_table(path: Path) -> None:
-    """Simulate the whole grid and write it as a module of plain tuples."""
+def simulated_table() -> dict[str, list[list[tuple[float, float]]]]:
+    """The whole grid: quantity → rows by M, columns by Q."""
     cells = [
         [simulate([(round(smaller * aspect), smaller)], _draws(smaller)) for aspect in ASPECTS]
         for smaller in SMALLER_SIDES
     ]
+    return {name: [[cell[name] for cell in row] for row in cells] for name in measures()}
+
+
+def as_source(table: dict[str, list[list[tuple[float, float]]]]) -> str:
+    """The table as the text of a module."""
     lines = [
         '"""Written by ``python -m spectral.random_matrix.null_simulation``, which says what it holds; do not edit."""',
         "",
@@ -91,18 +96,15 @@ def write_table(path: Path) -> None:
         "# fmt: off",
         "TABLE: dict[str, tuple[tuple[tuple[float, float], ...], ...]] = {",
     ]
-    for name in measures():
+    for name, rows in table.items():
         lines.append(f'    "{name}": (')
-        for row in cells:
-            pairs = [f"({cell[name][0]:.5g}, {cell[name][1]:.4g})" for cell in row]
-            lines += [
-                "        (",
-                *(f"            {', '.join(pairs[i : i + 5])}," for i in range(0, len(pairs), 5)),
-                "        ),",
-            ]
+        for row in rows:
+            pairs = [f"({mean:.5g}, {std:.4g})" for mean, std in row]
+            packed = [f"            {', '.join(pairs[i : i + 4])}," for i in range(0, len(pairs), 4)]
+            lines += ["        (", *packed, "        ),"]
         lines.append("    ),")
-    path.write_text("\n".join([*lines, "}", "# fmt: on", ""]))
+    return "\n".join([*lines, "}", "# fmt: on", ""])
 
 
 if __name__ == "__main__":
-    write_table(Path(__file__).with_name("null_table.py"))
+    Path(__file__).with_name("null_table.py").write_text(as_source(simulated_table()))

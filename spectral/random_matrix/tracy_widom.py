@@ -27,7 +27,7 @@ MEAN = -1.2065335745820
 VARIANCE = 1.607781034581
 """Variance of the law."""
 
-_NODES = 48
+_NODES = 40
 _REACH = 16.0  # Ai(16) is 4e-20: beyond z + x = 16 the kernel is nothing
 
 

@@ -101,7 +101,9 @@ def correlation_traps(
     Args:
         matrix: W.
         rng: where the shuffle comes from.
-        level: probability that a healthy matrix (independent elements of finite fourth moment) has a centred trap.
+        level: probability that a random matrix has a centred trap. It holds for elements without a heavy tail; large
+            elements are what a trap is made of, so a matrix of Laplace elements has one in 14 % of cases at 120×80
+            and in 9 % at 400×300 where the level is 5 %.
         rule: what counts as a trap: beyond the Tracy–Widom quantile, or beyond WeightWatcher's heuristic cut.
 
     Returns:
