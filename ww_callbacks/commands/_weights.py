@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,18 +111,20 @@ def print_table(heading: str, table: pd.DataFrame, marks: Mapping[str, Mapping[s
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
+    console = Console(highlight=False)
     if not console.is_terminal:
         print(heading, table.to_string(index=False, na_rep="–", float_format=lambda v: f"{v:.4g}"), sep="\n\n")
         return
     cells = {str(column): [_cell(value) for value in table[column]] for column in table}
     columns = _fitting(cells, console.width)
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
         numeric = table[column].dtype.kind in "fiu"
         wraps = column in _FOLDED
-        words = escape(column.replace("_", " "))
-        shown.add_column(words, justify="right" if numeric else "left", no_wrap=not wraps, overflow="fold")
+        words = escape(column.replace("_", "\n"))
+        justify: Literal["right", "left"] = "right" if numeric else "left"
+        least = _width(column, cells[column]) if wraps else None
+        shown.add_column(words, justify=justify, no_wrap=not wraps, min_width=least, overflow="fold")
     for i in range(len(table)):
         row = []
         for column in columns:
@@ -141,19 +143,19 @@ _KEPT = ("layer", "status", "warning", "worse", "what", "measured")
 
 def _fitting(cells: Mapping[str, Sequence[str]], width: int) -> list[str]:
     """The columns that fit into ``width`` characters: the last ones go first, those that say what is wrong stay."""
-
-    def size(column: str) -> int:
-        header = max(map(len, column.split("_")))
-        longest = max(map(len, cells[column]), default=0)
-        return 2 + max(header, min(longest, 24) if column in _FOLDED else longest)
-
     columns = list(cells)
     for column in reversed(list(cells)):
-        if sum(map(size, columns)) <= width:
+        if sum(2 + _width(column, cells[column]) for column in columns) <= width:
             break
         if column not in _KEPT:
             columns.remove(column)
     return columns
+
+
+def _width(column: str, cells: Sequence[str]) -> int:
+    """Characters that a column needs; a long text may be folded."""
+    longest = max(map(len, cells), default=0)
+    return max(*map(len, column.split("_")), min(longest, 24) if column in _FOLDED else longest)
 
 
 def _cell(value: Any) -> str:
