@@ -179,6 +179,7 @@ def _figures(record: RunRecord) -> dict[str, Any]:
     if importlib.util.find_spec("plotly") is None:
         return {}
     import wandb
+
     from integrations import figures
 
     found = {}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -11,7 +13,7 @@ import pandas as pd
 
 from integrations.record.density import DensityIndex
 from integrations.record.format import RECORD_NAME
-from integrations.record.parser import Parser, layer_frame, model_frame
+from integrations.record.parser import Parser, RecordedSnapshot, layer_frame, model_frame
 from integrations.record.reader import RunRecord, as_record, density_name
 from integrations.schema import Alert, RunInfo, Verdict
 
@@ -22,26 +24,32 @@ class Update:
 
     Attributes:
         run: the header, where a run began or was taken up again since the last poll.
-        layers: the new snapshots' layer rows (columns as :attr:`RunRecord.layers`).
-        model: the new snapshots' model rows.
+        snapshots: the new snapshots as they were parsed; :attr:`layers` and :attr:`model` are their tables.
         alerts: the new alerts.
-        verdict: the verdict as it stands.
+        verdict: the verdict, if it is new.
         dropped_from: what was told before of this step and later no longer counts (the run was taken up again before
             it); None if all stays. 0 where another run took the place of the one before.
     """
 
-    run: RunInfo | None
-    layers: pd.DataFrame
-    model: pd.DataFrame
-    alerts: list[Alert] = field(default_factory=list)
+    run: RunInfo | None = None
+    snapshots: Sequence[RecordedSnapshot] = ()
+    alerts: Sequence[Alert] = ()
     verdict: Verdict | None = None
     dropped_from: int | None = None
 
+    @cached_property
+    def layers(self) -> pd.DataFrame:
+        """The new snapshots' layer rows (columns as :attr:`RunRecord.layers`)."""
+        return layer_frame(self.snapshots)
+
+    @cached_property
+    def model(self) -> pd.DataFrame:
+        """The new snapshots' model rows (columns as :attr:`RunRecord.model`)."""
+        return model_frame(self.snapshots)
+
     def __bool__(self) -> bool:
         """Whether anything is new."""
-        return bool(self.run is not None or len(self.model) or self.alerts or self.dropped_from is not None) or (
-            self.verdict is not None
-        )
+        return bool(self.run or self.snapshots or self.alerts or self.verdict) or self.dropped_from is not None
 
 
 T = TypeVar("T")
@@ -85,7 +93,7 @@ class Follower:
         try:
             file = self.path.open("rb")
         except FileNotFoundError:
-            return Update(None, layer_frame([]), model_frame([]))
+            return Update()
         with file:
             head = file.read(_HEAD)
             if not head.startswith(self._head) or os.fstat(file.fileno()).st_size < self._offset:
@@ -98,12 +106,10 @@ class Follower:
             verdict = parser.verdict
             parser.dropped_from = None
             self._feed(file)
-        fresh = _without(parser.snapshots, snapshots)
         began = parser.run is not None and (not started or parser.sessions != sessions)
         return Update(
             run=parser.run if began else None,
-            layers=layer_frame(fresh),
-            model=model_frame(fresh),
+            snapshots=_without(parser.snapshots, snapshots),
             alerts=_without(parser.alerts, alerts),
             verdict=parser.verdict if parser.verdict is not verdict else None,
             dropped_from=0 if restarted else parser.dropped_from,
@@ -116,15 +122,17 @@ class Follower:
         """
         file.seek(self._offset)
         position, number = self._offset, self._line
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            number += 1
-            position += len(line)
-            self._parser.feed(line, number)
-            if not self._parser.pending:
-                self._offset, self._line = position, number
-        self._parser.pending.clear()
+        try:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                number += 1
+                position += len(line)
+                self._parser.feed(line, number)
+                if not self._parser.pending:
+                    self._offset, self._line = position, number
+        finally:
+            self._parser.pending.clear()
 
 
 def _without(items: list[T], old: list[T]) -> list[T]:
