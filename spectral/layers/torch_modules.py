@@ -12,7 +12,7 @@ from spectral.layers import parts as layouts
 from spectral.layers.lora import is_lora, lora_specs, unmergeable
 from spectral.layers.parts import Convention, KernelLayout, Part, skipped, specs
 from spectral.layers.spec import LayerSpec
-from spectral.layers.torch_tensors import derived, effective, memory, to_array, why_not
+from spectral.layers.torch_tensors import derived, effective, has_weight, memory, to_array, why_not
 
 _WRAPPERS = {
     "DistributedDataParallel": "module",
@@ -65,7 +65,7 @@ def places(module: nn.Module, path: str = "", ancestors: tuple[str, ...] = ()) -
     here = Place(path, module, ancestors)
     yield here
     if is_lora(module):  # one layer with its adapters, measured together
-        if not hasattr(module.base_layer, "weight"):  # adapters of single parameters, such as fused experts
+        if not has_weight(module.base_layer):  # adapters of single parameters, such as fused experts
             yield from places(module.base_layer, here.join("base_layer"), ancestors)  # type: ignore[arg-type]
         return
     for name, child in module._modules.items():
@@ -132,9 +132,8 @@ def _own_by_name(place: Place, conv: Convention) -> Iterator[tuple[str, list[Lay
         for original, parameter in chain.named_parameters():
             full = f"parametrizations.{name}.{original}"
             yield full, [_original(place, full, tuple(parameter.shape), name)]
-    weight = getattr(module, "weight", None)
-    if callable(weight) and hasattr(module, "_packed_params"):  # torch.ao's quantised modules keep it behind a method
-        yield "weight", _quantised(place, weight, conv)
+    if hasattr(module, "_packed_params") and callable(getattr(type(module), "weight", None)):
+        yield "weight", _quantised(place, module.weight, conv)  # torch.ao's quantised modules keep it behind a method
 
 
 def _original(place: Place, name: str, shape: tuple[int, ...], effective_name: str) -> LayerSpec:
@@ -280,7 +279,7 @@ def _experts(module: nn.Module, name: str, shape: tuple[int, ...]) -> list[Part]
 
 def _lora(place: Place, conv: Convention) -> list[LayerSpec]:
     base = Place(place.join("base_layer"), place.module.base_layer, place.ancestors)  # type: ignore[arg-type]
-    if not hasattr(base.module, "weight"):
+    if not has_weight(base.module):
         return unmergeable(place.path, place.module)
     own = [spec for _, group in _own_by_name(base, conv) for spec in group]
     # The layer keeps the name it had before its adapters came, by which a packed q, k, v is known.

@@ -111,6 +111,11 @@ def derived(module: nn.Module) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def has_weight(module: nn.Module) -> bool:
+    """Whether ``module`` has a parameter ``weight``, its own or a computed one; asking evaluates no parametrisation."""
+    return module._parameters.get("weight") is not None or "weight" in derived(module)
+
+
 def effective(module: nn.Module, name: str) -> torch.Tensor:
     """The weight ``name`` as ``module`` uses it now, detached and free of side effects.
 
