@@ -4,6 +4,7 @@ from spectral.compression.factors import Factors, truncated_svd
 from spectral.compression.range_finder import (
     certified_error,
     expected_error,
+    expected_truncation_error,
     randomised_svd,
     range_finder,
     range_to_tolerance,
@@ -17,6 +18,7 @@ __all__ = [
     "certified_error",
     "compression_table",
     "expected_error",
+    "expected_truncation_error",
     "randomised_svd",
     "range_finder",
     "range_to_tolerance",

@@ -98,6 +98,31 @@ def expected_error(sigma: np.ndarray, rank: int, oversampling: int, power_iterat
     return float(tail[0] * inner ** (1 / m))
 
 
+def expected_truncation_error(sigma: np.ndarray, rank: int, oversampling: int = 10, power_iterations: int = 1) -> float:
+    r"""Bound of the expected spectral error of :func:`randomised_svd`, from the singular values.
+
+    Cutting the SVD of QᵀA down to rank k adds at most :math:`\sigma_{k+1}` to :func:`expected_error` (theorem 9.3).
+    Where the matrix allows no oversampling, Q holds the whole range and :math:`\sigma_{k+1}` alone is left.
+
+    Args:
+        sigma: singular values of A.
+        rank: k.
+        oversampling: p, as given to :func:`randomised_svd`.
+        power_iterations: q.
+
+    Returns:
+        The bound, in units of σ.
+
+    Raises:
+        ValueError: as :func:`expected_error`.
+    """
+    ordered = np.sort(np.asarray(sigma, dtype=np.float64))[::-1]
+    cut = float(ordered[rank]) if rank < ordered.size else 0.0
+    if rank + oversampling >= ordered.size:
+        return cut
+    return cut + expected_error(ordered, rank, oversampling, power_iterations)
+
+
 def certified_error(matrix: np.ndarray, q: np.ndarray, generator: np.random.Generator, probes: int = 10) -> float:
     r"""An upper bound of :math:`\lVert A - QQ^\top A\rVert_2` that fails with probability at most 10^−probes.
 

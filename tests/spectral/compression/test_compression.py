@@ -5,6 +5,7 @@ from spectral.compression import (
     certified_error,
     compression_table,
     expected_error,
+    expected_truncation_error,
     randomised_svd,
     range_finder,
     range_to_tolerance,
@@ -49,6 +50,16 @@ def test_the_expected_error_bounds_the_mean_error(power):
         errors.append(spectral_norm(matrix - q @ (q.T @ matrix)))
     assert SIGMA[15] <= min(errors)
     assert np.mean(errors) <= expected_error(SIGMA, 10, 5, power)
+
+
+@pytest.mark.parametrize("rank", [5, 30, 65])
+def test_the_bound_of_the_truncated_randomised_svd(rank):
+    sigma = np.arange(1, 71) ** -0.4
+    matrix = with_spectrum(90, 70, sigma)
+    errors = [spectral_norm(matrix - randomised_svd(matrix, rank, RNG(seed)).matrix()) for seed in range(10)]
+    assert sigma[rank] <= min(errors) + 1e-12
+    assert np.mean(errors) <= expected_truncation_error(sigma, rank) + 1e-12
+    assert expected_truncation_error(sigma, 70) == 0
 
 
 def test_power_iterations_tighten_the_error_and_its_bound():
