@@ -7,11 +7,23 @@ from collections.abc import Sequence
 import numpy as np
 import xxhash
 
+from spectral.arrays import on_accelerator
+from spectral.layers.spec import Array
+from ww_callbacks.accelerator import tensor_digest
 
-def fingerprint(arrays: Sequence[np.ndarray]) -> str:
-    """XXH3 (128 bits) over dtype, shape and bytes of the arrays, in hexadecimal; equal for equal weights only."""
+
+def fingerprint(arrays: Sequence[Array]) -> str:
+    """128 bits over dtype, shape and bytes of the arrays, in hexadecimal; equal for equal weights only.
+
+    XXH3 on the host; a tensor on an accelerator is hashed there (see
+    :func:`~ww_callbacks.accelerator.tensor_digest`), so the fingerprints of the two places differ.
+    """
     digest = xxhash.xxh3_128()
     for array in arrays:
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        if on_accelerator(array):
+            digest.update(f"{array.dtype}{tuple(array.shape)}".encode())
+            digest.update(tensor_digest(array))
+        else:
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

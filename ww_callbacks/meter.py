@@ -16,6 +16,7 @@ class Meter:
         self._entered = 0.0
         self._spent = 0.0
         self._reported = 0.0
+        self._beside = 0.0
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -30,20 +31,35 @@ class Meter:
             if self._depth == 0:
                 self._spent += time.perf_counter() - self._entered
 
+    def shift(self, spent: float, elapsed: float) -> None:
+        """Go on from the seconds that an earlier part of the run had spent and lasted."""
+        self._spent += spent
+        self._reported += spent
+        self._began -= elapsed
+
+    def beside(self, seconds: float) -> None:
+        """Count processor time that worker threads took from the training beside it."""
+        self._beside += seconds
+
     @property
     def spent(self) -> float:
-        """Seconds spent so far."""
+        """Seconds that the training thread has spent here so far."""
         return self._spent + (time.perf_counter() - self._entered if self._depth else 0.0)
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the meter was made."""
+        """Seconds since the run began."""
         return time.perf_counter() - self._began
 
     @property
     def overhead(self) -> float:
         """Time spent, as a share of the time that the run would have taken without it (0.01 is 1 %)."""
         return self.spent / max(self.elapsed - self.spent, 1e-9)
+
+    def allowance(self, share: float) -> float:
+        """Seconds that may be spent now with the cost still below ``share`` of the time without it."""
+        spent = self.spent + self._beside
+        return share * max(self.elapsed - self.spent, 0.0) - spent
 
     def lap(self) -> float:
         """Seconds spent since the last lap."""

@@ -6,7 +6,7 @@ import logging
 import math
 import platform
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 from importlib import metadata
@@ -16,7 +16,7 @@ from typing import Any
 from integrations.console import ConsoleSink
 from integrations.headline import scalars
 from integrations.record import RecordSink, check_writable
-from integrations.schema import Alert, LayerInfo, LayerRow, RunInfo, Snapshot, Verdict
+from integrations.schema import LayerInfo, RunInfo, Snapshot, Verdict
 from integrations.sink import Sink
 from spectral.detectors import (
     Detector,
@@ -34,14 +34,30 @@ from spectral.registry import Quantity, resolve
 from spectral.summary import summarise
 from ww_callbacks.alerts import AlertDesk, AlertList
 from ww_callbacks.baseline import Baseline
+from ww_callbacks.budget import Budget
 from ww_callbacks.cadence import Cadence, Kind, Plan
+from ww_callbacks.closing import close_at_exit
+from ww_callbacks.distributed import Alone, Group
 from ww_callbacks.engine import Engine
+from ww_callbacks.measuring import Measured, Measuring
 from ww_callbacks.meter import Meter
+from ww_callbacks.resume import capture_state, resumption
 from ww_callbacks.settings import Settings
+from ww_callbacks.state import Saved
 
 logger = logging.getLogger("ww_callbacks")
 
-_VERSIONS_OF = ("ww-callbacks", "numpy", "scipy", "torch", "pytorch-lightning", "lightning", "keras", "jax", "transformers")
+_VERSIONS_OF = (
+    "ww-callbacks",
+    "numpy",
+    "scipy",
+    "torch",
+    "pytorch-lightning",
+    "lightning",
+    "keras",
+    "jax",
+    "transformers",
+)
 
 
 class Run:
@@ -54,6 +70,8 @@ class Run:
         directory: folder of the record.
         sinks: where records go besides the record file and the console.
         write: prints one line without breaking the framework's progress bar; None for standard output.
+        group: the processes that train together; only the first of them judges and publishes.
+        refresh: gives the model's layers anew where its structure has changed since the last call, else None.
 
     Raises:
         ValueError: for what the user got wrong, before training starts.
@@ -68,6 +86,8 @@ class Run:
         directory: Path,
         sinks: Iterable[Sink] = (),
         write: Callable[[str], None] | None = None,
+        group: Group | None = None,
+        refresh: Callable[[], Sequence[LayerSpec] | None] | None = None,
     ) -> None:
         self.settings = settings
         self.directory = Path(directory)
@@ -84,23 +104,54 @@ class Run:
             overtraining=settings.overtraining,
         )
         quantities = _with_needs(settings, self._detectors)
-        chosen = select(specs, settings.layers, settings.exclude, settings.types, settings.min_eigenvalues)
-        self.engine = Engine(chosen, quantities, settings.workers, settings.seed, settings.densities)
+        self.engine = Engine(self._chosen(specs), quantities, settings.workers, settings.seed, settings.densities)
+        self._group = group or Alone()
+        self._refresh = refresh
+        self._measuring = Measuring(
+            self.engine,
+            self._group,
+            Budget(settings.max_overhead),
+            settings.background,
+            settings.workers,
+            self._complain,
+        )
         self._given_baseline = self._read_baseline()
         self._desk = AlertDesk(settings)
         self._findings: list[Finding] = []
-        self._sinks: list[Sink] = [
-            RecordSink(self.directory),
-            ConsoleSink(write=write, verbose=settings.verbose),
-            *sinks,
-        ]
+        self._sinks: list[Sink] = (
+            [RecordSink(), ConsoleSink(write=write, verbose=settings.verbose), *sinks] if self._leads else []
+        )
         self._complaints: set[str] = set()
         self._known: dict[str, float] = {}
         self._count = 0
+        self.step = 0
+        """Optimiser steps done at the last snapshot."""
         self._first_step = 0
         self._started = False
         self._finished = False
-        check_writable(self.directory)
+        self._later = 0
+        self._check_folder()
+
+    @property
+    def _leads(self) -> bool:
+        """Whether this process is the one that judges and publishes."""
+        return self._group.rank == 0
+
+    def _chosen(self, specs: Sequence[LayerSpec]) -> list[LayerSpec]:
+        asked = self.settings
+        return select(specs, asked.layers, asked.exclude, asked.types, asked.min_eigenvalues)
+
+    def _check_folder(self) -> None:
+        """Refuse a folder that cannot be written, on every process, so that none waits for another."""
+        problem: OSError | None = None
+        if self._leads:
+            try:
+                check_writable(self.directory)
+            except OSError as error:
+                problem = error
+        problem = self._group.broadcast(problem)
+        if problem is not None:
+            raise problem
 
     @property
     def should_stop(self) -> bool:
@@ -120,13 +171,22 @@ class Run:
     def html(self) -> str:
         """The run so far, for a notebook."""
         verdict = self.verdict
-        said = f"<p><b>{escape(verdict.state)}</b>: {escape(verdict.reason)}</p>" if verdict else "<p>no verdict yet</p>"
+        said = (
+            f"<p><b>{escape(verdict.state)}</b>: {escape(verdict.reason)}</p>" if verdict else "<p>no verdict yet</p>"
+        )
         cost = f"{self.last.overhead:.1%} of training time" if self.last else "not measured yet"
         where = escape(str(self.directory))
         return f"{said}{self.alerts._repr_html_()}<p>Cost: {cost}. Record: <code>{where}</code></p>"
 
-    def begin(self, plan: Plan, step: int = 0, epoch: float = 0.0) -> None:
-        """Take W_0, open the sinks and record the first snapshot."""
+    def begin(self, plan: Plan, step: int = 0, epoch: float = 0.0, saved: Saved | None = None) -> None:
+        """Take W_0, open the sinks and record the first snapshot; or go on with a run that was interrupted.
+
+        Args:
+            plan: the length of the run.
+            step: optimiser steps done.
+            epoch: epochs completed.
+            saved: the state of the run to be taken up again; the weights must be those of its checkpoint already.
+        """
         self.meter = Meter()
         settings = self.settings
         self.cadence = Cadence.resolve(
@@ -135,9 +195,48 @@ class Run:
         with self.meter.running(), self._guard("starting"):
             self._started = True
             self._first_step = step
-            self._take_baseline()
-            self._each_sink(lambda sink: sink.open(self.info(), False))
-            self.snapshot("full", step, epoch)
+            close_at_exit(self)
+            resumed_at = None if saved is None else self._take_up(saved)
+            self.run_id, self.directory = self._group.broadcast((self.run_id, self.directory))
+            if resumed_at is None:
+                self._take_baseline()
+            self._each_sink(lambda sink: sink.open(self.info(resumed_at), resumed_at is not None))
+            if resumed_at is None:
+                with self._guard("a snapshot"):
+                    self._snapshot("full", step, epoch, {}, now=True)
+
+    def _take_up(self, saved: Saved) -> int | None:
+        """Go on where ``saved`` was made.
+
+        Returns:
+            The step up to which the record counts; None if the run cannot be taken up, which is said.
+        """
+        problem = ""
+        try:
+            apply = resumption(self, saved)
+        except (OSError, ValueError) as error:
+            problem = str(error)
+        problem = next(filter(None, self._group.gather(problem)), "")
+        if problem:
+            self._complain(f"the run cannot be taken up again, so a new one begins ({problem})", "resume")
+            return None
+        return apply()
+
+    def saved(self, adapter: Mapping[str, Any] | None = None) -> Saved | None:
+        """What a checkpoint made now needs for the run to be taken up from it; None before it has begun.
+
+        Waits for snapshots in the background. Where the weights have moved on since the last snapshot, those of the
+        last snapshot are part of it.
+
+        Args:
+            adapter: what the framework's adapter wants back.
+        """
+        if not self._started or not self._count:
+            return None
+        with self.meter.running(), self._guard("saving the state"):
+            self._publish_all(self._measuring.flush(self.meter))
+            return capture_state(self, adapter or {})
+        return None
 
     def _read_baseline(self) -> dict[str, list[Any]] | None:
         """The weights of the checkpoint named as the baseline, None where it is the weights of the start."""
@@ -160,10 +259,20 @@ class Run:
             self._given_baseline = None
             self.engine.measure_reference(baseline)
             return
-        arrays = {name: a for name, a in self.engine.capture().arrays.items() if not isinstance(a, Exception)}
-        self.engine.baseline = Baseline.write(self.directory, arrays, self.engine.specs)
+        self.engine.baseline = self._write_baseline(None)
 
-    def info(self) -> RunInfo:
+    def _write_baseline(self, only: Collection[str] | None) -> Baseline:
+        """Write W_0 of the layers that this process measures, to a file of its own."""
+        capture = self.engine.capture(keep=self._measuring.own, only=only)
+        arrays = {name: a for name, a in capture.arrays.items() if not isinstance(a, Exception)}
+        parts = [str(self._group.rank)] if self._group.rank else []
+        if only is not None:
+            parts.append(f"later-{self._later}")
+            self._later += 1
+        self.directory.mkdir(parents=True, exist_ok=True)
+        return Baseline.write(self.directory, arrays, self.engine.specs, "-".join(parts))
+
+    def info(self, resumed_at: int | None = None) -> RunInfo:
         """The header of the run's record."""
         layers = tuple(
             LayerInfo(s.name, i, s.kind, s.type, s.shape, s.matrix_shapes, s.note)
@@ -178,23 +287,82 @@ class Run:
             _versions(),
             layers,
             str(self.directory),
+            resumed_at,
         )
 
     def snapshot(
         self, kind: Kind, step: int, epoch: float, metrics: Mapping[str, float] | None = None
     ) -> Snapshot | None:
-        """Measure, judge, publish; None where a fault of ours prevented it (said once)."""
+        """Measure, judge, publish.
+
+        Returns:
+            The last snapshot that was published by it: None where a fault of ours prevented it (said once), where the
+            budget does not allow it, or where it is still being measured in the background.
+        """
         with self.meter.running(), self._guard("a snapshot"):
-            rows = self.engine.measure(self.engine.capture(), kind)
-            return self._publish(rows, kind, step, epoch, metrics or {})
+            return self._snapshot(kind, step, epoch, metrics or {})
         return None
 
-    def _publish(
-        self, rows: list[LayerRow], kind: Kind, step: int, epoch: float, metrics: Mapping[str, float]
-    ) -> Snapshot:
+    def poll(self) -> None:
+        """Publish what the background has finished."""
+        if self.settings.background:
+            with self.meter.running(), self._guard("a snapshot"):
+                self._publish_all(self._measuring.poll(self.meter))
+
+    def _snapshot(
+        self, kind: Kind, step: int, epoch: float, metrics: Mapping[str, float], now: bool = False
+    ) -> Snapshot | None:
+        self._follow_structure()
+        return self._publish_all(self._measuring.take(kind, step, epoch, metrics, self.meter, now))
+
+    def _follow_structure(self) -> None:
+        """Watch the layers that the model has now, where some have appeared or vanished."""
+        specs = self._refresh() if self._refresh is not None else None
+        if specs is None:
+            return
+        self._publish_all(self._measuring.flush(self.meter))
+        new, gone = self.engine.replace(self._chosen(specs))
+        if not new and not gone:
+            return
+        self._measuring.divide()
+        if self.engine.baseline is not None and (new := [n for n in new if self.engine.baseline.get(n) is None]):
+            self.engine.baseline.extend(self._write_baseline(new))
+        said = [f"{what} {', '.join(names)}" for what, names in (("new:", new), ("gone:", gone)) if names]
+        self._complain(
+            f"the model has other layers than before ({'; '.join(said)}); W_0 of a new one is what it is now",
+            "".join(said),
+        )
+
+    def _publish_all(self, measured: Iterable[Measured]) -> Snapshot | None:
+        snapshot = None
+        for one in measured:
+            error: Exception | None = None
+            if self._leads:
+                try:
+                    snapshot = self._publish(one)
+                except Exception as raised:  # a policy of the user's own may; the others must not wait for ever
+                    error = raised
+            self._agree()
+            if error is not None:
+                raise error
+        return snapshot
+
+    def _agree(self) -> None:
+        """Take over what the first process has judged, so that all act on it in the same step."""
+        if self._group.size == 1:
+            return
+        judged = self._group.broadcast((self._desk.stop, list(self.alerts), self.verdict, self._known))
+        if not self._leads:
+            self._desk.stop, self.alerts[:], self.verdict, self._known = judged
+
+    def _publish(self, measured: Measured) -> Snapshot:
+        rows, kind, metrics = measured.rows, measured.choice.kind, measured.metrics
+        step, epoch = measured.step, measured.epoch
         for row in rows:
             if row.status.startswith("failed"):
-                self._complain(f"`{row.layer}` could not be measured ({row.status.removeprefix('failed: ')})", row.layer)
+                self._complain(
+                    f"`{row.layer}` could not be measured ({row.status.removeprefix('failed: ')})", row.layer
+                )
         model = summarise([row.values for row in rows])
         observation = Observation(
             step,
@@ -220,8 +388,10 @@ class Run:
             seconds=self.meter.lap(),
             overhead=self.meter.overhead if step > self._first_step else math.nan,
             time=self.meter.elapsed,
+            left_out=measured.choice.left_out,
         )
         self.last = snapshot
+        self.step = step
         self._count += 1
         self.verdict = self._judge()
         self._known |= scalars(snapshot)
@@ -247,8 +417,19 @@ class Run:
             return
         self._finished = True
         with self.meter.running(), self._guard("finishing"):
-            self.verdict = self._judge()
+            self._publish_all(self._measuring.flush(self.meter))
+            self._measuring.close()
+            if self._leads:
+                self.verdict = self._judge()
         self._each_sink(lambda sink: sink.close(self.verdict))
+
+    def abandon(self) -> None:
+        """Close without the other processes, which may be gone: publish what is there, and close the sinks."""
+        if self._finished or not self._started:
+            return
+        self._group = Alone()
+        self._measuring.leave_group()
+        self.finish()
 
     def _overtraining(self) -> list[Overtraining]:
         return [d for d in self._detectors if isinstance(d, Overtraining)]

@@ -1,0 +1,222 @@
+"""Taking snapshots: inline or in the background, within a budget, by one process or shared among several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from integrations.schema import LayerRow
+from ww_callbacks.accelerator import HostCopies
+from ww_callbacks.background import DEPTH, Background, Done
+from ww_callbacks.budget import Budget, Choice
+from ww_callbacks.cadence import Kind
+from ww_callbacks.distributed import Alone, Group, share
+from ww_callbacks.engine import Capture, Engine
+from ww_callbacks.meter import Meter
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A snapshot that was measured and is to be published.
+
+    Attributes:
+        choice: what was measured.
+        step, epoch: its own moment, which may be past.
+        metrics: what the loop told then.
+        rows: its rows, in depth order, those of all processes.
+    """
+
+    choice: Choice
+    step: int
+    epoch: float
+    metrics: Mapping[str, float]
+    rows: list[LayerRow]
+
+
+@dataclass(frozen=True)
+class _Job:
+    choice: Choice
+    step: int
+    epoch: float
+    metrics: Mapping[str, float]
+    capture: Capture | None
+
+
+_Rows = tuple[list[LayerRow], float]
+"""Rows, and the seconds that went into spectra."""
+
+
+class Measuring:
+    """Decides what a snapshot measures, has it measured, and brings the processes' parts together.
+
+    Args:
+        engine: the engine of this process.
+        group: the processes that train together; each method below is a collective where there are several.
+        budget: what may be spent.
+        background: whether to measure beside the training.
+        workers: layers measured at a time.
+        complain: says something once.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        group: Group,
+        budget: Budget,
+        background: bool,
+        workers: int,
+        complain: Callable[[str, str], None],
+    ) -> None:
+        self.engine = engine
+        self._group = group
+        self._budget = budget
+        self._workers = workers
+        self._complain = complain
+        self._background: Background[_Job, _Rows] | None = Background(self._rows) if background else None
+        self._copies = [HostCopies() for _ in range(DEPTH)] if background else []
+        self._submitted = 0
+        self._skipped: list[int] = []
+        self.divide()
+
+    def divide(self) -> None:
+        """Share the layers of now among the processes."""
+        alone = self._group.size == 1
+        self._own = None if alone else share(self.engine.specs, self._group.size)[self._group.rank]
+
+    @property
+    def own(self) -> frozenset[str] | None:
+        """The layers that this process measures; None for all."""
+        return self._own
+
+    def take(
+        self, kind: Kind, step: int, epoch: float, metrics: Mapping[str, float], meter: Meter, now: bool = False
+    ) -> list[Measured]:
+        """Measure what is due, or have it measured.
+
+        Args:
+            kind: what is due.
+            step: optimiser steps done.
+            epoch: epochs completed.
+            metrics: what the loop tells.
+            meter: what the callback has cost so far.
+            now: whether to wait for it in any case.
+
+        Returns:
+            What is ready to be published, the oldest first.
+        """
+        ready: list[Measured] = []
+        beside = self._background is not None and not now
+        if beside:
+            ready = self._ready(meter)
+            if self._is_full():
+                self._skipped.append(step)
+                self._complain(
+                    "the background is behind: snapshots are skipped until it has caught up. Measure less often, or "
+                    "allow more `workers`",
+                    "background full",
+                )
+                return ready
+        elif self._background is not None:
+            ready = self.flush(meter)
+        wish = self._budget.choose(kind, step, self.engine.specs, self.engine.states, meter) if self._first else None
+        choice: Choice | None = self._group.broadcast(wish)
+        if choice is None:
+            return ready
+        choice = self._with_skipped(choice)
+        shared = self._group.size > 1
+        if beside:
+            assert self._background is not None
+            copies = self._copies[self._submitted % DEPTH]
+            self._submitted += 1
+            self._background.submit(_Job(choice, step, epoch, metrics, self.engine.capture(copies, keep=self._own)))
+            return ready
+        # Alone, each layer is read when its turn comes; where weights are sharded, all processes must read in step.
+        job = _Job(choice, step, epoch, metrics, self.engine.capture(keep=self._own) if shared else None)
+        before = meter.spent
+        rows, seconds = self._rows(job)
+        ready.append(self._together(job, rows))
+        self._budget.paid(meter.spent - before, seconds / self._workers)
+        return ready
+
+    def poll(self, meter: Meter) -> list[Measured]:
+        """What the background has finished; nothing where several processes must agree on it first."""
+        return [] if self._background is None or self._group.size > 1 else self._ready(meter)
+
+    def flush(self, meter: Meter) -> list[Measured]:
+        """Wait for the background, and return all that is to be published."""
+        if self._background is None:
+            return []
+        return [self._of(done, meter) for done in self._background.flush()]
+
+    def leave_group(self) -> None:
+        """Go on without the other processes."""
+        self._group = Alone()
+
+    def close(self) -> None:
+        """End the background's thread."""
+        if self._background is not None:
+            self._background.close()
+
+    @property
+    def _first(self) -> bool:
+        return self._group.rank == 0
+
+    def _rows(self, job: _Job) -> _Rows:
+        rows = self.engine.measure(job.capture, job.choice.kind, job.choice.spectra)
+        return rows, self.engine.spectral_seconds
+
+    def _is_full(self) -> bool:
+        assert self._background is not None
+        return any(self._group.gather(self._background.full))
+
+    def _ready(self, meter: Meter) -> list[Measured]:
+        assert self._background is not None
+        # The processes finish at different times; what all have finished is published by all.
+        count = min(self._group.gather(self._background.waiting))
+        return [self._of(done, meter) for done in self._background.finished(count)]
+
+    def _of(self, done: Done[_Job, _Rows], meter: Meter) -> Measured:
+        if done.result is None:
+            raise done.error or RuntimeError("a snapshot in the background gave nothing")
+        rows, seconds = done.result
+        meter.beside(seconds)
+        return self._together(done.job, rows)
+
+    def _with_skipped(self, choice: Choice) -> Choice:
+        if not self._skipped:
+            return choice
+        steps, self._skipped = ", ".join(map(str, self._skipped)), []
+        words = f"the snapshot due at step {steps}: the background was behind"
+        return replace(choice, left_out="; ".join(filter(None, (choice.left_out, words))))
+
+    def _together(self, job: _Job, rows: list[LayerRow]) -> Measured:
+        """The rows of all processes; where NaN is in one process's weights only, the row says so."""
+        if self._group.size > 1:
+            own = self._own or frozenset()
+            states = {name: (self.engine.states[name].memory(), self.engine.states[name].changed) for name in own}
+            assert job.capture is not None
+            parts = self._group.gather((rows, states, job.capture.non_finite, job.metrics))
+            rows = sorted((row for part in parts for row in part[0]), key=lambda row: row.index)
+            for rank, (_, others, non_finite, _) in enumerate(parts):
+                for name, (memory, changed) in others.items():
+                    if name not in own:
+                        self.engine.states[name].recall(memory)
+                        self.engine.states[name].changed = changed
+                rows = [self._condemned(row, rank) if row.layer in non_finite else row for row in rows]
+            job = replace(job, metrics=_means([part[3] for part in parts]))
+        return Measured(job.choice, job.step, job.epoch, job.metrics, rows)
+
+    def _condemned(self, row: LayerRow, rank: int) -> LayerRow:
+        if row.status == "non-finite":
+            return row
+        self._complain(
+            f"`{row.layer}` holds NaN or infinity on process {rank}, and not on the one that measures it", row.layer
+        )
+        values = {name: "" if isinstance(value, str) else float("nan") for name, value in row.values.items()}
+        return replace(row, values=values, status="non-finite", density=None)
+
+
+def _means(metrics: list[Mapping[str, float]]) -> dict[str, float]:
+    """Each metric's mean over the processes that know it."""
+    names = dict.fromkeys(name for m in metrics for name in m)
+    return {n: sum(values) / len(values) for n in names if (values := [m[n] for m in metrics if n in m])}
