@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from integrations.schema import Verdict
 from ww_callbacks.alerts import AlertList
@@ -13,6 +14,25 @@ from ww_callbacks.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
+
+T = TypeVar("T")
+
+
+def shows_settings(cls: type[T]) -> type[T]:
+    """Give ``cls.__init__``, which takes ``**settings``, the signature that names them all.
+
+    So an editor completes them, ``help()`` lists them, and LightningCLI reads them from YAML; they are declared once, in
+    :class:`~ww_callbacks.settings.Settings`.
+    """
+    init: Any = cls.__init__
+    own = [p for p in inspect.signature(init).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    hints = get_type_hints(Settings)
+    arguments = [
+        p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name], default=getattr(Settings(), p.name))
+        for p in inspect.signature(Settings).parameters.values()
+    ]
+    init.__signature__ = inspect.Signature([*own, *arguments])
+    return cls
 
 
 class Watcher:

@@ -19,13 +19,14 @@ from tqdm import tqdm
 from integrations.sink import Sink
 from spectral.layers import inspect
 from ww_callbacks.cadence import Plan
-from ww_callbacks.callback import Watcher, free_directory
+from ww_callbacks.callback import Watcher, free_directory, shows_settings
 from ww_callbacks.frames import caller
 from ww_callbacks.run import Run
 
 _PRINTERS = (transformers.ProgressCallback, transformers.PrinterCallback)
 
 
+@shows_settings
 class SpectralCallback(Watcher, transformers.TrainerCallback):
     """Watches the spectra of the weights while a Hugging Face Trainer trains.
 

@@ -17,7 +17,7 @@ except ImportError as missing:
 from integrations.sink import Sink
 from spectral.layers import inspect
 from ww_callbacks.cadence import Plan
-from ww_callbacks.callback import Watcher, default_directory, free_directory
+from ww_callbacks.callback import Watcher, default_directory, free_directory, shows_settings
 from ww_callbacks.frames import caller
 from ww_callbacks.run import Run
 
@@ -30,6 +30,7 @@ _ACCURACY_NAMES = (
 )
 
 
+@shows_settings
 class SpectralCallback(Watcher, keras.callbacks.Callback):
     """Watches the spectra of the weights while ``model.fit`` trains.
 

@@ -17,7 +17,7 @@ except ImportError as missing:
 
 from spectral.layers import inspect
 from ww_callbacks.cadence import Plan
-from ww_callbacks.callback import Watcher, default_directory, free_directory
+from ww_callbacks.callback import Watcher, default_directory, free_directory, shows_settings
 from ww_callbacks.lightning_loggers import console_writer, log_folder, log_settings, sinks_for
 from ww_callbacks.metrics import MeanLoss, training_accuracy
 from ww_callbacks.run import Run
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 
+@shows_settings
 class SpectralCallback(Watcher, pl.Callback):
     """Watches the spectra of the weights while a Lightning Trainer trains.
 

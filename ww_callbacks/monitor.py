@@ -10,10 +10,11 @@ from integrations.schema import Snapshot
 from integrations.sink import Sink
 from spectral.layers import inspect
 from ww_callbacks.cadence import Cadence, Plan
-from ww_callbacks.callback import Watcher, default_directory, free_directory
+from ww_callbacks.callback import Watcher, default_directory, free_directory, shows_settings
 from ww_callbacks.run import Run
 
 
+@shows_settings
 class SpectralMonitor(Watcher):
     """Watches a model in any training loop.
 

@@ -285,3 +285,35 @@ def test_what_is_shown_in_a_notebook(tmp_path):
     fit(tmp_path, callback, model=Net(spoil_at=1))
     html = callback._repr_html_()
     assert "non-finite" in html and "<table" in html and "% of training time" in html
+
+
+def test_lightning_cli_reads_the_arguments_from_yaml(tmp_path):
+    pytest.importorskip("jsonargparse", reason="LightningCLI needs jsonargparse")
+    from pytorch_lightning.cli import LightningCLI
+    from pytorch_lightning.demos.boring_classes import BoringDataModule, BoringModel
+
+    config = tmp_path / "given.yaml"
+    config.write_text(
+        f"""
+trainer:
+  max_epochs: 1
+  logger: false
+  enable_checkpointing: false
+  enable_progress_bar: false
+  callbacks:
+    - class_path: ww_callbacks.lightning.SpectralCallback
+      init_args:
+        quantities: [default, rand_distance]
+        every_n_epochs: 1
+        layers: [layer.*]
+        policies: {{explosion: log}}
+        log_dir: {tmp_path / "log"}
+        verbose: 0
+"""
+    )
+    cli = LightningCLI(BoringModel, BoringDataModule, args=["fit", "--config", str(config)])
+    callback = next(c for c in cli.trainer.callbacks if isinstance(c, SpectralCallback))
+    assert callback.settings.policies == {"explosion": "log"}
+    assert callback.history.rand_distance.notna().any()
+    header = records(callback)[0]
+    assert header["settings"]["layers"] == ["layer.*"]
