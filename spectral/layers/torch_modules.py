@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -65,8 +66,9 @@ def places(module: nn.Module, path: str = "", ancestors: tuple[str, ...] = ()) -
     here = Place(path, module, ancestors)
     yield here
     if is_lora(module):  # one layer with its adapters, measured together
-        if not has_weight(module.base_layer):  # adapters of single parameters, such as fused experts
-            yield from places(module.base_layer, here.join("base_layer"), ancestors)  # type: ignore[arg-type]
+        base: Any = module.base_layer
+        if not has_weight(base):  # adapters of single parameters, such as fused experts
+            yield from places(base, here.join("base_layer"), ancestors)
         return
     for name, child in module._modules.items():
         if child is not None and not (name == "parametrizations" and nn.utils.parametrize.is_parametrized(module)):
@@ -133,7 +135,8 @@ def _own_by_name(place: Place, conv: Convention) -> Iterator[tuple[str, list[Lay
             full = f"parametrizations.{name}.{original}"
             yield full, [_original(place, full, tuple(parameter.shape), name)]
     if hasattr(module, "_packed_params") and callable(getattr(type(module), "weight", None)):
-        yield "weight", _quantised(place, module.weight, conv)  # torch.ao's quantised modules keep it behind a method
+        weight: Any = module.weight
+        yield "weight", _quantised(place, weight, conv)  # torch.ao's quantised modules keep it behind a method
 
 
 def _original(place: Place, name: str, shape: tuple[int, ...], effective_name: str) -> LayerSpec:
