@@ -11,7 +11,15 @@ from typing import Any, Literal
 import numpy as np
 
 from integrations.extras import require
-from integrations.headline import LAYER_PREFIX, PREFIX, evidence_text, layer_scalars, layers_text, scalars
+from integrations.headline import (
+    LAYER_PREFIX,
+    PREFIX,
+    evidence_text,
+    layer_scalars,
+    layers_text,
+    outliers,
+    scalars,
+)
 from integrations.record import RecordError, RunRecord, read_run
 from integrations.record.format import plain
 from integrations.schema import Alert, RunInfo, Snapshot, Verdict
@@ -61,6 +69,7 @@ class WandbSink:
         self._directory = Path()
         self._alerts = 0
         self._range: dict[str, tuple[float, float]] = {}
+        self._last: Snapshot | None = None
 
     def open(self, run: RunInfo, resumed: bool) -> None:
         """Define the axis, and put the callback's arguments into the run's configuration."""
@@ -70,7 +79,7 @@ class WandbSink:
         self._own = self._run is None
         if self._own:
             self._run = wandb.init(id=run.run_id, resume="allow", dir=run.directory)
-        self._alerts, self._range = 0, {}
+        self._alerts, self._range, self._last = 0, {}, None
         self._opened = True
         self._directory = Path(run.directory)
         axis = PREFIX + self._axis
@@ -84,6 +93,7 @@ class WandbSink:
         """Send one row of values."""
         import wandb
 
+        self._last = snapshot if snapshot.kind == "full" else self._last
         values: dict[str, Any] = dict(scalars(snapshot)) if self._scalars else {}
         self._widen(values)
         if self._per_layer:
@@ -116,7 +126,7 @@ class WandbSink:
             record = self._record()
             self._run.summary.update(self._summary(verdict, record))
             if record is not None and len(record.layers):
-                self._run.log({PREFIX + "layers": _table(record)})
+                self._run.log({PREFIX + "layers": _table(record), **_worst(self._last)})
                 drawn = _figures(record)
                 if drawn:
                     self._run.log(drawn)
@@ -172,6 +182,17 @@ def _table(record: RunRecord) -> Any:
     kept = set(steps[::-1][::every])
     table = layers[layers["step"].isin(kept)].drop(columns=["kind"])
     return wandb.Table(dataframe=table)
+
+
+def _worst(snapshot: Snapshot | None) -> dict[str, Any]:
+    """The layers worth a look at the end, quantity by quantity."""
+    found = outliers(snapshot) if snapshot is not None else []
+    if not found:
+        return {}
+    import wandb
+
+    rows = [[o.layer, o.quantity.title, o.value, o.median] for o in found]
+    return {PREFIX + "worst_layers": wandb.Table(columns=["layer", "quantity", "value", "median"], data=rows)}
 
 
 def _figures(record: RunRecord) -> dict[str, Any]:

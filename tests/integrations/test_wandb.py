@@ -118,7 +118,10 @@ def test_one_table_of_all_layers_and_epochs(written):
     rows, folder = written
     (item,) = [h["item"] for h in of(rows, "history") if "spectral/layers._type" in h["item"]]
     assert (item["spectral/layers._type"], item["spectral/layers.nrows"]) == ("table-file", 9)
-    (file,) = (folder / "files" / "media" / "table" / "spectral").glob("layers_*.table.json")
+    tables = folder / "files" / "media" / "table" / "spectral"
+    (worst,) = tables.glob("worst_layers_*.table.json")
+    assert {row[0] for row in json.loads(worst.read_text())["data"]} <= {f"net.{i}.weight" for i in range(3)}
+    (file,) = tables.glob("layers_*.table.json")
     table = json.loads(file.read_text())
     row = dict(zip(table["columns"], table["data"][5], strict=True))
     assert (row["step"], row["layer"]) == (10, "net.2.weight")
