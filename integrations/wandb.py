@@ -191,7 +191,7 @@ def _worst(snapshot: Snapshot | None) -> dict[str, Any]:
         return {}
     import wandb
 
-    rows = [[o.layer, o.quantity.title, o.value, o.median] for o in found]
+    rows: list[Any] = [[o.layer, o.quantity.title, o.value, o.median] for o in found]
     return {PREFIX + "worst_layers": wandb.Table(columns=["layer", "quantity", "value", "median"], data=rows)}
 
 
