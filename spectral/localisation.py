@@ -115,7 +115,7 @@ def localisation(matrix: ArrayLike, side: Literal["inputs", "outputs", "smaller"
     if side not in ("inputs", "outputs", "smaller"):
         raise ValueError(f"Expected the side 'inputs', 'outputs' or 'smaller' but got {side!r}.")
     tall = w if rows >= columns else w.T
-    largest = float(np.max(np.abs(tall), initial=0.0))
+    largest = np.max(np.abs(tall), initial=0.0)
     tall = tall / largest if largest > 0 else tall
     eigenvalues, vectors = np.linalg.eigh(tall.T @ tall)
     eigenvalues, vectors = np.maximum(eigenvalues[::-1], 0.0), vectors[:, ::-1]
@@ -131,24 +131,22 @@ def localisation(matrix: ArrayLike, side: Literal["inputs", "outputs", "smaller"
     )
 
 
-def tail_and_bulk(values: ArrayLike, eigenvalues: ArrayLike, xmin: float) -> tuple[float, float]:
-    """Mean of a measure over the tail's vectors (λ ≥ xmin) and over the bulk's (λ < xmin).
+def tail_and_bulk(values: ArrayLike, eigenvalues: ArrayLike, tail: int) -> tuple[float, float]:
+    """Mean of a measure over the tail's vectors, those of the ``tail`` largest eigenvalues, and over the bulk's.
 
     Args:
         values: the measure, one a vector.
-        eigenvalues: λ of the vectors.
-        xmin: where the tail begins.
+        eigenvalues: λ of the vectors, in the same order.
+        tail: number of eigenvalues in the tail.
 
     Returns:
-        (tail, bulk); NaN for the one that has no vector, and both if ``xmin`` is NaN.
+        (tail, bulk); NaN for the one that has no vector.
 
-    >>> tail_and_bulk([0.5, 0.9, 0.9], [9.0, 1.0, 0.5], xmin=2.0)
+    >>> tail_and_bulk([0.9, 0.5, 0.9], [1.0, 9.0, 0.5], tail=1)
     (0.5, 0.9)
     """
-    measured = np.asarray(values, dtype=np.float64)
-    tail = np.asarray(eigenvalues, dtype=np.float64) >= xmin
-    bulk = np.asarray(eigenvalues, dtype=np.float64) < xmin
-    return _mean(measured[tail]), _mean(measured[bulk])
+    by_size = np.asarray(values, dtype=np.float64)[np.argsort(eigenvalues)[::-1]]
+    return _mean(by_size[:tail]), _mean(by_size[tail:])
 
 
 def _mean(values: np.ndarray) -> float:

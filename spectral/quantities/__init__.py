@@ -12,6 +12,7 @@ FAMILIES = (
     "tail",
     "determinant",
     "random_matrix",
+    "shuffle",
     "localisation",
 )
 """The files whose import declares the quantities, in the order of their columns."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 
-from spectral.arrays import as_array, on_accelerator
 from spectral.localisation import Localisation, localisation, tail_and_bulk
+from spectral.quantities.shared import on_host, once
 from spectral.registry import quantity
 from spectral.sample import LayerSample
 
@@ -20,16 +18,15 @@ _MEASURES = {
 
 
 def _vectors(sample: LayerSample) -> list[Localisation]:
-    if "localisation" not in sample.scratch:
-        hosts = [as_array(w.cpu() if on_accelerator(w) else w) for w in sample.matrices]
-        sample.scratch["localisation"] = [localisation(w) for w in hosts]
-    return cast(list[Localisation], sample.scratch["localisation"])
+    return once(sample, "localisation", lambda: [localisation(on_host(w)) for w in sample.matrices])
 
 
 def _tail_and_bulk(sample: LayerSample, attribute: str) -> tuple[float, float]:
     vectors = _vectors(sample)
+    if not np.isfinite(sample.power_law.alpha):
+        return np.nan, np.nan
     values = np.concatenate([getattr(v, attribute) for v in vectors])
-    return tail_and_bulk(values, np.concatenate([v.eigenvalues for v in vectors]), sample.power_law.xmin)
+    return tail_and_bulk(values, np.concatenate([v.eigenvalues for v in vectors]), sample.power_law.tail)
 
 
 def _declare(name: str, attribute: str, title: str, formula: str) -> None:

@@ -11,7 +11,7 @@ stretches the grid until the bulk is a few points. ``marchenko_pastur.bulk_varia
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -44,6 +44,15 @@ class DensityFit:
     num_spikes: float
     mp_softrank: float
     W_scale: float
+
+    def rescaled(self, factor: float) -> DensityFit:
+        """The fit to ``factor`` times the eigenvalues: only the edges and the scale change."""
+        return replace(
+            self,
+            bulk_min=self.bulk_min * factor,
+            bulk_max=self.bulk_max * factor,
+            W_scale=self.W_scale / float(np.sqrt(factor)) if factor > 0 else _NAN,
+        )
 
 
 def weightwatcher_cut(bulk_max: float, shape: Shape) -> float:

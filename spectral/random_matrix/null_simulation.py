@@ -60,6 +60,9 @@ def simulate(shapes: Sequence[Shape], draws: int, seed: int = 0) -> dict[str, tu
         shapes: shapes of the matrices whose eigenvalues are pooled; one matrix mostly.
         draws: number of draws; the mean's error is the standard deviation over √draws.
         seed: of the generator.
+
+    Returns:
+        Quantity → (mean, standard deviation); NaN where no draw has a value, as α of a single eigenvalue.
     """
     rng = generator(seed, *np.ravel(shapes).tolist())
     values: dict[str, list[float]] = {name: [] for name in measures()}
@@ -67,10 +70,12 @@ def simulate(shapes: Sequence[Shape], draws: int, seed: int = 0) -> dict[str, tu
         sample = sample_of(np.concatenate([gaussian_eigenvalues(shape, rng) for shape in shapes]))
         for name, measure in measures().items():
             values[name].append(measure(sample))
-    return {
-        name: (float(np.nanmean(drawn)) - expected(name, shapes), float(np.nanstd(drawn)))
-        for name, drawn in values.items()
-    }
+    found = {}
+    for name, drawn in values.items():
+        finite = [value for value in drawn if np.isfinite(value)]
+        mean, std = (np.mean(finite), np.std(finite)) if finite else (np.nan, np.nan)
+        found[name] = float(mean) - expected(name, shapes), float(std)
+    return found
 
 
 def _draws(smaller: int) -> int:

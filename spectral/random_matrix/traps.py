@@ -120,6 +120,9 @@ def correlation_traps(
     if not 0 < level < 1:
         raise ValueError(f"Expected a level between 0 and 1 but got {level}.")
     w = shuffled(matrix, rng)
+    unit = float(np.max(np.abs(w), initial=0.0))
+    if unit > 0:
+        w /= unit  # so that nothing over- or underflows when it is squared
     scale, mean = float(np.std(w)), float(np.mean(w))
     # A constant matrix has rounding for a standard deviation.
     if not scale > 1e-12 * abs(mean):
@@ -144,6 +147,6 @@ def correlation_traps(
         uncentred=min(int(np.count_nonzero(uncentred > cut)), int(np.count_nonzero(centred > cut)) + 1),
         z_centred=tracy_widom.z_score(float(centred[0]), shape, 1.0),
         z_uncentred=tracy_widom.z_score(float(uncentred[0]), shape, 1.0),
-        largest=float(uncentred[0]) * scale**2,
-        cut=cut * scale**2,
+        largest=float(uncentred[0] * np.square(scale * unit)),
+        cut=float(cut * np.square(scale * unit)),
     )

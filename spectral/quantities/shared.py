@@ -1,0 +1,41 @@
+"""What several families of quantities share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import numpy as np
+
+from spectral.arrays import as_array, on_accelerator
+from spectral.layers.spec import Array
+from spectral.sample import LayerSample
+
+T = TypeVar("T")
+
+
+def once(sample: LayerSample, key: str, compute: Callable[[], T]) -> T:
+    """What several quantities need, computed when the first of them asks for it and kept in ``sample.scratch``."""
+    if key not in sample.scratch:
+        sample.scratch[key] = compute()
+    return cast(T, sample.scratch[key])
+
+
+def relative_eigenvalues_of_one_shape(sample: LayerSample) -> np.ndarray:
+    """The pooled λ/λ_1; none where the matrices' shapes differ, for then no one Marchenko–Pastur law holds."""
+    return sample.relative_eigenvalues if of_one_shape(sample) else np.empty(0)
+
+
+def largest_eigenvalue(sample: LayerSample) -> float:
+    """λ_1, the unit of the relative eigenvalues; NaN without any."""
+    return float(sample.eigenvalues[-1]) if len(sample.eigenvalues) else np.nan
+
+
+def of_one_shape(sample: LayerSample) -> bool:
+    """Whether all matrices have the same sides."""
+    return len({tuple(sorted(w.shape)) for w in sample.matrices}) == 1
+
+
+def on_host(matrix: Array) -> np.ndarray:
+    """The matrix as a NumPy array, fetched from an accelerator if it lies there."""
+    return np.asarray(as_array(matrix.cpu() if on_accelerator(matrix) else matrix))

@@ -1,0 +1,232 @@
+"""Quantities of W's shuffle: correlation traps, and WeightWatcher's columns of its fit and of its randomised spectrum.
+
+The shuffle is drawn from the sample's own seed, once: the same layer and seed give the same number. Where a layer has
+several matrices of one shape, their eigenvalues are pooled; of unequal shapes the fits are NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from spectral.quantities.shared import (
+    largest_eigenvalue,
+    of_one_shape,
+    on_host,
+    once,
+    relative_eigenvalues_of_one_shape,
+)
+from spectral.random_matrix.density_fit import DensityFit
+from spectral.random_matrix.density_fit import density_fit as fit_density
+from spectral.random_matrix.nulls import generator, shuffled
+from spectral.random_matrix.rand_distance import rand_distance as distance_from_shuffle
+from spectral.random_matrix.traps import Traps, correlation_traps
+from spectral.registry import quantity
+from spectral.sample import LayerSample
+from spectral.spectrum import gram_singular_values
+
+FAMILY = "random matrix"
+
+
+def _density_fit(sample: LayerSample) -> DensityFit:
+    def compute() -> DensityFit:
+        fit = fit_density(relative_eigenvalues_of_one_shape(sample), sample.shape)
+        return fit.rescaled(largest_eigenvalue(sample))
+
+    return once(sample, "density_fit", compute)
+
+
+def _shuffled(sample: LayerSample) -> tuple[np.ndarray, float]:
+    """Eigenvalues λ/λ_1 of the shuffled matrices, pooled, ascending, and their λ_1: the second spectrum."""
+
+    def compute() -> tuple[np.ndarray, float]:
+        nulls = (shuffled(on_host(w), generator(sample.seed, i)) for i, w in enumerate(sample.matrices))
+        values = np.sort(np.concatenate([gram_singular_values(w) for w in nulls]))
+        largest = float(values[-1] ** 2)
+        sample.scratch["shuffled_max"] = largest
+        return (values / values[-1] if values[-1] > 0 else values) ** 2, largest
+
+    return once(sample, "shuffled_eigenvalues", compute)
+
+
+def _shuffled_fit(sample: LayerSample) -> DensityFit:
+    def compute() -> DensityFit:
+        relative, largest = _shuffled(sample)
+        return fit_density(relative if of_one_shape(sample) else np.empty(0), sample.shape).rescaled(largest)
+
+    return once(sample, "shuffled_fit", compute)
+
+
+def _traps(sample: LayerSample) -> list[Traps]:
+    def compute() -> list[Traps]:
+        level = 0.01 / len(sample.matrices)
+        found = [
+            correlation_traps(on_host(w), generator(sample.seed, i), level=level) for i, w in enumerate(sample.matrices)
+        ]
+        sample.scratch["shuffled_max"] = max(trap.largest for trap in found)
+        return found
+
+    return once(sample, "traps", compute)
+
+
+def _total(counts: list[int], sample: LayerSample) -> float:
+    """How many traps; NaN where all elements are equal and there is no edge to be beyond."""
+    return float(sum(counts)) if np.isfinite(trap_z_uncentred(sample)) else np.nan
+
+
+# Correlation traps: the shuffled W against its own edge
+
+
+@quantity(
+    "traps_centred",
+    title="correlation traps, mean taken off",
+    definition="number of λ of the shuffled W − mean beyond the Tracy–Widom edge at 1 % a layer",
+    family=FAMILY,
+    cost="request",
+    worst="high",
+)
+def traps_centred(sample: LayerSample) -> float:
+    """Traps that single large elements make: see ``traps``."""
+    return _total([trap.centred for trap in _traps(sample)], sample)
+
+
+@quantity(
+    "traps_uncentred",
+    title="correlation traps",
+    definition="number of λ of the shuffled W beyond the Tracy–Widom edge at 1 % a layer",
+    family=FAMILY,
+    cost="request",
+    worst="high",
+)
+def traps_uncentred(sample: LayerSample) -> float:
+    """Traps that single large elements or a mean other than 0 make: see ``traps``."""
+    return _total([trap.uncentred for trap in _traps(sample)], sample)
+
+
+@quantity(
+    "trap_z_centred",
+    title="trap z, mean taken off",
+    definition="(λ_1 − μ)/τ of the shuffled W − mean, the largest over the matrices; noise: 99 % below 2.02",
+    family=FAMILY,
+    cost="request",
+    worst="high",
+)
+def trap_z_centred(sample: LayerSample) -> float:
+    """The centred shuffle's largest eigenvalue in Tracy–Widom units."""
+    return float(np.max([trap.z_centred for trap in _traps(sample)]))
+
+
+@quantity(
+    "trap_z_uncentred",
+    title="trap z",
+    definition="(λ_1 − μ)/τ of the shuffled W, the largest over the matrices; noise: 99 % below 2.02",
+    family=FAMILY,
+    cost="request",
+    worst="high",
+)
+def trap_z_uncentred(sample: LayerSample) -> float:
+    """The uncentred shuffle's largest eigenvalue in Tracy–Widom units."""
+    return float(np.max([trap.z_uncentred for trap in _traps(sample)]))
+
+
+# WeightWatcher's own columns: its fit of W, its shuffle, its fit of the shuffle
+
+
+def _declare_fit(name: str, title: str, definition: str, value: Callable[[DensityFit], float]) -> None:
+    """WeightWatcher's column ``name`` of W's fit, and the same of the shuffle's fit under ``rand_`` + ``name``."""
+
+    def of_weights(sample: LayerSample) -> float:
+        return value(_density_fit(sample))
+
+    def of_shuffle(sample: LayerSample) -> float:
+        return value(_shuffled_fit(sample))
+
+    of_weights.__doc__ = f"WeightWatcher's `{name}`: {definition} (see ``density_fit``)."
+    of_shuffle.__doc__ = f"WeightWatcher's `rand_{name}`: {definition}, of the shuffled W (see ``density_fit``)."
+    quantity(name, title=title, definition=definition, family=FAMILY, cost="request")(of_weights)
+    shuffled_definition = f"{definition}, of the shuffled W"
+    quantity(
+        f"rand_{name}", title=f"{title} (shuffled)", definition=shuffled_definition, family=FAMILY, cost="request"
+    )(of_shuffle)
+
+
+_declare_fit("sigma_mp", "σ of the fitted bulk", "σ of WeightWatcher's fit, λ scaled to mean 1", lambda f: f.sigma_mp)
+_declare_fit("bulk_min", "λ₋ of the fitted bulk", "λ₋ of WeightWatcher's fit", lambda f: f.bulk_min)
+_declare_fit("bulk_max", "λ₊ of the fitted bulk", "λ₊ of WeightWatcher's fit", lambda f: f.bulk_max)
+_declare_fit("num_spikes", "λ beyond the fitted bulk", "number of λ beyond WeightWatcher's cut", lambda f: f.num_spikes)
+_declare_fit("mp_softrank", "soft rank of the fitted bulk", "bulk_max/λ_1", lambda f: f.mp_softrank)
+
+
+@quantity(
+    "rand_W_scale",
+    title="scale before the fit (shuffled)",
+    definition="√(number of λ / Σλ) of the shuffled W: the same as `W_scale`, for a shuffle keeps ‖W‖_F",
+    family=FAMILY,
+    cost="request",
+)
+def rand_w_scale(sample: LayerSample) -> float:
+    """WeightWatcher's `rand_W_scale`."""
+    return _shuffled_fit(sample).W_scale
+
+
+@quantity(
+    "num_traps",
+    title="traps by WeightWatcher's cut",
+    definition="number of λ of the shuffled W beyond WeightWatcher's cut: `rand_num_spikes`",
+    family=FAMILY,
+    cost="request",
+    worst="high",
+)
+def num_traps(sample: LayerSample) -> float:
+    """WeightWatcher's `num_traps`; `traps_centred` and `traps_uncentred` tell large elements from a mean."""
+    return _shuffled_fit(sample).num_spikes
+
+
+@quantity(
+    "max_rand_eval",
+    title="largest λ of the shuffle",
+    definition="largest λ of the shuffled W",
+    family=FAMILY,
+    cost="request",
+)
+def max_rand_eval(sample: LayerSample) -> float:
+    """WeightWatcher's `max_rand_eval`, of one shuffle (it takes five where there are fewer than 100 eigenvalues)."""
+    return _shuffled(sample)[1]
+
+
+@quantity(
+    "rand_distance",
+    title="distance from the shuffle",
+    definition="Jensen–Shannon distance of the sorted λ of W from those of the shuffled W, natural log",
+    family=FAMILY,
+    cost="request",
+)
+def rand_distance(sample: LayerSample) -> float:
+    """WeightWatcher's `rand_distance`: see ``rand_distance``; `mp_distance` is nearly the same at no cost."""
+    return distance_from_shuffle(sample.relative_eigenvalues, _shuffled(sample)[0])
+
+
+@quantity(
+    "ww_softrank",
+    title="soft rank against the shuffle",
+    definition="largest λ of the shuffled W over λ_1",
+    family=FAMILY,
+    cost="request",
+    worst="low",
+)
+def ww_softrank(sample: LayerSample) -> float:
+    """WeightWatcher's `ww_softrank`."""
+    return max_rand_eval(sample) / float(sample.eigenvalues[-1]) if sample.eigenvalues[-1] > 0 else np.nan
+
+
+@quantity(
+    "ww_maxdist",
+    title="λ_1 beyond the shuffle",
+    definition="λ_1 less the largest λ of the shuffled W",
+    family=FAMILY,
+    cost="request",
+)
+def ww_maxdist(sample: LayerSample) -> float:
+    """WeightWatcher's `ww_maxdist`, in units of λ."""
+    return float(sample.eigenvalues[-1]) - max_rand_eval(sample)
