@@ -27,6 +27,7 @@ class SyntheticRun:
         rand_distance: bool = False,
         collapse_at: int | None = None,
     ) -> None:
+        self.folder = folder
         self.layers = [f"net.{i}.weight" for i in range(layers)] if isinstance(layers, int) else layers
         self.rng = np.random.default_rng(seed)
         self.densities = densities

@@ -21,7 +21,7 @@ FIXED_LINES = 24
 
 STYLES = {GOOD: "green", WATCH: "yellow", BAD: "bold red", OPEN: "dim"}
 SIGNS = {"critical": ("✕", "bold red"), "warning": ("▲", "yellow"), "info": ("●", "cyan"), "": (" ", "")}
-COLUMNS = ("log_spectral_norm", "effective_rank", "relative_distance_from_init", "scale_collapse")
+COLUMNS = ("log_spectral_norm", "effective_rank", "scale_collapse")
 BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -94,18 +94,18 @@ def _layers(run: RunView, rows: int) -> Table:
     columns = [name for name in COLUMNS if name in run.quantities]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
-    table.add_column("layer")
-    table.add_column("standing")
+    table.add_column("layer", overflow="fold", min_width=12)
     if "alpha" in run.quantities:
         table.add_column("alpha", justify="right", no_wrap=True)
     for name in columns:
-        table.add_column(words(name).title, justify="right")
+        table.add_column(words(name).title, justify="right", min_width=9)
+    table.add_column("standing", no_wrap=True, overflow="ellipsis")
     ordered = sorted(standings(run), key=lambda row: -SEVERITIES.index(row.severity) - 1 if row.severity else 0)
     for row in ordered[:rows]:
         sign, style = SIGNS[row.severity]
         cells = [_alpha(row)] if "alpha" in run.quantities else []
         cells += [Text(_number(row.values[name])) for name in columns]
-        table.add_row(Text(sign, style), Text(row.layer), Text(row.in_words, style), *cells)
+        table.add_row(Text(sign, style), Text(row.layer), *cells, Text(row.in_words, style))
     if len(ordered) > rows:
         table.caption = f"and {len(ordered) - rows} more layers"
     return table

@@ -194,7 +194,7 @@ def _against_random(spec: Spec, run: RunView, suffix: str, domain: Sequence[floa
         spec["layout"]["annotations"].append({**note, **corner})
         for name in ("xaxis", "yaxis"):
             spec["layout"][f"{name}{suffix}"].update(showticklabels=False, ticks="", showgrid=False, range=[0, 1])
-        spec["data"].append({"type": "scatter", "x": [], "y": [], **place})
+        spec["data"].append({"type": "scatter", "x": [None], "y": [None], "showlegend": False, **place})
         return
     column = both[-1]
     random, alpha, sure = random[:, column], alpha[:, column], run.sure("alpha")[:, column]

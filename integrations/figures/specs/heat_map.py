@@ -102,7 +102,7 @@ def _cells(run: RunView, quantity: str, place: Spec) -> list[Spec]:
     """The values; over them, in colours of their own, the cells that must not be read as values."""
     if quantity not in run.quantities:
         # An axis without a trace would not be drawn.
-        return [{"type": "scatter", "x": [], "y": [], **place}]
+        return [{"type": "scatter", "x": [None], "y": [None], "showlegend": False, **place}]
     when = run.measured(quantity)
     values, sure = run.values(quantity)[:, when], run.sure(quantity)[:, when]
     status = run.status[:, when]

@@ -29,7 +29,7 @@ from integrations.figures.style import (
     message_figure,
 )
 
-BULK_POINTS = 48
+BULK_POINTS = 28
 AXIS_EPOCHS = 24
 SLIDER = 70
 Density = Mapping[str, Any]
@@ -211,18 +211,20 @@ def _traces(density: Density, evidence: str) -> list[Spec]:
 
 
 def marchenko_pastur(minus: float, plus: float, smallest: float) -> tuple[np.ndarray, np.ndarray]:
-    """Density per eigenvalue of the Marchenko–Pastur law with the edges λ− and λ+, on a grid even in log λ.
+    """Density per eigenvalue of the Marchenko–Pastur law with the edges λ− and λ+.
 
     With λ± = s²(√N ± √M)², s²M = ((√λ+ − √λ−)/2)², so that the density √((λ+ − λ)(λ − λ−)) / (2π s²M λ) follows from
     the edges alone. Of a square matrix λ− is 0: the grid then begins at ``smallest``.
 
     Returns:
-        λ and the density, each of shape (48,); empty where there is no bulk.
+        λ, on a grid fine both in λ and in log λ, and the density; empty where there is no bulk.
     """
     if not (np.isfinite(minus) and np.isfinite(plus) and 0 <= minus < plus):
         return np.empty(0), np.empty(0)
     start = max(minus, min(smallest, plus * 1e-2), plus * 1e-8)
-    grid = np.geomspace(start, plus, BULK_POINTS)
+    grid = np.union1d(np.geomspace(start, plus, BULK_POINTS), np.linspace(start, plus, BULK_POINTS))
+    # A point close to each edge, where the density rises like a square root and a log axis cannot show its zero.
+    grid = np.union1d(grid, [start * (1 + 1e-4), plus * (1 - 1e-4)])
     spread = ((np.sqrt(plus) - np.sqrt(minus)) / 2) ** 2
     density = np.sqrt(np.clip((plus - grid) * (grid - minus), 0, None)) / (2 * np.pi * spread * grid)
     inside = density > 0

@@ -2,7 +2,7 @@
 // training writes, the report reads what is embedded in the page.
 //
 // A source has: live (whether it changes); state(version) -> what is known of the runs; figure(view, parameters) -> a
-// plotly figure; layers(run) -> the rows of the table.
+// plotly figure; layers(run) -> the rows of the table. They reject with an error named NoAnswer while the server is away.
 
 const TABS = [
   ["overview", "Overview"],
@@ -79,20 +79,25 @@ class App {
   // --- what is known -------------------------------------------------------------------------------------------
 
   async refresh() {
-    let state;
     try {
-      state = await this.source.state(this.state.version);
-    } catch (error) {
-      this.say(`no answer from the server; shown as of ${this.lastHeard?.toLocaleTimeString() ?? "never"}`, true);
-      return;
-    }
-    this.lastHeard = new Date();
-    if (!state.unchanged) {
+      const state = await this.source.state(this.state.version);
+      this.lastHeard = new Date();
+      this.say(this.source.live ? `live, checked ${this.lastHeard.toLocaleTimeString()}` : "");
+      if (state.unchanged) return;
       this.state = state;
       this.choose();
-      await this.draw();
+    } catch (error) {
+      this.lost(error);
+      return;
     }
-    this.say(this.source.live ? `live, checked ${this.lastHeard.toLocaleTimeString()}` : "");
+    await this.draw();
+  }
+
+  /** The server gave no answer: say so, leave what is shown, and draw again when it is back. */
+  lost(error) {
+    if (error.name !== "NoAnswer") throw error;
+    this.state.version = null;
+    this.say(`no answer from the server; shown as of ${this.lastHeard?.toLocaleTimeString() ?? "never"}`, true);
   }
 
   follow() {
@@ -160,8 +165,15 @@ class App {
     // Of two drawings that overlap (a click during a refresh) the later one wins.
     const turn = ++this.drawing;
     this.current = () => turn === this.drawing;
-    await { overview: this.overview, heat_map: this.heatMap, layer: this.oneLayer, flow: this.flow }[this.tab].call(this);
-    if (this.current()) this.panels[this.tab].dataset.drawn = this.state.version;
+    const views = { overview: this.overview, heat_map: this.heatMap, layer: this.oneLayer, flow: this.flow };
+    const { tab, state } = this;
+    try {
+      await views[tab].call(this);
+    } catch (error) {
+      this.lost(error);
+      return;
+    }
+    if (turn === this.drawing) this.panels[tab].dataset.drawn = state.version;
   }
 
   drawRuns() {
@@ -180,10 +192,15 @@ class App {
       };
       const box = element("input", { type: "checkbox", onchange: toggle });
       box.checked = place >= 0;
-      const style = place < 0 ? "border-color:transparent"
-        : `border-color:${RUN_COLOURS[place % 5]};border-top-style:${RUN_DASHES[place % 5]}`;
-      this.runs.append(element("label", {}, box, element("span", { class: "swatch", style }), run.name));
+      this.runs.append(element("label", {}, box, this.swatch(place), run.name));
     }
+  }
+
+  /** A piece of the line that the run at this place among the chosen ones is drawn with. */
+  swatch(place) {
+    const style = place < 0 ? "border-color:transparent"
+      : `border-color:${RUN_COLOURS[place % 5]};border-top-style:${RUN_DASHES[place % 5]}`;
+    return element("span", { class: "swatch", style });
   }
 
   drawNotes() {
@@ -266,7 +283,7 @@ class App {
     const cost = run.overhead === null ? "" : `, callback's share of the time ${shown(run.overhead * 100, 2)} %`;
     return element(
       "div", { class: `card ${tone}` },
-      element("div", { class: "run" }, `${run.name}: ${where}${cost}`),
+      element("div", { class: "run" }, this.chosen.length > 1 ? this.swatch(this.chosen.indexOf(run.name)) : null, `${run.name}: ${where}${cost}`),
       element("div", { class: "title" }, `${SIGNS[tone]} ${title}`),
       element("p", {}, text),
       run.alerted ? element("p", {}, run.alerted) : null,

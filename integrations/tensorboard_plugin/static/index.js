@@ -9,9 +9,14 @@ async function fetchJson(path, parameters = {}) {
   for (const [name, value] of Object.entries(parameters)) {
     for (const item of [value].flat()) if (item !== null && item !== undefined) query.append(name, item);
   }
-  const response = await fetch(`./${path}?${query}`);
-  if (!response.ok) throw new Error(`${path}: ${response.status}`);
-  return response.json();
+  try {
+    const response = await fetch(`./${path}?${query}`);
+    if (!response.ok) throw new Error(`status ${response.status}`);
+    return await response.json();
+  } catch (error) {
+    asked.clear();
+    throw Object.assign(new Error(`${path}: ${error.message}`), { name: "NoAnswer" });
+  }
 }
 
 /** A figure fetched once for each version of the data: opening a tab again costs nothing. */

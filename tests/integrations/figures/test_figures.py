@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from integrations import figures
+from integrations.figures.run_view import views
+from integrations.figures.specs.spectrum import marchenko_pastur, spectrum_at
+from integrations.figures.standing import standings
+from integrations.figures.style import LIGHT_GREY, PURPLE
+from integrations.record import RecordSink
+from integrations.schema import Alert, LayerInfo, LayerRow, RunInfo, Snapshot
+from tests.integrations.synthetic import SyntheticRun
+
+HTML_NAME = "block.<img src=x onerror=alert(1)>.weight"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    SyntheticRun(folder, layers=5, collapse_at=6, rand_distance=True).advance(11).close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "second"
+    SyntheticRun(folder, layers=["net.0.weight", "net.1.weight", HTML_NAME], seed=1).advance(4)
+    return folder
+
+
+def traces(figure, **wanted):
+    return [
+        trace for trace in figure.data if all(getattr(trace, name, None) == value for name, value in wanted.items())
+    ]
+
+
+def test_timeline_puts_the_alert_on_the_loss_and_shades_the_verdict(run):
+    figure = figures.timeline(run)
+    (loss,) = traces(figure, name="first: train loss")
+    (alert,) = traces(figure, name="critical alert")
+    assert alert.x == (6.0,)
+    assert alert.y[0] == pytest.approx(loss.y[6])
+    assert "scale collapse" in alert.text[0] and "Lower weight decay" in alert.text[0]
+    rectangle = next(shape for shape in figure.layout.shapes if shape.type == "rect")
+    assert (rectangle.x0, rectangle.x1) == (5.0, 10.0)
+    assert any("snapshot to keep" in note.text for note in figure.layout.annotations)
+
+
+def test_timeline_draws_the_recorded_medians(run):
+    record = views(run)[0].record
+    drawn = [list(trace.y) for trace in figures.timeline(run).data if trace.y is not None]
+    assert list(record.model["alpha/median"]) in drawn
+    assert list(record.model["scale_collapse/min"]) in drawn  # the layer at the bad end
+
+
+def test_two_runs_differ_by_more_than_their_colour(run, other):
+    losses = [trace for trace in figures.timeline([run, other]).data if str(trace.name).endswith("train loss")]
+    assert len({trace.line.color for trace in losses}) == len({trace.line.dash for trace in losses}) == 2
+
+
+def test_heat_map_shows_unsure_cells_in_grey_and_never_as_values(run):
+    view = views(run)[0]
+    figure = figures.heat_map(run, "alpha")
+    values = next(trace for trace in figure.data if trace.type == "heatmap" and trace.coloraxis)
+    grey = next(
+        trace for trace in figure.data if trace.type == "heatmap" and trace.colorscale and trace.text is not None
+    )
+    assert grey.colorscale[0][1] == LIGHT_GREY
+    assert np.isnan(np.asarray(values.z)[-1]).all()
+    np.testing.assert_array_equal(np.asarray(grey.z)[-1], view.values("alpha")[-1])
+    np.testing.assert_array_equal(np.asarray(values.z)[:-1], view.values("alpha")[:-1])
+    assert set(grey.text[-1]) == {"few eigenvalues"}
+    assert list(values.y) == view.short_names  # depth order
+    assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]  # the first layer at the top
+
+
+def test_heat_map_of_a_norm_knows_no_doubt(run):
+    figure = figures.heat_map(run, "log_spectral_norm")
+    (values,) = [trace for trace in figure.data if trace.type == "heatmap"]
+    assert np.isfinite(np.asarray(values.z)).all()
+
+
+def test_heat_map_marks_the_alert_in_the_row_of_its_layer(run):
+    (alert,) = traces(figures.heat_map(run), name="critical alert")
+    assert (alert.x, alert.y) == ((6.0,), ("net.1",))
+
+
+def test_heat_map_says_which_quantities_there_are(run):
+    with pytest.raises(ValueError, match="No run measured the quantity `alfa`. Expected one of: .*alpha"):
+        figures.heat_map(run, "alfa")
+
+
+def test_layer_names_are_never_html(other):
+    for figure in (
+        figures.heat_map(other),
+        figures.layer_history(other, HTML_NAME),
+        figures.layer_spectrum(other, HTML_NAME),
+        figures.correlation_flow(other),
+        figures.timeline(other),
+    ):
+        data = [trace.to_plotly_json() for trace in figure.data]
+        for trace in data:
+            trace.pop("meta", None)  # for our own script, which makes text nodes of it
+        assert "<img" not in str(data) and "<img" not in str(figure.layout.annotations)
+
+
+def test_spectrum_draws_the_fit_the_bulk_and_xmin_of_each_epoch(run):
+    density = views(run)[0].record.density("net.2.weight")
+    figure = figures.layer_spectrum(run, "net.2.weight")
+    assert len(figure.frames) == len(density) == len(figure.layout.sliders[0].steps) == 11
+    for frame, recorded in zip(figure.frames, density, strict=True):
+        bars, _, fit, shuffled, xmin, curve, chosen = frame.data
+        # The bars hold the whole density: it integrates to one.
+        assert np.nansum(np.asarray(bars.y) * np.asarray(bars.width)) == pytest.approx(1)
+        slope = np.diff(np.log(fit.y)) / np.diff(np.log(fit.x))
+        assert slope[0] == pytest.approx(-recorded["alpha"])
+        assert fit.x[0] == xmin.x[0] == chosen.x[0] == pytest.approx(recorded["xmin"])
+        assert shuffled.x[0] == pytest.approx(recorded["shuffled_max"])
+        np.testing.assert_allclose(curve.y, recorded["candidates"]["D"])
+        assert f"± {recorded['sigma']:.2g}" in fit.name
+
+
+def test_spectrum_of_a_layer_without_evidence_is_dashed_and_says_so(run):
+    fit = figures.layer_spectrum(run, "net.4.weight").data[2]
+    assert fit.line.dash == "dash"
+    assert "not to be trusted: few eigenvalues" in fit.name
+
+
+def test_one_epoch_of_a_spectrum_is_the_nearest_one(run):
+    view = views(run)[0]
+    at = spectrum_at(view, "net.2.weight", 3.4)
+    assert at["layout"]["meta"] == {"epochs": [float(epoch) for epoch in range(11)], "at": 3}
+    whole = figures.layer_spectrum(run, "net.2.weight").frames[3].data[0]
+    np.testing.assert_array_equal(at["data"][0]["y"], whole.y)
+
+
+@pytest.mark.parametrize(("rows", "columns", "variance"), [(300, 200, 0.01), (400, 400, 1.0), (1000, 50, 0.3)])
+def test_marchenko_pastur_is_the_law_of_random_matrices(rows, columns, variance):
+    plus, minus = (variance * (math.sqrt(rows) + sign * math.sqrt(columns)) ** 2 for sign in (1, -1))
+    x, y = marchenko_pastur(minus, plus, plus * 1e-7)
+    assert np.trapezoid(y, x) == pytest.approx(1, abs=0.02)
+    matrix = np.random.default_rng(0).normal(0, math.sqrt(variance), (rows, columns))
+    eigenvalues = np.linalg.svd(matrix, compute_uv=False) ** 2
+    median = np.interp(0.5, np.concatenate([[0], np.cumsum(np.diff(x) * (y[1:] + y[:-1]) / 2)]), x)
+    assert median == pytest.approx(np.median(eigenvalues), rel=0.06)
+
+
+def test_history_shows_the_standard_error_and_hollow_marks(run):
+    view = views(run)[0]
+    figure = figures.layer_history(run, "net.0.weight", ["alpha"])
+    low, high, line = figure.data
+    np.testing.assert_allclose(np.asarray(high.y) - np.asarray(low.y), 2 * view.values("sigma")[0])
+    np.testing.assert_allclose(line.y, view.values("alpha")[0])
+    unsure = figures.layer_history(run, "net.4.weight", ["alpha"])
+    assert np.isnan(np.asarray(unsure.data[2].y)).all()
+    assert unsure.data[3].marker.symbol == "circle-open"
+
+
+def test_history_refuses_what_is_not_there(run):
+    with pytest.raises(ValueError, match="No run watches the layer `nothing`"):
+        figures.layer_history(run, "nothing")
+    with pytest.raises(ValueError, match="No run measured `nothing`"):
+        figures.layer_history(run, "net.0.weight", ["nothing"])
+
+
+def test_flow_overlays_epochs_without_the_layers_that_say_nothing(run):
+    view = views(run)[0]
+    figure = figures.correlation_flow(run)
+    lines = [trace for trace in figure.data if trace.meta and trace.meta["role"] == "flow"]
+    assert [trace.meta["epoch"] for trace in lines][0] == 0.0 and lines[-1].meta["epoch"] == 10.0
+    np.testing.assert_allclose(lines[-1].y, view.values("alpha")[:4, -1])
+    scatter = traces(figure, yaxis="y2")
+    np.testing.assert_allclose(scatter[0].y, view.values("rand_distance")[:4, -1])
+    np.testing.assert_allclose(scatter[0].x, view.values("alpha")[:4, -1])
+
+
+def test_histograms_count_only_what_counts(run, other):
+    figure = figures.histograms([run, other])
+    assert [int(sum(bar.y)) for bar in figure.data] == [4, 2, 5, 3]  # alpha of both, then log spectral norm
+    assert {bar.marker.pattern.shape for bar in figure.data} == {"", "/"}
+    alone = figures.histograms(run)
+    assert [bar.name for bar in alone.data[:2]] == ["first, epoch 0", "first, epoch 10"]
+
+
+def test_runs_with_the_same_folder_name_get_labels_that_differ(tmp_path):
+    for name in ("a", "b"):
+        SyntheticRun(tmp_path / name / "version_0", layers=2).advance(1)
+    labels = [view.label for view in views([tmp_path / "a" / "version_0", tmp_path / "b" / "version_0"])]
+    assert labels == ["a/version_0", "b/version_0"]
+
+
+def test_standings_say_since_when(run):
+    rows = {row.layer: row for row in standings(views(run)[0])}
+    assert rows["net.1.weight"].in_words == "scale collapse since epoch 4"
+    assert rows["net.1.weight"].severity == "critical"
+    assert rows["net.4.weight"].in_words == "no alert; alpha not to be trusted: few eigenvalues"
+    assert rows["net.0.weight"].in_words == "no alert"
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """A run whose second layer turns NaN after its first epoch, with an alert about the whole model."""
+    folder = tmp_path_factory.mktemp("runs") / "broken"
+    layers = tuple(LayerInfo(f"fc{i}", i, "dense", "Linear", (9, 9), ((9, 9),)) for i in range(2))
+    sink = RecordSink(folder)
+    sink.open(RunInfo("id", "plain", "2026-01-01T00:00:00+00:00", {}, {}, layers, str(folder)), resumed=False)
+    for epoch in range(3):
+        bad = epoch > 0
+        rows = (
+            LayerRow("fc0", 0, {"alpha": 3.0, "alpha_evidence": "sufficient"}),
+            LayerRow("fc1", 1, {"alpha": math.nan if bad else 3.5, "alpha_evidence": "" if bad else "sufficient"},
+                     status="non-finite" if bad else "ok"),
+        )  # fmt: skip
+        sink.snapshot(Snapshot(epoch * 10, float(epoch), "full", rows, {}, {}, 0.1, 0.01, float(epoch)))
+    sink.alert(Alert("internal error", "info", (), {}, 10, 1.0, 20, 2.0, "The disk was full.", "Free some space."))
+    return folder
+
+
+def test_broken_layers_have_a_colour_of_their_own(broken):
+    figure = figures.heat_map(broken)
+    cells = next(trace for trace in figure.data if trace.type == "heatmap" and trace.colorscale)
+    assert cells.colorscale[0][1] == PURPLE
+    np.testing.assert_array_equal(np.isfinite(np.asarray(cells.z)), [[False, False, False], [False, True, True]])
+    assert cells.text[1][2] == "non-finite"
+
+
+def test_an_alert_about_the_whole_model_has_a_row_of_its_own(broken):
+    figure = figures.heat_map(broken)
+    (alert,) = traces(figure, name="info alert")
+    assert alert.y == ("whole model",) and figure.layout.yaxis.categoryarray[0] == "whole model"
+
+
+def test_a_run_without_losses_densities_or_summaries_is_drawn(broken):
+    assert any(trace.name == "info alert" for trace in figures.timeline(broken).data)
+    assert "No spectral density" in figures.layer_spectrum(broken, "fc0").layout.annotations[0].text
+
+
+def test_a_run_that_has_only_begun_is_drawn(tmp_path):
+    SyntheticRun(tmp_path, layers=2)
+    for figure in (figures.timeline(tmp_path), figures.heat_map(tmp_path), figures.correlation_flow(tmp_path),
+                   figures.histograms(tmp_path), figures.layer_history(tmp_path, "net.0.weight")):  # fmt: skip
+        assert "appear" in figure.layout.annotations[0].text
+
+
+def test_no_run_is_refused():
+    with pytest.raises(ValueError, match="at least one run"):
+        figures.timeline([])
+
+
+@pytest.mark.parametrize("name", ["figure.html", "figure.json"])
+def test_figures_are_saved(run, tmp_path, name):
+    written = figures.save(figures.histograms(run), tmp_path / name)
+    assert written.stat().st_size > 1000
+
+
+def test_figures_are_saved_as_images(run, tmp_path, chromium, monkeypatch):
+    monkeypatch.setenv("BROWSER_PATH", chromium)
+    png = figures.save(figures.histograms(run), tmp_path / "figure.png", scale=1).read_bytes()
+    assert png.startswith(b"\x89PNG") and int.from_bytes(png[16:20], "big") == 1100
+    svg = figures.save(figures.histograms(run), tmp_path / "figure.svg").read_text()
+    assert svg.startswith("<svg") and "over the layers" in svg
+
+
+def test_unknown_endings_are_refused(run, tmp_path):
+    with pytest.raises(ValueError, match=r"Expected a name that ends with .*\.svg"):
+        figures.save(figures.histograms(run), tmp_path / "figure.doc")

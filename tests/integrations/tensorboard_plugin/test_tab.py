@@ -1,0 +1,254 @@
+"""The tab SPECTRA in a real TensorBoard server, opened in a real browser while the record is being written."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integrations.record import RECORD_NAME
+from tests.integrations.synthetic import SyntheticRun
+
+pytest.importorskip("tensorboard", reason="the tab needs the extra `tensorboard`")
+
+HTML_NAME = "block.<img src=x onerror=document.title='hacked'>.weight"
+
+
+@contextlib.contextmanager
+def tensorboard(*arguments: str) -> Iterator[str]:
+    """A TensorBoard server of its own; gives its address."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tensorboard.main", "--port", "0", "--load_fast", "false", *arguments],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    assert server.stderr is not None
+    try:
+        said = []
+        for line in server.stderr:
+            said.append(line)
+            found = re.search(r" at (http://\S+)", line)
+            if found:
+                threading.Thread(target=server.stderr.read, daemon=True).start()  # so that its pipe never fills
+                yield found[1].rstrip("/")
+                return
+        pytest.fail(f"TensorBoard did not start: {''.join(said)}")
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> SyntheticRun:
+    """A run that goes on: 8 of its epochs are written, with an alert at the last."""
+    folder = tmp_path_factory.mktemp("log") / "live" / "version_0"
+    return SyntheticRun(folder, layers=6, collapse_at=7, rand_distance=True).advance(8)
+
+
+@pytest.fixture(scope="module")
+def server(live: SyntheticRun) -> Iterator[str]:
+    """A server on that run, an older one with other layers, one half-written, one that is none."""
+    root = live.folder.parents[1]
+    older = SyntheticRun(root / "older", layers=["net.0.weight", HTML_NAME, "head.weight"], seed=1).advance(5)
+    older.close("healthy")
+    torn = SyntheticRun(root / "torn", layers=2, seed=2).advance(3).folder / RECORD_NAME
+    torn.write_bytes(torn.read_bytes()[:-120])
+    (root / "foreign").mkdir()
+    (root / "foreign" / RECORD_NAME).write_text('{"loss": 1}\n')
+    with tensorboard("--logdir", str(root)) as address:
+        yield address
+
+
+def opened(watched: Any, address: str) -> Any:
+    """The plugin's page by itself, as it is in TensorBoard's frame."""
+    watched.page.route("**/favicon.ico", lambda route: route.fulfill(status=204))
+    watched.page.goto(f"{address}/data/plugin_entry.html?name=spectra")
+    drawn(watched.page, "overview")
+    return watched.page
+
+
+def drawn(page: Any, view: str) -> None:
+    page.locator(f"[data-view={view}][data-drawn]").wait_for()
+
+
+def choose(page: Any, *names: str) -> None:
+    """Tick these runs and no others."""
+    boxes = page.locator(".runs label")
+    for i in range(boxes.count()):
+        boxes.nth(i).locator("input").set_checked(boxes.nth(i).inner_text().strip() in names)
+
+
+def open_tab(page: Any, view: str) -> None:
+    page.locator(f"button[data-tab={view}]").click()
+    drawn(page, view)
+
+
+def figure(page: Any, name: str, expression: str) -> Any:
+    """What ``expression`` is of the plotly figure ``figure``."""
+    return page.evaluate(f"(name) => {{ const figure = document.querySelector(`[data-figure=${{name}}]`); return {expression}; }}", name)  # fmt: skip  # noqa: E501
+
+
+def test_the_tab_is_there_and_a_new_epoch_appears_without_reloading(watched, server, live, pictures):
+    page = watched.page
+    page.goto(f"{server}/#spectra")
+    page.get_by_role("tab", name="Spectra").or_(page.get_by_text("SPECTRA", exact=True)).first.wait_for()
+    tab = page.frame_locator("iframe")
+    tab.locator("[data-view=overview][data-drawn]").wait_for()
+    for name in ("live/version_0", "older"):
+        tab.locator(".runs label", has_text=name).locator("input").check()
+    card = tab.locator(".card", has_text="live/version_0")
+    card.get_by_text(f"epoch {live.epoch}, step {live.epoch * 100}").wait_for()
+    assert "critical: scale collapse" in card.inner_text()
+    assert "net.1.weight (scale collapse since epoch 5)" in card.inner_text()
+    assert "healthy" in tab.locator(".card", has_text="older").inner_text()
+    assert tab.get_by_text("These runs watch different layers: 1 in common").is_visible()
+    if pictures:
+        page.screenshot(path=pictures / "tensorboard-overview.png")
+    page.evaluate("window.notReloaded = true")
+    frame = next(frame for frame in page.frames if "plugin_entry" in frame.url)
+    frame.evaluate("window.notReloaded = true")
+    live.advance()
+    card.get_by_text(f"epoch {live.epoch}, step {live.epoch * 100}").wait_for()
+    assert page.evaluate("window.notReloaded") and frame.evaluate("window.notReloaded")
+    frame.wait_for_function(
+        "epoch => document.querySelector('[data-figure=timeline]')._fullData.some(t => t.x?.at(-1) === epoch)",
+        arg=live.epoch,
+    )
+
+
+def test_overview(watched, server, live):
+    page = opened(watched, server)
+    choose(page, "live/version_0")
+    page.get_by_role("heading", name="Layers now: 1 of 6 layers with an alert").wait_for()
+    row = page.locator("tr", has_text="net.1.weight").first
+    assert "✕ scale collapse since epoch 5" in row.inner_text()
+    unsure = page.locator("tr", has_text="net.5.weight").first
+    assert "alpha not to be trusted: few eigenvalues" in unsure.inner_text()
+    assert unsure.locator("td.unsure").inner_text().startswith("(")
+    names = figure(page, "timeline", "figure.data.map(trace => trace.name)")
+    assert "critical alert" in names and "live/version_0: train loss" in names
+    page.get_by_text("Settings and versions").click()
+    assert page.get_by_role("cell", name="2.13.0").is_visible()
+    page.get_by_text("What the quantities mean").click()
+    assert page.get_by_role("cell", name="exp(−Σ p ln p)").first.is_visible()
+
+
+def test_heat_map_of_any_quantity_and_a_click_into_a_layer(watched, server, live, pictures):
+    page = opened(watched, server)
+    choose(page, "live/version_0", "older")
+    open_tab(page, "heat_map")
+    epochs = live.epoch + 1
+    assert figure(page, "heat_map", "figure.calcdata[0][0].z.length") == 6
+    assert figure(page, "heat_map", "figure.calcdata[0][0].z[0].length") == epochs
+    assert page.get_by_text("grey: evidence does not suffice").count() == 1
+    page.locator("select[name=quantity]").select_option("effective_rank")
+    page.wait_for_function(
+        "document.querySelector('[data-figure=heat_map]').dataset.figureOf.includes('effective_rank')"
+    )
+    assert page.locator(".definition", has_text="exp(−Σ p ln p)").is_visible()
+    assert figure(page, "heat_map", "figure.layout.xaxis2.title.text") == "epochs completed"  # two panels
+    # Click the cell of the third layer at epoch 2.
+    box, x, y = figure(
+        page,
+        "heat_map",
+        "(({x, y}, l) => [{x, y}, l.xaxis._offset + l.xaxis.d2p(2), l.yaxis._offset + l.yaxis.d2p('net.2')])"
+        "(figure.getBoundingClientRect(), figure._fullLayout)",
+    )
+    page.mouse.move(box["x"] + x, box["y"] + y)
+    page.mouse.click(box["x"] + x, box["y"] + y)
+    drawn(page, "layer")
+    assert page.locator("select[name=layer]").input_value() == "net.2.weight"
+    page.wait_for_function("document.querySelector('.slider output')?.value.startsWith('2 of ')")
+
+
+def test_one_layer(watched, server, live, pictures):
+    page = opened(watched, server)
+    choose(page, "live/version_0")
+    open_tab(page, "layer")
+    assert page.locator("select[name=layer] option").count() == 6
+    names = figure(page, "spectrum", "figure.data.map(trace => trace.name)")
+    assert names[0].startswith("eigenvalues") and any("power law: α = " in name for name in names)
+    assert any("Marchenko" in name for name in names) and any("shuffled" in name for name in names)
+    assert figure(page, "spectrum", "[figure.layout.xaxis.type, figure.layout.yaxis.type]") == ["log", "log"]
+    assert figure(page, "history", "figure.data.filter(trace => trace.fill === 'tonexty').length") == 2
+    last = figure(page, "spectrum", "figure.data[2].name")
+    page.locator(".slider input").fill("0")
+    page.wait_for_function("document.querySelector('[data-figure=spectrum]').layout.meta.at === 0")
+    assert figure(page, "spectrum", "figure.data[2].name") != last
+    # The epoch that a person looks at stays while training goes on; at the end of the slider the view follows.
+    live.advance()
+    page.wait_for_function("epoch => document.querySelector('.slider input').max === String(epoch)", arg=live.epoch)
+    assert page.locator(".slider input").input_value() == "0"
+    page.locator(".slider input").fill(str(live.epoch))
+    page.wait_for_function("epoch => document.querySelector('[data-figure=spectrum]').layout.meta.at === epoch", arg=live.epoch)  # fmt: skip  # noqa: E501
+    page.locator("select[name=layer]").select_option("net.4.weight")
+    page.get_by_role("button", name="next").click()
+    page.wait_for_function("document.querySelector('[data-figure=spectrum]').data[2].name.includes('not to be trusted: few eigenvalues')")  # fmt: skip  # noqa: E501
+    assert page.get_by_role("button", name="next").is_disabled()
+
+
+def test_flow_and_histograms(watched, server):
+    page = opened(watched, server)
+    choose(page, "live/version_0", "older")
+    open_tab(page, "flow")
+    titles = figure(page, "flow", "figure.layout.annotations.map(note => note.text)")
+    assert "<b>live/version_0: alpha against depth</b>" in titles and "<b>older: alpha against depth</b>" in titles
+    assert "rand_distance was not measured in this run" in titles
+    assert figure(page, "flow", "figure.data.filter(trace => trace.meta?.role === 'flow').length") > 8
+    names = figure(page, "histograms", "figure.data.map(trace => trace.name)")
+    assert len(names) == 4 and names[1] == "older, epoch 4"
+
+
+def test_a_name_with_html_is_a_name(watched, server):
+    page = opened(watched, server)
+    choose(page, "older")
+    for view in ("overview", "heat_map", "layer", "flow"):
+        open_tab(page, view)
+    open_tab(page, "layer")
+    page.locator("select[name=layer]").select_option(HTML_NAME)
+    page.wait_for_function("name => document.querySelector('[data-figure=history]').dataset.figureOf.includes('img')")
+    open_tab(page, "overview")
+    assert page.locator("td", has_text=HTML_NAME).first.is_visible()
+    assert page.locator("img").count() == 0 and page.title() != "hacked"
+
+
+def test_records_that_cannot_be_read_are_said_and_torn_ones_are_shown(watched, server):
+    page = opened(watched, server)
+    assert "foreign: " in page.locator(".note", has_text="foreign").inner_text()
+    assert "not a spectral record" in page.locator(".note", has_text="foreign").inner_text()
+    choose(page, "torn")
+    # The last snapshot has lost its end: the two before it are there.
+    page.get_by_text("torn: epoch 1, step 100").wait_for()
+    choose(page)
+    page.get_by_text("No run is chosen.").wait_for()
+
+
+def test_without_a_record_the_tab_says_what_to_do_and_fills_by_itself(watched, tmp_path):
+    with tensorboard("--logdir", str(tmp_path)) as server:
+        page = watched.page
+        page.route("**/favicon.ico", lambda route: route.fulfill(status=204))
+        page.goto(f"{server}/data/plugin_entry.html?name=spectra")
+        page.get_by_text(f"No record of a run was found in {tmp_path}").wait_for()
+        assert "--logdir" in page.locator(".empty").inner_text()
+        SyntheticRun(tmp_path / "first", layers=2).advance(2)
+        page.get_by_text("first: epoch 1, step 100").wait_for()
+        page.close()  # before its server goes
+
+
+def test_a_hundred_layers_and_a_thousand_epochs_are_all_there(watched, tmp_path):
+    SyntheticRun(tmp_path, layers=100, densities=False, collapse_at=700).advance(1001)
+    with tensorboard("--logdir", str(tmp_path)) as server:
+        page = opened(watched, server)
+        assert figure(page, "timeline", "Math.max(...figure.calcdata.map(trace => trace.length))") == 1001
+        open_tab(page, "heat_map")
+        assert figure(page, "heat_map", "figure.calcdata[0][0].z.length") == 100
+        assert figure(page, "heat_map", "figure.calcdata[0][0].z[99].length") == 1001
+        page.close()
