@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from integrations.schema import Verdict
 from ww_callbacks.alerts import AlertList
+from ww_callbacks.keeper import BestKeeper
 from ww_callbacks.run import Run
 from ww_callbacks.settings import Settings
 
@@ -47,6 +48,7 @@ class Watcher:
     """
 
     run: Run | None = None
+    _keeper: BestKeeper | None = None
 
     def __init__(self, **settings: Any) -> None:
         self.settings = Settings.of(settings)
@@ -79,6 +81,21 @@ class Watcher:
     def directory(self) -> Path | None:
         """Folder of the run's record; None before training."""
         return self.run.directory if self.run is not None else None
+
+    @property
+    def best_checkpoint(self) -> Path | None:
+        """The checkpoint that the callback keeps of the best snapshot so far; None where it keeps none."""
+        return self._keeper.path if self._keeper is not None else None
+
+    def _keep_best(self, suffix: str, save: Callable[[Path], object], validated: bool) -> None:
+        """Keep the weights of now if they are the best so far and nothing else chooses a checkpoint."""
+        asked, run = self.settings, self._watched()
+        unasked = asked.early_stopping != "off" and not validated and not asked.background
+        if not (unasked if asked.keep_best is None else asked.keep_best):
+            return
+        if self._keeper is None:
+            self._keeper = BestKeeper(run.directory, suffix, save, run.leads)
+        self._keeper.look(run.step, run.best_step)
 
     def _watched(self) -> Run:
         if self.run is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,25 @@ except ImportError as missing:
     ) from missing
 
 from tqdm import tqdm
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from integrations.sink import Sink
 from spectral.layers import inspect
 from ww_callbacks.cadence import Plan
 from ww_callbacks.callback import Watcher, free_directory, shows_settings
-from ww_callbacks.frames import caller
-from ww_callbacks.run import Run
+from ww_callbacks.distributed import processes
+from ww_callbacks.frames import caller, local
+from ww_callbacks.run import Run, logger
+from ww_callbacks.state import Saved, read_sidecar, write_sidecar
+from ww_callbacks.structure import Structure
 
 _PRINTERS = (transformers.ProgressCallback, transformers.PrinterCallback)
+_SIDECAR = "spectral_state"
 
 
 @shows_settings
-class SpectralCallback(Watcher, transformers.TrainerCallback):
+class SpectralCallback(Watcher, transformers.TrainerCallback, ExportableState):
     """Watches the spectra of the weights while a Hugging Face Trainer trains.
 
     Logs through the Trainer itself, so that its reporters and ``state.log_history`` have the values, and adds them to
@@ -65,16 +72,79 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         if self._trainer is not None:
             handler = self._trainer.callback_handler
             handler.callbacks = [self, *(c for c in handler.callbacks if c is not self)]
-        specs = inspect(model, conv=self.settings.convolution)
+            if sum(isinstance(c, SpectralCallback) for c in handler.callbacks) > 1:
+                raise ValueError("The Trainer has two SpectralCallbacks: give it one, with the settings of both.")
+        structure = Structure(model, lambda: inspect(model, conv=self.settings.convolution))
         folder = free_directory(self._folder(args))
         write = None if args.disable_tqdm else tqdm.write
-        self.run = Run(self.settings, specs, "huggingface", folder, self._sinks(), write)
+        self._keeper = None
+        self.run = Run(
+            self.settings,
+            structure.specs,
+            "huggingface",
+            folder,
+            self._sinks(),
+            write,
+            group=processes() if args.world_size > 1 else None,
+            refresh=structure.refresh,
+        )
         self._measured_step = -1
         self._loss_mark = (state.global_step, self._total_loss())
         epochs = float(args.num_train_epochs) if args.max_steps <= 0 else None
         per_epoch = math.ceil(state.max_steps / state.num_train_epochs) if state.num_train_epochs else None
-        self.run.begin(Plan(epochs, state.max_steps or None, per_epoch), state.global_step, float(state.epoch or 0.0))
-        self._log(control)
+        saved = self._saved(args, state)
+        self.run.begin(
+            Plan(epochs, state.max_steps or None, per_epoch), state.global_step, float(state.epoch or 0.0), saved
+        )
+        if saved is not None and self.run.resumed:
+            with suppress(KeyError, TypeError, ValueError):  # of an older version: the loss begins anew
+                self._measured_step = int(saved.state.adapter["measured"])
+                step, loss = saved.state.adapter["loss"]
+                # The Trainer's own sum begins anew with every `train`.
+                self._loss_mark = (int(step), self._total_loss() - float(loss))
+        else:
+            self._log(control)
+
+    def _saved(self, args: transformers.TrainingArguments, state: transformers.TrainerState) -> Saved | None:
+        """The state that lies in the checkpoint from which the Trainer goes on; None where it begins anew."""
+        if state.global_step == 0:
+            return None
+        given = (local(transformers.Trainer, "resume_from_checkpoint"), _checkpoint(args, state))
+        for folder in (Path(f) for f in given if isinstance(f, str | Path)):
+            try:
+                return read_sidecar(folder, _SIDECAR)
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError) as error:
+                logger.warning("ww-callbacks: %s A new record begins. Training goes on.", error)
+                return None
+        return None
+
+    def on_save(
+        self,
+        args: transformers.TrainingArguments,
+        state: transformers.TrainerState,
+        control: transformers.TrainerControl,
+        **others: Any,
+    ) -> None:
+        """Leave what is needed for the run to be taken up again in the checkpoint's folder."""
+        run = self._watched()
+        gained = self._total_loss() - self._loss_mark[1]
+        saved = run.saved({"measured": self._measured_step, "loss": [self._loss_mark[0], gained]})
+        if saved is not None and args.should_save:
+            try:
+                write_sidecar(_checkpoint(args, state), _SIDECAR, saved)
+            except OSError as error:
+                logger.warning("ww-callbacks: this checkpoint cannot be resumed from (%s). Training goes on.", error)
+
+    def state(self) -> dict[str, Any]:
+        """The arguments, from which the Trainer makes the callback anew where it restores callbacks.
+
+        All else lies in the checkpoint's folder, and is found there with and without that.
+        """
+        arguments = self.settings.as_dict()
+        arguments["policies"] = {k: p for k, p in self.settings.policies.items() if isinstance(p, str)}
+        return {"args": arguments, "attributes": {}}
 
     def on_step_end(
         self,
@@ -84,6 +154,8 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         **others: Any,
     ) -> None:
         """Take a snapshot where steps are counted."""
+        self._watched().poll()
+        self._act(control)
         kind = self._watched().cadence.due_at_step(state.global_step)
         if kind is not None:
             self._snapshot(kind, state, control, float(state.epoch or 0.0), others)
@@ -134,13 +206,20 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         others: dict[str, Any],
     ) -> None:
         run = self._watched()
-        with run.meter.running():
+        with run.guarded("a snapshot"):
             if kind == "full":
                 self._measured_step = state.global_step
             run.snapshot(kind, state.global_step, epoch, self._metrics(state, others))
             self._log(control)
-            if run.should_stop:
-                control.should_training_stop = True
+            self._act(control)
+            trainer = self._trainer
+            if trainer is not None:
+                validated = trainer.args.eval_strategy != "no"
+                self._keep_best("", lambda path: trainer.save_model(str(path)), validated)
+
+    def _act(self, control: transformers.TrainerControl) -> None:
+        if self._watched().should_stop:
+            control.should_training_stop = True
 
     def _metrics(self, state: transformers.TrainerState, others: dict[str, Any]) -> dict[str, float]:
         metrics: dict[str, float] = {}
@@ -185,3 +264,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         from integrations.wandb import WandbSink
 
         return [WandbSink(wandb.run, scalars=False)]
+
+
+def _checkpoint(args: transformers.TrainingArguments, state: transformers.TrainerState) -> Path:
+    return Path(args.output_dir or ".") / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,14 @@ except ImportError as missing:
 
 from integrations.sink import Sink
 from spectral.layers import inspect
+from spectral.layers.spec import LayerSpec
+from ww_callbacks.averages import keras_specs
 from ww_callbacks.cadence import Plan
 from ww_callbacks.callback import Watcher, default_directory, free_directory, shows_settings
 from ww_callbacks.frames import caller
+from ww_callbacks.keras_sidecars import Sidecars
 from ww_callbacks.run import Run
+from ww_callbacks.structure import Structure
 
 _ACCURACY_NAMES = (
     "accuracy",
@@ -64,10 +69,20 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         folder = free_directory(Path(log_dir)) if log_dir else default_directory()
         self._begun = False
         self._measured_step = -1
-        self.run = Run(self.settings, inspect(self.model, conv=self.settings.convolution), "keras", folder, self._sinks(folder))
+        self._keeper = None
+        structure = Structure(self.model, self._look)
         self._queue = caller(keras.callbacks.CallbackList)
         if self._queue is not None:
+            if sum(isinstance(c, SpectralCallback) for c in self._queue.callbacks) > 1:
+                raise ValueError("`fit` has two SpectralCallbacks: give it one, with the settings of both.")
             self._queue.callbacks = _in_order(self._queue.callbacks, self)
+        self.run = Run(
+            self.settings, structure.specs, "keras", folder, self._sinks(folder), refresh=structure.refresh
+        )
+
+    def _look(self) -> Sequence[LayerSpec]:
+        look = partial(inspect, conv=self.settings.convolution)
+        return keras_specs(self.model, look) if self.settings.weights == "average" else look(self.model)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Take W_0 before the first step of the first epoch."""
@@ -77,7 +92,11 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         self._begun = True
         run = self._watched()
         self._steps = self._iterations()
-        run.begin(self._plan(), self._steps, float(epoch))
+        self._sidecars = Sidecars(self._queue.callbacks if self._queue is not None else ())
+        saved = self._sidecars.find(self.settings.log_dir, epoch, self._steps)
+        run.begin(self._plan(), self._steps, float(epoch), saved)
+        if saved is not None and run.resumed:
+            self._measured_step = int(saved.state.adapter["measured"])
         if run.cadence.every_n_steps or run.cadence.cheap_every_n_steps:
             self.on_train_batch_end = self._after_batch
             if self._queue is not None:
@@ -102,6 +121,12 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
             self._snapshot(kind, self._iterations(), float(epoch + 1), logs)
         if logs is not None:
             logs.update({k: v for k, v in run.scalars().items() if k.endswith(("/median", "/score"))})
+        run.poll()
+        self._act()
+        with run.meter.running():
+            saved = run.saved({"measured": self._measured_step, "steps": self._iterations()})
+            if saved is not None:
+                self._sidecars.write(run.directory, epoch + 1, saved)
 
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         """Take the last snapshot if the run ended between two, and close."""
@@ -114,13 +139,18 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
 
     def _snapshot(self, kind: Any, step: int, epoch: float, logs: Mapping[str, float] | None) -> None:
         run = self._watched()
-        with run.meter.running():
+        with run.guarded("a snapshot"):
             _ = self.model  # on jax this brings the weights of the running epoch into the model's variables
             if kind == "full":
                 self._measured_step = step
             run.snapshot(kind, step, epoch, self._metrics(logs or {}))
-            if run.should_stop:
-                self.model.stop_training = True
+            self._act()
+            validated = any(name.startswith("val_") for name in logs or {})
+            self._keep_best(".weights.h5", self.model.save_weights, validated)
+
+    def _act(self) -> None:
+        if self._watched().should_stop:
+            self.model.stop_training = True
 
     def _metrics(self, logs: Mapping[str, float]) -> dict[str, float]:
         metrics = {"train_loss": float(logs["loss"])} if "loss" in logs else {}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +18,16 @@ except ImportError as missing:
     ) from missing
 
 from spectral.layers import inspect
+from spectral.layers.spec import LayerSpec
+from ww_callbacks.averages import lightning_specs
 from ww_callbacks.cadence import Plan
 from ww_callbacks.callback import Watcher, default_directory, free_directory, shows_settings
+from ww_callbacks.distributed import processes
 from ww_callbacks.lightning_loggers import console_writer, log_folder, log_settings, sinks_for
 from ww_callbacks.metrics import MeanLoss, training_accuracy
-from ww_callbacks.run import Run
+from ww_callbacks.run import Run, logger
+from ww_callbacks.state import RunState, Saved
+from ww_callbacks.structure import Structure
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +56,8 @@ class SpectralCallback(Watcher, pl.Callback):
         self._step = 0
         self._measured_step = -1
         self._monitored_in_validation = False
+        self._epochs = 0
+        self._loaded: Saved | None = None
 
     @property
     def state_key(self) -> str:
@@ -56,16 +65,27 @@ class SpectralCallback(Watcher, pl.Callback):
         return "ww_callbacks.lightning.SpectralCallback"
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse what cannot work before anything is trained."""
-        if stage != "fit":
-            return
-        model = self._read_model(trainer, pl_module)
-        specs = inspect(model, conv=self.settings.convolution)
-        folder = self._folder(trainer)
-        self.run = Run(self.settings, specs, "lightning", folder, sinks_for(trainer, self.settings), console_writer(trainer))
+        """Forget what an earlier fit left."""
+        if stage == "fit":
+            self._loaded = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Find out whether a callback of Lightning's monitors one of our values before an epoch's end."""
+        """Refuse what cannot work before anything is trained: only now is the model sharded and wrapped."""
+        structure = Structure(pl_module, lambda: self._look(trainer, pl_module))
+        self._keeper = None
+        self.run = Run(
+            self.settings,
+            structure.specs,
+            "lightning",
+            self._folder(trainer),
+            sinks_for(trainer, self.settings),
+            console_writer(trainer),
+            group=processes() if trainer.world_size > 1 else None,
+            refresh=structure.refresh,
+        )
+        self._measured_step = -1
+        self._loss.reset()
+        # Whether a callback of Lightning's monitors one of our values before an epoch's end.
         self._monitored_in_validation = any(
             str(getattr(c, "monitor", None) or "").startswith("spectral/") for c in trainer.callbacks
         )
@@ -74,8 +94,43 @@ class SpectralCallback(Watcher, pl.Callback):
         """Take W_0 and publish the first snapshot."""
         run = self._watched()
         log_settings(trainer, self.settings)
-        self._step = trainer.global_step
-        run.begin(_plan(trainer), trainer.global_step, float(trainer.current_epoch))
+        self._step, self._epochs = trainer.global_step, trainer.current_epoch
+        saved, self._loaded = self._loaded, None
+        run.begin(_plan(trainer), trainer.global_step, float(trainer.current_epoch), saved)
+        if saved is not None and run.resumed:
+            self._restore(trainer, saved.state.adapter)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs for the run to be taken up again, but W_0, which lies beside the record."""
+        if self.run is None:
+            return {}
+        saved = self.run.saved({"loss": self._loss.state(), "measured": self._measured_step, "epochs": self._epochs})
+        if saved is None:
+            return {}
+        import torch
+
+        # The arrays are overwritten at the next snapshot, and the checkpoint may be written later than that.
+        previous = {layer: [torch.tensor(a) for a in arrays] for layer, arrays in saved.previous.items()}
+        return {"state": saved.state.plain(), "previous": previous}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the run of a checkpoint when training starts."""
+        if not state_dict:
+            return
+        try:
+            state = RunState.parse(state_dict.get("state"), "the checkpoint")
+            self._loaded = Saved(state, dict(state_dict.get("previous") or {}))
+        except (ValueError, AttributeError) as error:
+            logger.warning("ww-callbacks: %s A new record begins. Training goes on.", error)
+
+    def _restore(self, trainer: pl.Trainer, adapter: Mapping[str, Any]) -> None:
+        with suppress(KeyError, TypeError, ValueError):  # a checkpoint of an older version: the loss begins anew
+            self._loss.restore(adapter["loss"])
+            self._measured_step = int(adapter["measured"])
+            self._epochs = int(adapter["epochs"])
+        if trainer.current_epoch > self._epochs:
+            # Saved after the epoch's validation and before its end, which Lightning does not do again.
+            self._end_epoch(trainer, trainer.current_epoch)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -87,6 +142,8 @@ class SpectralCallback(Watcher, pl.Callback):
         if step == self._step:
             return
         self._step = step
+        run.poll()
+        self._act(trainer)
         kind = run.cadence.due_at_step(step)
         if trainer.is_last_batch and run.cadence.due_at_epoch(trainer.current_epoch + 1):
             # The epoch's own snapshot: now if a callback looks for it at the validation, else at the epoch's end, when
@@ -101,12 +158,15 @@ class SpectralCallback(Watcher, pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the epoch's snapshot if one is due, and give its values to Lightning's own callbacks."""
-        run = self._watched()
-        kind = run.cadence.due_at_epoch(trainer.current_epoch + 1)
-        if kind is not None and self._measured_step != trainer.global_step:
-            self._snapshot(trainer, kind, float(trainer.current_epoch + 1))
+        self._end_epoch(trainer, trainer.current_epoch + 1)
         self._publish(pl_module, on_step=False)
+
+    def _end_epoch(self, trainer: pl.Trainer, epoch: int) -> None:
+        kind = self._watched().cadence.due_at_epoch(epoch)
+        if kind is not None and self._measured_step != trainer.global_step:
+            self._snapshot(trainer, kind, float(epoch))
         self._loss.reset()
+        self._epochs = epoch
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the last snapshot if the run ended between two, and close."""
@@ -118,7 +178,7 @@ class SpectralCallback(Watcher, pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Close what is open; training's own error goes on unchanged."""
         if self.run is not None:
-            self.run.finish()
+            self.run.abandon()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Close what is still open."""
@@ -127,12 +187,20 @@ class SpectralCallback(Watcher, pl.Callback):
 
     def _snapshot(self, trainer: pl.Trainer, kind: Any, epoch: float) -> None:
         run = self._watched()
-        with run.meter.running():
+        with run.guarded("a snapshot"):
             if kind == "full":
                 self._measured_step = trainer.global_step
             run.snapshot(kind, trainer.global_step, epoch, self._metrics(trainer))
-            if run.should_stop:
-                trainer.should_stop = True
+            self._act(trainer)
+            self._keep_best(
+                ".ckpt",
+                lambda path: trainer.save_checkpoint(path, weights_only=True),
+                validated=sum(trainer.num_val_batches or [0]) > 0,
+            )
+
+    def _act(self, trainer: pl.Trainer) -> None:
+        if self._watched().should_stop:
+            trainer.should_stop = True
 
     def _metrics(self, trainer: pl.Trainer) -> dict[str, float]:
         metrics = {"train_loss": self._loss.mean(), "train_accuracy": training_accuracy(trainer.callback_metrics)}
@@ -143,7 +211,7 @@ class SpectralCallback(Watcher, pl.Callback):
     def _publish(self, pl_module: pl.LightningModule, on_step: bool) -> None:
         """Make the last snapshot's values monitorable; the loggers get them from the sinks."""
         run = self._watched()
-        with run.meter.running():
+        with run.guarded("publishing to the Trainer"):
             for name, value in run.scalars().items():
                 pl_module.log(name, value, on_step=on_step, on_epoch=not on_step, logger=False, batch_size=1)
 
@@ -155,8 +223,11 @@ class SpectralCallback(Watcher, pl.Callback):
         folder = log_folder(trainer)
         return default_directory() if folder is None else free_directory(folder)
 
-    def _read_model(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Any:
-        return pl_module
+    def _look(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Sequence[LayerSpec]:
+        look = partial(inspect, conv=self.settings.convolution)
+        if self.settings.weights == "average":
+            return lightning_specs(trainer.callbacks, look, pl_module)  # type: ignore[attr-defined]
+        return look(pl_module)
 
 
 def _loss_of(outputs: Any) -> torch.Tensor | None:

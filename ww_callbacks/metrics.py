@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _ACCURACY_NAMES = ("train_acc", "train_accuracy", "train/acc", "train/accuracy", "train_acc_epoch", "train_accuracy_epoch")
@@ -31,6 +31,15 @@ class MeanLoss:
     def reset(self) -> None:
         """Begin anew."""
         self._sum, self._count = None, 0
+
+    def state(self) -> list[float]:
+        """Sum and count, to go on from."""
+        return [0.0 if self._sum is None else float(self._sum), self._count]
+
+    def restore(self, state: Sequence[float]) -> None:
+        """Go on from what :meth:`state` gave."""
+        total, count = state
+        self._sum, self._count = (total, int(count)) if count else (None, 0)
 
 
 def training_accuracy(metrics: Mapping[str, Any]) -> float | None:

@@ -11,6 +11,7 @@ from integrations.sink import Sink
 from spectral.layers import inspect
 from ww_callbacks.cadence import Cadence, Plan
 from ww_callbacks.callback import Watcher, default_directory, free_directory, shows_settings
+from ww_callbacks.keeper import saver
 from ww_callbacks.run import Run
 
 
@@ -43,6 +44,7 @@ class SpectralMonitor(Watcher):
         super().__init__(**settings)
         log_dir = self.settings.log_dir
         directory = free_directory(Path(log_dir)) if log_dir else default_directory()
+        self._model = model
         specs = inspect(model, conv=self.settings.convolution)
         self.run: Run = Run(self.settings, specs, "plain", directory, sinks)
         self.run.begin(Plan())
@@ -75,7 +77,11 @@ class SpectralMonitor(Watcher):
         self._seen = now
         if kind is None:
             return None
-        return self.run.snapshot(kind, *now, {**(metrics or {}), **more})
+        snapshot = self.run.snapshot(kind, *now, {**(metrics or {}), **more})
+        with self.run.guarded("keeping the best weights"):
+            suffix, save = saver(self._model)
+            self._keep_best(suffix, save, validated=False)
+        return snapshot
 
     @property
     def should_stop(self) -> bool:

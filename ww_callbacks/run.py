@@ -6,7 +6,8 @@ import logging
 import math
 import platform
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from html import escape
 from importlib import metadata
@@ -119,21 +120,25 @@ class Run:
         self._desk = AlertDesk(settings)
         self._findings: list[Finding] = []
         self._sinks: list[Sink] = (
-            [RecordSink(), ConsoleSink(write=write, verbose=settings.verbose), *sinks] if self._leads else []
+            [RecordSink(), ConsoleSink(write=write, verbose=settings.verbose), *sinks] if self.leads else []
         )
         self._complaints: set[str] = set()
         self._known: dict[str, float] = {}
         self._count = 0
         self.step = 0
         """Optimiser steps done at the last snapshot."""
+        self.best_step: int | None = None
+        """The snapshot whose weights are the ones to keep so far, by its step; None where that cannot be told."""
         self._first_step = 0
+        self.resumed = False
+        """Whether the run was taken up again where another had stopped."""
         self._started = False
         self._finished = False
         self._later = 0
         self._check_folder()
 
     @property
-    def _leads(self) -> bool:
+    def leads(self) -> bool:
         """Whether this process is the one that judges and publishes."""
         return self._group.rank == 0
 
@@ -144,7 +149,7 @@ class Run:
     def _check_folder(self) -> None:
         """Refuse a folder that cannot be written, on every process, so that none waits for another."""
         problem: OSError | None = None
-        if self._leads:
+        if self.leads:
             try:
                 check_writable(self.directory)
             except OSError as error:
@@ -220,6 +225,7 @@ class Run:
         if problem:
             self._complain(f"the run cannot be taken up again, so a new one begins ({problem})", "resume")
             return None
+        self.resumed = True
         return apply()
 
     def saved(self, adapter: Mapping[str, Any] | None = None) -> Saved | None:
@@ -337,7 +343,7 @@ class Run:
         snapshot = None
         for one in measured:
             error: Exception | None = None
-            if self._leads:
+            if self.leads:
                 try:
                     snapshot = self._publish(one)
                 except Exception as raised:  # a policy of the user's own may; the others must not wait for ever
@@ -351,9 +357,11 @@ class Run:
         """Take over what the first process has judged, so that all act on it in the same step."""
         if self._group.size == 1:
             return
-        judged = self._group.broadcast((self._desk.stop, list(self.alerts), self.verdict, self._known))
-        if not self._leads:
-            self._desk.stop, self.alerts[:], self.verdict, self._known = judged
+        judged = self._group.broadcast(
+            (self._desk.stop, list(self.alerts), self.verdict, self._known, self.best_step)
+        )
+        if not self.leads:
+            self._desk.stop, self.alerts[:], self.verdict, self._known, self.best_step = judged
 
     def _publish(self, measured: Measured) -> Snapshot:
         rows, kind, metrics = measured.rows, measured.choice.kind, measured.metrics
@@ -376,6 +384,7 @@ class Run:
         findings = self._observe(observation)
         for detector in self._overtraining():
             model |= detector.published()
+            self.best_step = detector.best_step
         alerts = self._desk.judge(findings, step, epoch)
         self.alerts.extend(alerts)
         snapshot = Snapshot(
@@ -419,7 +428,7 @@ class Run:
         with self.meter.running(), self._guard("finishing"):
             self._publish_all(self._measuring.flush(self.meter))
             self._measuring.close()
-            if self._leads:
+            if self.leads:
                 self.verdict = self._judge()
         self._each_sink(lambda sink: sink.close(self.verdict))
 
@@ -447,6 +456,12 @@ class Run:
             except Exception as error:
                 self._sinks.remove(sink)
                 self._fault(f"{sink.name} failed and gets nothing from now on; the others go on", error)
+
+    @contextmanager
+    def guarded(self, doing: str) -> Iterator[None]:
+        """Count the time inside the block, and keep an error of ours out of the training loop, but for ``strict``."""
+        with self.meter.running(), self._guard(doing):
+            yield
 
     def _guard(self, doing: str) -> _Guard:
         return _Guard(self, doing)

@@ -61,6 +61,8 @@ class Settings:
         cooldown: snapshots before the same alert is said again.
         early_stopping: ``"off"`` informs only; ``"cautious"`` and ``"eager"`` stop the run on overtraining, collapse,
             explosion and non-finite weights.
+        keep_best: keep a checkpoint of the snapshot that the overtraining detector would keep, in the folder of the
+            record; none means where early stopping is on and the run has no validation to choose one.
         overtraining: arguments of :class:`spectral.detectors.Overtraining` that replace those of the preset.
         fine_tuning: the run goes on from trained weights; it changes what is recommended.
         max_overhead: share of training time that the callback may cost (0.01 is 1 %); none means unlimited.
@@ -89,6 +91,7 @@ class Settings:
     policies: Mapping[str, Policy] = field(default_factory=dict)
     cooldown: int = 10
     early_stopping: str = "off"
+    keep_best: bool | None = None
     overtraining: Mapping[str, Any] = field(default_factory=dict)
     fine_tuning: bool = False
     max_overhead: float | None = None
@@ -116,6 +119,10 @@ class Settings:
         _check_choice("early_stopping", self.early_stopping, EARLY_STOPPING)
         if self.max_overhead is not None and not 0 < self.max_overhead < 1:
             raise ValueError(f"Expected `max_overhead` between 0 and 1 (0.01 is 1 %) but got {self.max_overhead!r}.")
+        if self.keep_best and self.background:
+            raise ValueError(
+                "`keep_best` needs the judgement while the weights are still those judged: leave `background=False`."
+            )
         for kind, policy in self.policies.items():
             _check_choice("policies", kind, ALERT_KINDS, what="kind of alert")
             if not callable(policy):

@@ -135,3 +135,40 @@ def test_another_distributions_spectral_is_told_apart(tmp_path):
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import ww_callbacks"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1 and "pip uninstall spectral" in done.stderr
+
+
+def memorising(**settings):
+    """A model whose output layer turns from learning to growing without end, at epoch 12, with errors left."""
+    generator = np.random.default_rng(0)
+    weights = {n: generator.normal(size=(30, 30)) for n in ("hidden", "output")}
+    start = {n: a.copy() for n, a in weights.items()}
+    ways = {n: generator.normal(size=(30, 30)) for n in weights}
+    with SpectralMonitor(weights, verbose=0, **settings) as monitor:
+        for epoch in range(1, 60):
+            far = epoch**0.15 if epoch < 12 else 12**0.15 * (epoch / 12) ** 1.5
+            weights["hidden"][:] = start["hidden"] + ways["hidden"] * epoch**0.15
+            weights["output"][:] = start["output"] + ways["output"] * far
+            monitor.observe(step=epoch, epoch=epoch, train_accuracy=0.7, train_loss=1.0 / epoch)
+            if monitor.should_stop:
+                break
+    return monitor, start["output"] + ways["output"] * (monitor.verdict.best_step or 0) ** 0.15
+
+
+def test_the_best_weights_are_kept_where_nothing_validates(tmp_path):
+    from safetensors.numpy import load_file
+
+    monitor, expected = memorising(log_dir=tmp_path, early_stopping="cautious")
+    assert monitor.verdict.state == "overtraining" and monitor.verdict.stopped
+    assert 8 <= monitor.verdict.best_step <= 16
+    assert monitor.best_checkpoint == tmp_path / f"best-step-{monitor.verdict.best_step}.safetensors"
+    assert [p.name for p in tmp_path.glob("best-*")] == [monitor.best_checkpoint.name]
+    if monitor.verdict.best_step < 12:
+        np.testing.assert_allclose(load_file(monitor.best_checkpoint)["output"], expected)
+
+
+def test_nothing_is_kept_unasked(tmp_path):
+    monitor, _ = memorising(log_dir=tmp_path)
+    assert monitor.best_checkpoint is None and not list(tmp_path.glob("best-*"))
+    assert not monitor.should_stop and any(a.kind == "overtraining" for a in monitor.alerts)
+    with pytest.raises(ValueError, match="background=False"):
+        SpectralMonitor({"a": np.ones((3, 3))}, keep_best=True, background=True)
