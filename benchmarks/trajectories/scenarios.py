@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -81,3 +82,35 @@ def draw(domain: str, scenario: str, seed: int) -> Run:
     if scenario == "rate_too_high":
         values |= {"optimizer": str(rng.choice(["adam", "sgd"])), "rate": float(rng.choice([0.3, 1.0, 3.0]))}
     return Run(**values)
+
+
+TUNED = ("digits", "mnist", "pydoc")
+"""Domains whose runs (seeds below ``FIRST_HELD_OUT_SEED``, scenarios outside ``HELD_OUT_ONLY``) were used to tune."""
+
+UNTOUCHED = ("cnn", "moby")
+"""Domains that no tuning touched."""
+
+
+def tuning_runs(seeds: int = 8) -> Iterator[Run]:
+    """The runs that detectors were tuned on."""
+    for seed in range(seeds):
+        for domain in TUNED:
+            for scenario in HEALTHY + OVERTRAINED:
+                if scenario not in HELD_OUT_ONLY:
+                    yield draw(domain, scenario, seed)
+
+
+def held_out_runs(seeds: int = 5) -> Iterator[Run]:
+    """The runs that are reported: other seeds, more scenarios, two more domains."""
+    for seed in range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + seeds):
+        for domain in ("digits", "mnist", "cnn", "moby", "pydoc"):
+            for scenario in HEALTHY + OVERTRAINED:
+                yield draw(domain, scenario, seed)
+
+
+def broken_runs() -> Iterator[Run]:
+    """Runs that break: two seeds in two domains to tune on, one other seed in every domain."""
+    for seed, domains in ((0, TUNED[:2]), (1, TUNED[:2]), (FIRST_HELD_OUT_SEED, ("digits", "mnist", "cnn", "moby"))):
+        for domain in domains:
+            for scenario in BROKEN:
+                yield draw(domain, scenario, seed)

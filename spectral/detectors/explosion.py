@@ -22,8 +22,9 @@ class Explosion(LayerwiseDetector):
     """A layer moves by more than ``update`` of its own norm between snapshots, or has grown ``growth``-fold.
 
     In formulas ‖W_t − W_{t−1}‖_F / ‖W_{t−1}‖_F > ``update``, or ‖W_t‖_F / ‖W_0‖_F > ``growth`` (not for a layer that
-    began at zero). Neither is taken for an explosion while the training loss keeps what it gained; where no training
-    loss is known, it is a warning that stops nothing.
+    began at zero). Neither is taken for an explosion while the training loss keeps what it gained, unless that is less
+    than a fifth of it, or the layer has grown more than ``growth`` squared: a first loss that is itself exploded makes
+    any later one look like a gain. Where no training loss is known, it is a warning that stops nothing.
 
     Args:
         update: relative size of the change between two snapshots, 0.5 by default (healthy runs stay below 0.25 after
@@ -58,7 +59,8 @@ class Explosion(LayerwiseDetector):
         first = memory.get("first", 0.0)
         ratio = norm / first if norm is not None and first > 0 else math.nan
         moved = change is not None and change > self.update_limit and self._run.get("snapshots", 0) > self.burn_in
-        if not (moved or ratio > self.growth) or LossMemory.stuck(self._run) is False:
+        useful = LossMemory.stuck(self._run) is False and not LossMemory.gained_little(self._run)
+        if not (moved or ratio > self.growth) or (useful and not ratio > self.growth**2):
             return False
         evidence = {"relative_update_norm": change, "norm_ratio_to_first": ratio}
         return {name: float(v) for name, v in evidence.items() if v is not None and math.isfinite(v)}

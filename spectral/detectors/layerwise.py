@@ -184,3 +184,8 @@ class LossMemory:
     def stuck(memory: Memory) -> bool | None:
         """See the class."""
         return memory.get("loss_stuck")
+
+    @staticmethod
+    def gained_little(memory: Memory) -> bool:
+        """Whether the lowest loss of several is still above 0.8 of the first."""
+        return memory.get("loss_seen", 0) >= 3 and memory["loss_lowest"] > 0.8 * memory["loss_first"]

@@ -72,7 +72,8 @@ class LogSlopes:
         if time <= 0 or (self._times and time <= self._times[-1]):
             return False
         self.snapshots += 1
-        while len(self._times) > 1 and self._times[0] < time / 2:
+        # with room for rounding, so that the unit of time cannot move the boundary
+        while len(self._times) > 1 and self._times[0] < 0.5 * time * (1 - 1e-9):
             self._times.pop(0)
             self._points.pop(0)
         self.slopes = {}

@@ -20,7 +20,7 @@ Preset = Literal["off", "cautious", "eager"]
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "off": {"stops": False},
     "cautious": {},
-    "eager": {"threshold": 0.2, "onset": 0.08},
+    "eager": {"threshold": 0.2},
 }
 """Arguments of :class:`Overtraining`. ``off`` judges like ``cautious``, and no finding of it may stop the run."""
 
