@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from spectral.detectors.base import Finding, Observation
 from spectral.detectors.layerwise import (
     LayerwiseDetector,
@@ -37,8 +35,8 @@ class RepresentationCollapse(LayerwiseDetector):
         persistence: probes in a row on which it must hold.
     """
 
-    kind: ClassVar[str] = "representation collapse"
-    needs: ClassVar[tuple[str, ...]] = ()  # the probe is asked for by its own argument
+    kind: str = "representation collapse"
+    needs: tuple[str, ...] = ()  # the probe is asked for by its own argument
 
     def __init__(self, share: float = 0.3, fall: float = 0.1, persistence: int = 2):
         super().__init__(persistence)
