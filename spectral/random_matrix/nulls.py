@@ -35,10 +35,9 @@ def shuffled(matrix: ArrayLike, rng: np.random.Generator) -> np.ndarray:
     >>> shuffled([[1.0, 2.0], [3.0, 4.0]], generator(0)).sum()
     np.float64(10.0)
     """
-    # In its own dtype, and float64 afterwards: the permutation is bound by memory, and the same whatever the dtype.
-    w = np.array(matrix, order="C")
+    w = np.array(matrix, dtype=np.float64, order="C")
     rng.shuffle(w.reshape(-1))
-    return w.astype(np.float64, copy=False)
+    return w
 
 
 def gaussian(matrix: ArrayLike, rng: np.random.Generator) -> np.ndarray:
