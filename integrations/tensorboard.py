@@ -205,9 +205,10 @@ def _layout(names: Sequence[str]) -> Any:
     for name in names:
         tag = f"{PREFIX}{name}/"
         band = layout_pb2.MarginChartContent.Series(value=tag + "median", lower=tag + "q10", upper=tag + "q90")
-        charts.append(layout_pb2.Chart(title=titles[name], margin=layout_pb2.MarginChartContent(series=[band])))
+        margin = layout_pb2.MarginChartContent(series=[band])
+        charts.append(layout_pb2.Chart(title=f"{titles[name]}: median and 10–90 % of the layers", margin=margin))
         both = layout_pb2.MultilineChartContent(tag=[f"{tag}(mean|median|min|max)$"])
-        charts.append(layout_pb2.Chart(title=f"{titles[name]}, all", multiline=both))
+        charts.append(layout_pb2.Chart(title=f"{titles[name]}: mean, median, extremes", multiline=both))
     layout = layout_pb2.Layout(category=[layout_pb2.Category(title="Spectra of the weights", chart=charts)])
     summary = Summary()
     summary.value.add(
