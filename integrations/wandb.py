@@ -70,6 +70,7 @@ class WandbSink:
         self._alerts = 0
         self._range: dict[str, tuple[float, float]] = {}
         self._last: Snapshot | None = None
+        self._defined: set[str] = set()
 
     def open(self, run: RunInfo, resumed: bool) -> None:
         """Define the axis, and put the callback's arguments into the run's configuration."""
@@ -82,11 +83,11 @@ class WandbSink:
         self._alerts, self._range, self._last = 0, {}, None
         self._opened = True
         self._directory = Path(run.directory)
-        axis = PREFIX + self._axis
         for name in ("step", "epoch"):
             self._run.define_metric(PREFIX + name, hidden=True)
-        self._run.define_metric(PREFIX + "*", step_metric=axis)
-        self._run.define_metric(LAYER_PREFIX + "*", step_metric=axis)
+        for name in (PREFIX, LAYER_PREFIX):
+            self._run.define_metric(name + "*", step_metric=PREFIX + self._axis)
+        self._defined = set()
         self._run.config.update({"spectral": plain(run.settings)}, allow_val_change=True)
 
     def snapshot(self, snapshot: Snapshot) -> None:
@@ -95,6 +96,10 @@ class WandbSink:
 
         self._last = snapshot if snapshot.kind == "full" else self._last
         values: dict[str, Any] = dict(scalars(snapshot)) if self._scalars else {}
+        # Name by name as well: a trainer's own logger may have defined an axis for `*`, and a name beats a pattern.
+        for name in sorted(values.keys() - self._defined):
+            self._run.define_metric(name, step_metric=PREFIX + self._axis)
+        self._defined |= values.keys()
         self._widen(values)
         if self._per_layer:
             values |= layer_scalars(snapshot)

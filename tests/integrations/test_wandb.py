@@ -76,6 +76,11 @@ def test_values_lie_on_their_own_axis(written):
     metrics = of(rows, "metric")
     globs = {metric["glob_name"]: metric["step_metric"] for metric in metrics if "glob_name" in metric}
     assert globs == {"spectral/*": "spectral/step", "spectral_layers/*": "spectral/step"}
+    named = {metric["name"]: metric.get("step_metric") for metric in metrics if "name" in metric}
+    own = {"spectral/step": None, "spectral/epoch": None}
+    sent = [*snapshot(0).model, "overhead"]
+    assert named == own | {f"spectral/{name}": "spectral/step" for name in sent}, "each once"
+    assert len(metrics) == len(globs) + len(named)
 
 
 def test_histograms_are_the_densities(written):
