@@ -33,7 +33,7 @@ def headline(run: RunView) -> Headline:
     """The verdict of ``run``; without one, the worst of its alerts."""
     verdict = run.verdict
     if verdict is not None:
-        since = f" Since epoch {verdict.since_epoch:.4g}." if verdict.since_epoch is not None else ""
+        since = _since(verdict.since_epoch, verdict.reason)
         confidence = f" Confidence {verdict.confidence:.0%}." if verdict.confidence is not None else ""
         best = f" Snapshot to keep: epoch {verdict.best_epoch:.4g}." if verdict.best_epoch is not None else ""
         stopped = " The callback stopped the run." if verdict.stopped else ""
@@ -54,9 +54,16 @@ def headline(run: RunView) -> Headline:
     return Headline(
         tone,
         f"{worst.severity}: {worst.kind}",
-        f"{count}{worst.message} Since epoch {worst.since_epoch:.4g}.",
+        f"{count}{worst.message}{_since(worst.since_epoch, worst.message)}",
         worst.recommendation,
     )
+
+
+def _since(epoch: float | None, said: str) -> str:
+    """Since when, as a sentence; empty where that is unknown or already said."""
+    if epoch is None or f"since epoch {epoch:.4g}" in said.lower():
+        return ""
+    return f" Since epoch {epoch:.4g}."
 
 
 def alerted_layers(run: RunView, most: int = 4) -> str:

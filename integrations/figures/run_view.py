@@ -76,9 +76,16 @@ class RunView:
         frame = self.record.layers
         place = {name: position for position, name in enumerate(self.layers)}
         rows = frame["layer"].map(place).to_numpy(dtype=np.int64)
-        order = np.argsort(self.steps, kind="stable")
-        columns = order[np.searchsorted(self.steps, frame["step"].to_numpy(dtype=np.int64), sorter=order)]
-        return rows, columns
+        if self.record.model["step"].is_unique:
+            order = np.argsort(self.steps, kind="stable")
+            return rows, order[np.searchsorted(self.steps, frame["step"].to_numpy(dtype=np.int64), sorter=order)]
+        # Measured twice at the same step: the first rows of a layer there belong to the first snapshot, and so on.
+        key = ["step", "kind"]
+        models = self.record.model[key].assign(
+            turn=self.record.model.groupby(key).cumcount(), column=range(len(self.steps))
+        )
+        turns = frame[[*key, "layer"]].assign(turn=frame.groupby([*key, "layer"]).cumcount())
+        return rows, turns.merge(models, how="left", on=[*key, "turn"])["column"].to_numpy(dtype=np.int64)
 
     def _matrix(self, column: str, empty: Any, dtype: Any) -> np.ndarray:
         matrix = np.full((len(self.layers), len(self.steps)), empty, dtype=dtype)
@@ -116,10 +123,14 @@ class RunView:
         return np.ones((len(self.layers), len(self.steps)), dtype=bool)
 
     def measured(self, quantity: str) -> np.ndarray:
-        """The snapshots that measured ``quantity``, as positions: cheap ones are left out for what needs a spectrum."""
-        if words(quantity).cost == "cheap":
-            return np.arange(len(self.steps))
-        return np.flatnonzero(self.full)
+        """The snapshots that measured ``quantity``, as positions, one a step, the last where there are several.
+
+        Cheap snapshots are left out for what needs a spectrum.
+        """
+        cheap = words(quantity).cost == "cheap"
+        when = np.arange(len(self.steps)) if cheap else np.flatnonzero(self.full)
+        _, from_the_end = np.unique(self.steps[when][::-1], return_index=True)
+        return when[np.sort(len(when) - 1 - from_the_end)]
 
     def model(self, name: str) -> np.ndarray | None:
         """A column of the model's table, shape (T,), or None if there is none."""

@@ -18,7 +18,7 @@ class LayerStanding:
     Attributes:
         layer: its name.
         severity: of the worst alert about it; empty if there is none.
-        said: the kinds of alert about it, the latest first.
+        said: the kinds of alert about it, the worst and latest first.
         since_epoch: when the first of those began, or None.
         status: ``ok``, or why values are missing; empty if it was not measured.
         evidence: ``sufficient``, or why alpha is not to be trusted.
@@ -53,12 +53,13 @@ def standings(run: RunView) -> list[LayerStanding]:
     rows = []
     for position, layer in enumerate(run.layers):
         alerts = [alert for alert in run.alerts if layer in alert.layers]
+        worst_first = sorted(alerts, key=lambda alert: (-SEVERITIES.index(alert.severity), -alert.step))
         values = {name: _last(run, name, position) for name in run.quantities}
         rows.append(
             LayerStanding(
                 layer=layer,
                 severity=max((alert.severity for alert in alerts), key=SEVERITIES.index, default=""),
-                said=tuple(dict.fromkeys(alert.kind for alert in reversed(alerts))),
+                said=tuple(dict.fromkeys(alert.kind for alert in worst_first)),
                 since_epoch=min((alert.since_epoch for alert in alerts), default=None),
                 status=str(run.status[position, full[-1]]) if len(full) else "",
                 evidence=str(run.evidence[position, full[-1]]) if len(full) else "",

@@ -90,11 +90,11 @@ def short_names(layers: Sequence[str], width: int = 30) -> list[str]:
 
     >>> short_names(["model.layers.0.mlp.weight", "model.layers.1.mlp.weight"])
     ['0.mlp', '1.mlp']
-    >>> short_names(["only.weight"])
-    ['only.weight']
+    >>> short_names(["1.weight", "3.weight"])
+    ['1.weight', '3.weight']
     """
     parts = [re.split(r"[./]", name) for name in layers]
-    if len(parts) > 1 and len({part[-1] for part in parts}) == 1 and all(len(part) > 1 for part in parts):
+    if len(parts) > 1 and len({part[-1] for part in parts}) == 1 and all(len(part) > 2 for part in parts):
         parts = [part[:-1] for part in parts]
     shared = 0
     while len(parts) > 1 and min(map(len, parts)) > shared + 2 and len({part[shared] for part in parts}) == 1:

@@ -122,16 +122,17 @@ def _epochs(run: RunView, place: Spec) -> list[Spec]:
         traces.append(
             {
                 "type": "scatter",
-                "mode": "lines+markers" if keep.sum() < 40 or last else "lines",
-                "x": depth[keep],
-                "y": values[keep],
+                "mode": "lines+markers",
+                # Broken where a layer says nothing: no line is drawn past it.
+                "x": depth,
+                "y": np.where(keep, values, np.nan),
                 "marker": {
-                    "size": 7 if last else 4,
-                    "color": np.full(int(keep.sum()), run.epochs[column]),
+                    "size": 7 if last else 4 if len(depth) < 40 else 2,
+                    "color": np.full(len(depth), run.epochs[column]),
                     "coloraxis": "coloraxis",
                 },
                 "line": {"width": 2.6 if last else 1.1},
-                "text": [run.short_names[row] for row in depth[keep]],
+                "text": run.short_names,
                 "name": f"epoch {run.epochs[column]:.4g}",
                 "hovertemplate": "%{text}<br>alpha = %{y:.3g}"
                 f"<extra>{escape(run.label)}, epoch {run.epochs[column]:.4g}</extra>",

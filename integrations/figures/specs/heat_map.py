@@ -45,6 +45,7 @@ def heat_map_spec(runs: Sequence[RunView], quantity: str = "alpha") -> Spec:
     spec: Spec = {"data": [], "layout": layout(height, annotations=[], margin={"l": 40, "r": 90, "t": 66, "b": 50})}
     spec["layout"]["coloraxis"] = _colours(runs, quantity)
     width = 1 / len(runs)
+    shown: set[str] = set()
     for position, run in enumerate(runs):
         suffix = "" if position == 0 else str(position + 1)
         domain = [position * width + (_room(run) if position else 0), (position + 1) * width]
@@ -65,7 +66,7 @@ def heat_map_spec(runs: Sequence[RunView], quantity: str = "alpha") -> Spec:
         spec["layout"]["annotations"].append(heading(title, domain[0], 1, hover=explain(quantity), yshift=4))
         place = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
         spec["data"] += _cells(run, quantity, place)
-        spec["data"] += alert_traces(marks, place, legend=position == 0)
+        spec["data"] += alert_traces(marks, place, legend=shown)
     _legend(spec, runs, quantity)
     return spec
 

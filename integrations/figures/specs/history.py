@@ -23,7 +23,7 @@ from integrations.figures.style import (
 )
 
 COLUMNS = 3
-PANEL, GAP, TOP, BOTTOM = 150, 66, 70, 50
+PANEL, GAP, TOP, BOTTOM = 150, 66, 84, 50
 
 
 def history_spec(runs: Sequence[RunView], layer: str, quantities: Sequence[str] | None = None) -> Spec:

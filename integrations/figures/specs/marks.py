@@ -16,27 +16,33 @@ from integrations.figures.style import (
 from integrations.schema import Alert
 
 
-def alert_traces(placed: Iterable[tuple[Alert, float | str]], place: Spec, legend: bool, label: str = "") -> list[Spec]:
-    """Two traces a severity, lines and symbols; alerts at the same epoch and height share one symbol.
+def alert_traces(
+    placed: Iterable[tuple[Alert, float | str]], place: Spec, legend: set[str], label: str = ""
+) -> list[Spec]:
+    """Two traces a severity, lines and symbols; alerts at the same epoch and height share the worst one's symbol.
 
     Args:
         placed: the alerts, each with its height on the y axis.
         place: the axes.
-        legend: whether the severities get entries in the legend.
+        legend: the severities that the figure's legend has already; those drawn here are added.
         label: the run's name, for the hover text.
     """
-    grouped: dict[str, dict[tuple[float, float | str], list[Alert]]] = {}
+    groups: dict[tuple[float, float | str], list[Alert]] = {}
     for alert, height in placed:
-        grouped.setdefault(alert.severity, {}).setdefault((alert.epoch, height), []).append(alert)
+        groups.setdefault((alert.epoch, height), []).append(alert)
+    drawn: dict[str, list[tuple[float, float | str]]] = {}
+    for spot, alerts in groups.items():
+        alerts.sort(key=lambda alert: -SEVERITIES.index(alert.severity))
+        drawn.setdefault(alerts[0].severity, []).append(spot)
     traces: list[Spec] = []
     for severity in SEVERITIES:
-        groups = grouped.get(severity)
-        if not groups:
+        spots = drawn.get(severity)
+        if not spots:
             continue
         since_x: list[float | None] = []
         since_y: list[float | str | None] = []
-        for (epoch, height), alerts in groups.items():
-            since_x += [min(alert.since_epoch for alert in alerts), epoch, None]
+        for epoch, height in spots:
+            since_x += [min(alert.since_epoch for alert in groups[epoch, height]), epoch, None]
             since_y += [height, height, None]
         colour = SEVERITY_COLOURS[severity]
         traces.append(
@@ -56,8 +62,8 @@ def alert_traces(placed: Iterable[tuple[Alert, float | str]], place: Spec, legen
             {
                 "type": "scatter",
                 "mode": "markers",
-                "x": [epoch for epoch, _ in groups],
-                "y": [height for _, height in groups],
+                "x": [epoch for epoch, _ in spots],
+                "y": [height for _, height in spots],
                 "marker": {
                     "symbol": SEVERITY_SYMBOLS[severity],
                     "size": 12,
@@ -65,14 +71,15 @@ def alert_traces(placed: Iterable[tuple[Alert, float | str]], place: Spec, legen
                     "line": {"color": INK, "width": 1},
                 },
                 "name": f"{severity} alert",
-                "showlegend": legend,
+                "showlegend": severity not in legend,
                 "legendgroup": severity,
-                "text": [describe_alerts(alerts, label) for alerts in groups.values()],
+                "text": [describe_alerts(groups[spot], label) for spot in spots],
                 "hovertemplate": "%{text}<extra></extra>",
                 "meta": {"role": "alerts"},
                 **place,
             }
         )
+        legend.add(severity)
     return traces
 
 

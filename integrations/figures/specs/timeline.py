@@ -76,10 +76,11 @@ def timeline_spec(runs: Sequence[RunView]) -> Spec:
             else:
                 spec["data"] += _band(run, what, place, style, position)
         top = bottom - GAP / inner
+    shown: set[str] = set()
     for position, run in enumerate(runs):
         loss = next((run.model(f"metrics/{name}") for name in losses if name in run.metrics), None)
         placed = [(alert, _height(run, loss, alert.epoch)) for alert in run.alerts]
-        spec["data"] += alert_traces(placed, {"xaxis": "x", "yaxis": "y"}, legend=position == 0, label=run.label)
+        spec["data"] += alert_traces(placed, {"xaxis": "x", "yaxis": "y"}, legend=shown, label=run.label)
         _mark_verdict(spec, run, position, alone=len(runs) == 1)
     return spec
 

@@ -338,9 +338,9 @@ class App {
         "alerts", `Alerts (${runs.reduce((sum, run) => sum + run.alerts_in_all, 0)})`,
         element("div", { class: "scroll" }, element("table", {}, element("tbody", {}, ...alerts.map((alert) => element(
           "tr", { class: alert.severity },
-          element("td", {}, `${SIGNS[alert.severity]} ${alert.severity}`),
-          element("td", {}, runs.length > 1 ? `${alert.run}, epoch ${shown(alert.epoch)}` : `epoch ${shown(alert.epoch)}`),
-          element("td", {}, alert.kind),
+          element("td", { class: "brief" }, `${SIGNS[alert.severity]} ${alert.severity}`),
+          element("td", { class: "brief" }, runs.length > 1 ? `${alert.run}, epoch ${shown(alert.epoch)}` : `epoch ${shown(alert.epoch)}`),
+          element("td", { class: "brief" }, alert.kind),
           element("td", {}, `${alert.message} ${alert.recommendation}`),
         ))))),
       ),

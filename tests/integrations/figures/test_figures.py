@@ -90,7 +90,7 @@ def test_heat_map_marks_the_alert_in_the_row_of_its_layer(run):
 
 
 def test_heat_map_says_which_quantities_there_are(run):
-    with pytest.raises(ValueError, match="No run measured the quantity `alfa`. Expected one of: .*alpha"):
+    with pytest.raises(ValueError, match=r"No run measured the quantity `alfa`\. Expected one of: .*alpha"):
         figures.heat_map(run, "alfa")
 
 
@@ -171,8 +171,8 @@ def test_flow_overlays_epochs_without_the_layers_that_say_nothing(run):
     view = views(run)[0]
     figure = figures.correlation_flow(run)
     lines = [trace for trace in figure.data if trace.meta and trace.meta["role"] == "flow"]
-    assert [trace.meta["epoch"] for trace in lines][0] == 0.0 and lines[-1].meta["epoch"] == 10.0
-    np.testing.assert_allclose(lines[-1].y, view.values("alpha")[:4, -1])
+    assert next(trace.meta["epoch"] for trace in lines) == 0.0 and lines[-1].meta["epoch"] == 10.0
+    np.testing.assert_allclose(lines[-1].y, [*view.values("alpha")[:4, -1], np.nan])
     scatter = traces(figure, yaxis="y2")
     np.testing.assert_allclose(scatter[0].y, view.values("rand_distance")[:4, -1])
     np.testing.assert_allclose(scatter[0].x, view.values("alpha")[:4, -1])
@@ -237,6 +237,17 @@ def test_an_alert_about_the_whole_model_has_a_row_of_its_own(broken):
 def test_a_run_without_losses_densities_or_summaries_is_drawn(broken):
     assert any(trace.name == "info alert" for trace in figures.timeline(broken).data)
     assert "No spectral density" in figures.layer_spectrum(broken, "fc0").layout.annotations[0].text
+
+
+def test_a_moment_measured_twice_is_shown_once_as_it_was_measured_last(tmp_path):
+    run = SyntheticRun(tmp_path, layers=3).advance(1)
+    run.epoch -= 1
+    run.advance(3)  # epoch 0 again, then 1 and 2
+    view = views(tmp_path)[0]
+    assert list(view.steps) == [0, 0, 100, 200] and list(view.measured("alpha")) == [1, 2, 3]
+    rows = view.record.layers
+    np.testing.assert_array_equal(view.values("alpha").T.ravel(), rows["alpha"])
+    assert list(figures.heat_map(tmp_path).data[0].x) == [0, 1, 2]
 
 
 def test_a_run_that_has_only_begun_is_drawn(tmp_path):
