@@ -20,3 +20,13 @@ def caller(of: type[T]) -> T | None:
             return owner
         frame = frame.f_back
     return None
+
+
+def local(of: type, name: str) -> Any:
+    """The local variable ``name`` of the nearest method up the call stack whose ``self`` is an ``of``; None without."""
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        if isinstance(frame.f_locals.get("self"), of) and name in frame.f_locals:
+            return frame.f_locals[name]
+        frame = frame.f_back
+    return None

@@ -76,9 +76,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
             if sum(isinstance(c, SpectralCallback) for c in self._queue.callbacks) > 1:
                 raise ValueError("`fit` has two SpectralCallbacks: give it one, with the settings of both.")
             self._queue.callbacks = _in_order(self._queue.callbacks, self)
-        self.run = Run(
-            self.settings, structure.specs, "keras", folder, self._sinks(folder), refresh=structure.refresh
-        )
+        self.run = Run(self.settings, structure.specs, "keras", folder, self._sinks(folder), refresh=structure.refresh)
 
     def _look(self) -> Sequence[LayerSpec]:
         look = partial(inspect, conv=self.settings.convolution)
@@ -168,7 +166,9 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
 
     def _plan(self) -> Plan:
         params = self.params or {}
-        return Plan(epochs=float(params["epochs"]) if params.get("epochs") else None, steps_per_epoch=params.get("steps"))
+        return Plan(
+            epochs=float(params["epochs"]) if params.get("epochs") else None, steps_per_epoch=params.get("steps")
+        )
 
     def _sinks(self, folder: Path) -> list[Sink]:
         from importlib.util import find_spec
@@ -177,7 +177,9 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         if find_spec("tensorboard") is not None:
             from integrations.tensorboard import TensorBoardSink
 
-            sinks.append(TensorBoardSink(folder, per_layer=self.settings.per_layer, histograms=self.settings.histograms))
+            sinks.append(
+                TensorBoardSink(folder, per_layer=self.settings.per_layer, histograms=self.settings.histograms)
+            )
         wandb = sys.modules.get("wandb")
         if wandb is not None and wandb.run is not None:
             from integrations.wandb import WandbSink

@@ -87,7 +87,8 @@ class SpectralCallback(Watcher, pl.Callback):
         self._loss.reset()
         # Whether a callback of Lightning's monitors one of our values before an epoch's end.
         self._monitored_in_validation = any(
-            str(getattr(c, "monitor", None) or "").startswith("spectral/") for c in trainer.callbacks
+            str(getattr(c, "monitor", None) or "").startswith("spectral/")
+            for c in trainer.callbacks  # type: ignore[attr-defined]
         )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -216,7 +217,7 @@ class SpectralCallback(Watcher, pl.Callback):
                 pl_module.log(name, value, on_step=on_step, on_epoch=not on_step, logger=False, batch_size=1)
 
     def _folder(self, trainer: pl.Trainer) -> Path:
-        if trainer.fast_dev_run:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return Path(tempfile.mkdtemp(prefix="spectral_fast_dev_run_"))
         if self.settings.log_dir is not None:
             return free_directory(Path(self.settings.log_dir))

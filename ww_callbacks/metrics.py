@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_ACCURACY_NAMES = ("train_acc", "train_accuracy", "train/acc", "train/accuracy", "train_acc_epoch", "train_accuracy_epoch")
+_ACCURACY_NAMES = (
+    "train_acc",
+    "train_accuracy",
+    "train/acc",
+    "train/accuracy",
+    "train_acc_epoch",
+    "train_accuracy_epoch",
+)
 
 
 class MeanLoss:
