@@ -60,14 +60,19 @@ def main() -> None:
 
     print("\nWhat the weights looked like at the end:")
     last = callback.history.query("step == step.max()")
-    print(last[["layer", "alpha", "sigma", "alpha_evidence", "effective_rank", "relative_distance_from_init"]].to_string(index=False))
+    print(
+        last[["layer", "alpha", "sigma", "alpha_evidence", "effective_rank", "relative_distance_from_init"]].to_string(
+            index=False
+        )
+    )
     verdict = callback.verdict
     best = max(fresh.accuracy, key=fresh.accuracy.get)
     print("\nOn fresh digits, which the callback never saw:")
     print(f"  best        {fresh.accuracy[best]:.1%} after epoch {best:g}")
     print(f"  at the end  {fresh.accuracy[max(fresh.accuracy)]:.1%} after epoch {max(fresh.accuracy):g}")
     if verdict.best_epoch in fresh.accuracy:
-        print(f"  kept        {fresh.accuracy[verdict.best_epoch]:.1%} after epoch {verdict.best_epoch:g}, the one named by the callback")
+        kept = fresh.accuracy[verdict.best_epoch]
+        print(f"  kept        {kept:.1%} after epoch {verdict.best_epoch:g}, in {callback.best_checkpoint}")
     if not verdict.stopped:
         print("  (the callback did not stop this run)")
 

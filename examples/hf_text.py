@@ -1,7 +1,7 @@
 """Hugging Face: a small GPT-2-style model on English text, character by character, watched by one callback.
 
-    python -m examples.hf_text                    the topics of CPython's own help
-    python -m examples.hf_text --text FILE        a text file, plain or gzipped
+python -m examples.hf_text                    the topics of CPython's own help
+python -m examples.hf_text --text FILE        a text file, plain or gzipped
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Keras: an MLP on images, watched by one callback; on the torch or the jax backend.
 
-    KERAS_BACKEND=torch python -m examples.keras_mnist                 the digits that scikit-learn carries
-    KERAS_BACKEND=jax python -m examples.keras_mnist --data FOLDER     full MNIST from FOLDER/mnist
+KERAS_BACKEND=torch python -m examples.keras_mnist                 the digits that scikit-learn carries
+KERAS_BACKEND=jax python -m examples.keras_mnist --data FOLDER     full MNIST from FOLDER/mnist
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Lightning: an MLP on images, watched by one callback.
 
-    python -m examples.lightning_mnist                      the digits that scikit-learn carries
-    python -m examples.lightning_mnist --data FOLDER        full MNIST from FOLDER/mnist
+python -m examples.lightning_mnist                      the digits that scikit-learn carries
+python -m examples.lightning_mnist --data FOLDER        full MNIST from FOLDER/mnist
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A plain PyTorch loop, watched by a monitor that stops it when the weights go wrong.
 
-    python -m examples.plain_loop
-    python -m examples.plain_loop --learning-rate 5       see what a rate that is too high looks like
+python -m examples.plain_loop
+python -m examples.plain_loop --learning-rate 5       see what a rate that is too high looks like
 """
 
 from __future__ import annotations

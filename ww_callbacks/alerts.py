@@ -91,7 +91,7 @@ class AlertDesk:
             if self._count - count > self._cooldown or grave > before:
                 news = True
         if news:
-            said.update({layer: (self._count, grave) for layer in finding.layers or ("",)})
+            said.update(dict.fromkeys(finding.layers or ("",), (self._count, grave)))
         return news
 
     def state_dict(self) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class Cadence:
         """What fell due between two looks at a loop, each a pair of steps done and epochs completed."""
 
         def passed(every: int | None, old: float, new: float) -> bool:
-            return bool(every) and new // every > old // every
+            return every is not None and new // every > old // every
 
         if passed(self.every_n_steps, before[0], now[0]) or passed(self.every_n_epochs, before[1], now[1]):
             return "full"

@@ -22,8 +22,8 @@ T = TypeVar("T")
 def shows_settings(cls: type[T]) -> type[T]:
     """Give ``cls.__init__``, which takes ``**settings``, the signature that names them all.
 
-    So an editor completes them, ``help()`` lists them, and LightningCLI reads them from YAML; they are declared once, in
-    :class:`~ww_callbacks.settings.Settings`.
+    So an editor completes them, ``help()`` lists them, and LightningCLI reads them from YAML; they are declared once,
+    in :class:`~ww_callbacks.settings.Settings`.
     """
     init: Any = cls.__init__
     own = [p for p in inspect.signature(init).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]

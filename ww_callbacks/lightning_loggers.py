@@ -18,7 +18,9 @@ def sinks_for(trainer: pl.Trainer, settings: Settings) -> list[Sink]:
 
     TensorBoard and W&B also get what only they can show; any other logger gets the scalars.
     """
-    return [] if trainer.fast_dev_run else [_sink(logger, settings) for logger in trainer.loggers]
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return []
+    return [_sink(logger, settings) for logger in trainer.loggers]
 
 
 def _sink(logger: Any, settings: Settings) -> Sink:
@@ -50,7 +52,7 @@ def log_folder(trainer: pl.Trainer) -> Path | None:
     for logger in trainer.loggers:
         if type(logger).__name__ == "WandbLogger":
             # Beside W&B's own files and not among them: what lies there is uploaded, W_0 too.
-            directory = getattr(logger.experiment, "dir", None)
+            directory = getattr(logger.experiment, "dir", None)  # type: ignore[attr-defined]
             return Path(directory).parent / "spectral" if isinstance(directory, str) else None
     return Path(trainer.log_dir) if trainer.loggers and trainer.log_dir else None
 

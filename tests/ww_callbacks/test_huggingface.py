@@ -137,9 +137,7 @@ def test_streams_to_the_tensorboard_reporter(tmp_path):
     events = EventAccumulator(str(callback.directory), size_guidance={"scalars": 0}).Reload()
     read = events.Scalars("train/spectral/log_spectral_norm/median")
     assert [e.step for e in read] == [0, 4, 8, 12, 16, 20]
-    np.testing.assert_allclose(
-        [e.value for e in read], callback.summary["log_spectral_norm/median"], rtol=1e-6
-    )
+    np.testing.assert_allclose([e.value for e in read], callback.summary["log_spectral_norm/median"], rtol=1e-6)
 
 
 def test_refused_before_training(tmp_path):

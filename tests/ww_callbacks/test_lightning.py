@@ -97,7 +97,7 @@ def test_with_no_argument_every_epoch_is_measured(tmp_path, tree):
     history = callback.history
     assert sorted(history.epoch.unique()) == [0, 1, 2, 3, 4, 5]
     assert sorted(history.step.unique()) == [0, 4, 8, 12, 16, 20]
-    assert list(history[history.epoch == 0].layer)[0] == "net.0.weight"
+    assert history[history.epoch == 0].layer.iloc[0] == "net.0.weight"
     assert (history[history.epoch == 0].distance_from_init == 0).all()
     assert callback.verdict.state in ("healthy", "insufficient evidence")
     assert callback.directory == tmp_path / "lightning_logs" / "version_0"
@@ -135,9 +135,7 @@ def test_lightnings_own_callbacks_monitor_our_values_whatever_the_order(tmp_path
     stopper = EarlyStopping("spectral/relative_distance_from_init/median", patience=2, mode="min")
     keeper = ModelCheckpoint(tmp_path / "kept", monitor="spectral/effective_rank/mean", mode="max", save_top_k=1)
     callback = SpectralCallback(verbose=0)
-    trainer, _ = fit(
-        tmp_path, stopper, keeper, callback, epochs=10, validate=True, enable_checkpointing=True
-    )
+    trainer, _ = fit(tmp_path, stopper, keeper, callback, epochs=10, validate=True, enable_checkpointing=True)
     assert trainer.current_epoch == 3  # the distance grows from the first epoch on, so patience ends after the third
     summary = callback.summary
     assert float(keeper.best_model_score) == pytest.approx(summary["effective_rank/mean"][1:].max(), rel=1e-6)
@@ -204,7 +202,9 @@ def test_stops_by_lightnings_own_means_and_says_why(tmp_path, capsys):
 
 
 def test_min_epochs_win(tmp_path):
-    trainer, _ = fit(tmp_path, SpectralCallback(policies={"non-finite": "stop"}, verbose=0), model=Net(spoil_at=0), min_epochs=4)
+    trainer, _ = fit(
+        tmp_path, SpectralCallback(policies={"non-finite": "stop"}, verbose=0), model=Net(spoil_at=0), min_epochs=4
+    )
     assert trainer.current_epoch == 4
 
 

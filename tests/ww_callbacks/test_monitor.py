@@ -53,9 +53,7 @@ def test_stops_with_a_reason(weights, tmp_path, capsys):
 
 def test_policies(weights, tmp_path):
     heard = []
-    with SpectralMonitor(
-        weights, log_dir=tmp_path, policies={"non-finite": heard.append}, verbose=0
-    ) as monitor:
+    with SpectralMonitor(weights, log_dir=tmp_path, policies={"non-finite": heard.append}, verbose=0) as monitor:
         weights["layer0"][0, 0] = np.inf
         for epoch in range(1, 4):
             monitor.observe(step=epoch, epoch=epoch)
@@ -109,7 +107,9 @@ def test_hopeless_layers_are_recorded_and_said(tmp_path):
         monitor.observe(step=1, epoch=1)
     last = monitor.history.query("step == 1").set_index("layer")
     assert last.status["zero"] == "zero" and np.isnan(last.alpha["zero"])
-    assert last.alpha_evidence["rank_one"] != "sufficient" and last.effective_rank["rank_one"] == pytest.approx(1.0, abs=1e-6)
+    assert last.alpha_evidence["rank_one"] != "sufficient" and last.effective_rank["rank_one"] == pytest.approx(
+        1.0, abs=1e-6
+    )
     assert last.alpha_evidence["row"] != "sufficient" and np.isfinite(last.frobenius_norm["row"])
     assert last.status["good"] == "ok"
 

@@ -57,4 +57,6 @@ def test_the_same_weights_give_the_same_records(records, name):
     assert model[0].keys() == other_model[0].keys()
     scores = {k for k in model[0] if k.startswith("overtraining")}
     for mine, theirs in zip(model, other_model, strict=True):
-        assert {k: v for k, v in mine.items() if k not in scores} == {k: v for k, v in theirs.items() if k not in scores}
+        assert {k: v for k, v in mine.items() if k not in scores} == {
+            k: v for k, v in theirs.items() if k not in scores
+        }
