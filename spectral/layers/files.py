@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -95,7 +96,8 @@ def _safetensors(path: Path) -> dict[str, Stored]:
             length = int.from_bytes(file.read(8), "little")
             header = orjson.loads(file.read(length))
         header.pop("__metadata__", None)
-        placed = sorted(header.items(), key=lambda item: item[1]["data_offsets"])
+        # safetensors stores tensors in the order of their names; numbers read as numbers come nearest to depth order.
+        placed = sorted(header.items(), key=lambda item: _natural(item[0]))
         return {
             name: Stored(
                 tuple(entry["shape"]),
@@ -106,6 +108,10 @@ def _safetensors(path: Path) -> dict[str, Stored]:
         }
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}.") from error
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _mapped(path: Path, offset: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
@@ -174,7 +180,7 @@ def _inspect_folder(path: Path, conv: Convention) -> list[LayerSpec]:
 
 
 def _sharded(folder: Path, index: Path) -> dict[str, Any]:
-    """The entries of all files that an index names, in the order of the index."""
+    """The entries of all files that an index names."""
     try:
         placed: dict[str, str] = orjson.loads(index.read_bytes())["weight_map"]
         files = dict.fromkeys(placed.values())
@@ -187,7 +193,7 @@ def _sharded(folder: Path, index: Path) -> dict[str, Any]:
     held = {file: entries(folder / file) for file in files}
     if missing := [name for name, file in placed.items() if name not in held[file]]:
         raise ValueError(f"{index} names weights that its files do not hold: {', '.join(missing[:5])}.")
-    return {name: held[file][name] for name, file in placed.items()}
+    return {name: held[file][name] for name, file in sorted(placed.items(), key=lambda item: _natural(item[0]))}
 
 
 def _adapter_scaling(config: Path) -> Callable[[str, int], float] | None:
