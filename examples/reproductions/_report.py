@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import platform
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,14 +18,16 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-def arguments(doc: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments that every script takes: ``--quick``, ``--out``, ``--data``, ``--seed``, ``--threads``."""
+def arguments(doc: str | None, argv: Sequence[str] | None, keep: bool = False) -> argparse.Namespace:
+    """The arguments that every script takes: ``--quick``, ``--out``, ``--data``, ``--seed``, ``--threads`` (``--keep``)."""
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="small data, a few seconds, nothing kept without --out")
     parser.add_argument("--out", type=Path, help="folder of the report (default: results/ beside the script)")
     parser.add_argument("--data", help="data folder (default: the environment variable WW_CALLBACKS_DATA)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="threads of torch and of the linear algebra")
+    if keep:
+        parser.add_argument("--keep", type=Path, help="folder of trained networks, taken up by the next run")
     parsed = parser.parse_args(argv)
     if not parsed.quick and parsed.out is None:
         parsed.out = RESULTS
@@ -84,22 +90,36 @@ class Report:
         seconds = time.perf_counter() - self._started
         where = f"{platform.machine()}, Python {platform.python_version()}"
         markdown = "\n\n".join([*self._parts, f"Took {seconds:.0f} s of wall time ({where})."]) + "\n"
+        print(markdown, flush=True)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{self.name}.md").write_text(markdown)
             numbers = {"settings": self._settings, "seconds": seconds, **self.numbers}
             (folder / f"{self.name}.json").write_text(json.dumps(_plain(numbers), indent=1) + "\n")
-            for key, figure in self._figures.items():
-                _write_svg(figure, folder / f"{self.name}_{key}.svg")
-        print(markdown)
+            _write_svgs({folder / f"{self.name}_{key}.svg": figure for key, figure in self._figures.items()})
         return markdown
 
 
-def _write_svg(figure: Any, path: Path) -> None:
-    try:
-        figure.write_image(path)
-    except Exception as error:  # kaleido needs a browser; the numbers are kept all the same
-        print(f"{path.name} is left out: {type(error).__name__}: {str(error).splitlines()[0]}")
+_IMAGES = (
+    "import sys, plotly.io as io\nfor p in sys.argv[1:]: io.read_json(p).write_image(p.removesuffix('json') + 'svg')"
+)
+
+
+def _write_svgs(figures: Mapping[Path, Any], seconds: float = 180) -> None:
+    """Write each figure as SVG, in a process of its own: its browser may be missing, or hang on a busy machine."""
+    with tempfile.TemporaryDirectory() as folder:
+        sources = {path: Path(folder) / f"{path.stem}.json" for path in figures}
+        for path, figure in figures.items():
+            figure.write_json(sources[path])
+        command = [sys.executable, "-c", _IMAGES, *map(str, sources.values())]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(command, timeout=seconds, capture_output=True, check=False)
+        for path, source in sources.items():
+            made = source.with_suffix(".svg")
+            if made.exists():
+                path.write_bytes(made.read_bytes())
+            else:
+                print(f"{path.name} could not be drawn (kaleido needs a browser); its numbers are in the JSON file.")
 
 
 def _text(value: Any) -> str:

@@ -71,7 +71,7 @@ def train(
         losses = []
         for rows in torch.randperm(len(images), generator=generator).split(batch):
             value = loss(model(images[rows]), labels[rows])
-            losses.append(float(value))
+            losses.append(value.item())
             if penalty is not None:
                 value = value + penalty()
             optimiser.zero_grad()
