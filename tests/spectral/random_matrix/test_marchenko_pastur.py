@@ -69,6 +69,11 @@ def test_centring():
     assert mp.element_variance(w, centred=False) == pytest.approx(10.0, rel=0.02)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_bulk_variance_of_the_law_itself(shape):
+    assert mp.bulk_variance(mp.expected_eigenvalues(shape, 0.3), shape) == pytest.approx(0.3, rel=0.01)
+
+
 def test_bulk_variance_withstands_spikes():
     rng = generator(6)
     noise = rng.standard_normal((600, 300))

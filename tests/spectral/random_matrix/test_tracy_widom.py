@@ -72,6 +72,13 @@ def test_limits():
         tw.quantile(1.0)
 
 
+def test_centre_and_scale_of_a_square_matrix():
+    """At N = M = n + ½ they are 4n s² and 2^{4/3} n^{1/3} s²."""
+    centre, scale = tw.centre_and_scale((1000, 1000), 0.5)
+    assert centre == pytest.approx(0.5 * 4 * 999.5)
+    assert scale == pytest.approx(0.5 * 2 ** (4 / 3) * 999.5 ** (1 / 3))
+
+
 def largest_eigenvalue(shape, rng):
     """Of WᵀW, W Gaussian: of the bidiagonal form alone, whose law is the same."""
     larger, smaller = max(shape), min(shape)
