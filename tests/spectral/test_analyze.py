@@ -1,0 +1,203 @@
+"""``spectral.analyze`` on modules, mappings and files."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+import spectral
+from spectral.quantities.power_law import alpha_evidence
+from spectral.sample import LayerSample
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 24, 3), nn.BatchNorm2d(24), nn.Linear(60, 80), nn.Linear(80, 30))
+
+
+def test_the_table_has_one_row_a_layer_in_depth_order(model):
+    result = spectral.analyze(model)
+    assert list(result.layers["layer"]) == ["0.weight", "2.weight", "3.weight"]
+    assert list(result.layers["matrices"]) == ["24×27", "80×60", "30×80"]
+    assert set(result.layers["status"]) == {"ok"}
+    sigma = torch.linalg.svdvals(model[2].weight.detach().double()).numpy()
+    row = result.layers.set_index("layer").loc["2.weight"]
+    assert row["log_spectral_norm"] == pytest.approx(2 * np.log10(sigma[0]), rel=1e-9)
+    assert row["frobenius_norm"] == pytest.approx(np.sqrt((sigma**2).sum()), rel=1e-9)
+    assert "update_norm" not in result.layers
+    assert "distance_from_init" not in result.layers
+
+
+def test_every_source_of_the_same_weights_gives_the_same_numbers(model, tmp_path):
+    safetensors.torch.save_file(model.state_dict(), tmp_path / "model.safetensors")
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "model.ckpt")
+    expected = spectral.analyze(model).layers.drop(columns="type")
+    arrays = {name: value.numpy() for name, value in model.state_dict().items()}
+    for source in (model.state_dict(), arrays, tmp_path / "model.safetensors", str(tmp_path / "model.ckpt")):
+        pd.testing.assert_frame_equal(spectral.analyze(source).layers.drop(columns="type"), expected, check_exact=True)
+
+
+def test_the_number_of_workers_changes_nothing(model):
+    one, three = (spectral.analyze(model, workers=n).layers for n in (1, 3))
+    pd.testing.assert_frame_equal(one, three, check_exact=True)
+
+
+def test_bad_layers_say_so_and_are_not_averaged_in(model):
+    good = spectral.analyze(nn.Sequential(model[0], model[2])).summary
+    with torch.no_grad():
+        model[3].weight[0, 0] = torch.nan
+    result = spectral.analyze(model)
+    row = result.layers.set_index("layer").loc["3.weight"]
+    assert row["status"] == "non-finite"
+    assert np.isnan(row["effective_rank"])
+    assert result.summary == pytest.approx(good, nan_ok=True)
+    assert "1 of them not ok" in result.heading()
+
+
+def test_a_layer_that_cannot_be_read_does_not_lose_the_others(model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(model.state_dict(), path)
+
+    def cut(done, total, name):
+        path.write_bytes(path.read_bytes()[:2000])  # the file is overwritten while it is read
+
+    result = spectral.analyze(path, workers=1, progress=cut)
+    assert result.layers["status"].str.startswith("failed: ").sum() == 2
+    assert (result.layers["status"] == "ok").sum() == 1
+
+
+def test_distances_from_a_baseline(model, tmp_path):
+    torch.save(model.state_dict(), tmp_path / "w0.pt")
+    before = model[2].weight.detach().clone()
+    with torch.no_grad():
+        model[2].weight.mul_(1.1)
+        model[3] = nn.Linear(80, 31)
+    result = spectral.analyze(model, baseline=tmp_path / "w0.pt")
+    rows = result.layers.set_index("layer")
+    assert rows.loc["0.weight", "distance_from_init"] == 0
+    assert rows.loc["2.weight", "relative_distance_from_init"] == pytest.approx(0.1, rel=1e-5)
+    assert rows.loc["2.weight", "distance_from_init"] == pytest.approx(0.1 * before.norm().item(), rel=1e-5)
+    assert rows.loc["2.weight", "scale_collapse"] == pytest.approx(np.log10(1.1), rel=1e-5)
+    assert result.unmatched == ("3.weight",)
+    assert np.isnan(rows.loc["3.weight", "distance_from_init"])
+    with pytest.raises(ValueError, match="baseline holds none of the layers"):
+        spectral.analyze(model, baseline={"other": np.eye(3)})
+
+
+def test_a_baseline_file_is_arranged_as_the_model_arranges_it(tmp_path):
+    """The groups of a convolution cannot be told from a file, but the model knows them."""
+    model = nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.Linear(4, 4))
+    torch.save(model.state_dict(), tmp_path / "w0.pt")
+    for conv in ("matrix", "slices", "separate"):
+        result = spectral.analyze(model, "distance_from_init", baseline=tmp_path / "w0.pt", conv=conv)
+        assert result.unmatched == ()
+        assert (result.layers["distance_from_init"] == 0).all()
+
+
+def test_quantities_that_need_a_baseline_are_refused_without_one(model):
+    with pytest.raises(ValueError, match="name a `baseline`"):
+        spectral.analyze(model, ["distance_from_init"])
+    with pytest.raises(ValueError, match="Did you mean `effective_rank`"):
+        spectral.analyze(model, "efective_rank")
+
+
+def test_filters(model):
+    assert list(spectral.analyze(model, "norm", layers="2.*").layers["layer"]) == ["2.weight"]
+    assert list(spectral.analyze(model, "norm", exclude=["2.*"], types="Linear").layers["layer"]) == ["3.weight"]
+    assert list(spectral.analyze(model, "norm", min_eigenvalues=50).layers["layer"]) == ["2.weight"]
+    with pytest.raises(ValueError, match=r"'3.wieght' in `layers` matches nothing. Near matches: '3.weight'"):
+        spectral.analyze(model, layers="3.wieght")
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        (nn.ReLU(), ValueError, "It has no parameters"),
+        ({}, ValueError, "It has no parameters"),
+        ({"bias": np.ones(3)}, ValueError, "a vector: it has no spectrum"),
+        (nn.Sequential(nn.LazyLinear(3)), ValueError, "first batch"),
+        (3, TypeError, "but got builtins.int"),
+        ("no/such/file", FileNotFoundError, "no/such/file"),
+    ],
+)
+def test_nothing_to_measure_is_refused(source, error, message):
+    with pytest.raises(error, match=message):
+        spectral.analyze(source)
+    if error is TypeError:
+        with pytest.raises(error, match=message):
+            spectral.describe(source)
+
+
+def test_one_matrix():
+    matrix = np.random.default_rng(0).standard_normal((40, 30))
+    (row,) = spectral.analyze(matrix).layers.to_dict("records")
+    assert row["layer"] == "matrix"
+    assert row["alpha_evidence"] == alpha_evidence(LayerSample([matrix]))
+
+
+def test_progress_is_told_of_every_layer(model):
+    told = []
+    spectral.analyze(model, "norm", workers=2, progress=lambda *args: told.append(args))
+    assert [(done, total) for done, total, _ in told] == [(1, 3), (2, 3), (3, 3)]
+    assert {name for *_, name in told} == {"0.weight", "2.weight", "3.weight"}
+
+
+def test_labels_only_where_the_evidence_suffices():
+    rng = np.random.default_rng(0)
+    heavy = rng.standard_normal((400, 300)) * np.sqrt((1 - (np.arange(300) + 0.5) / 300) ** (-1 / 0.6))
+    rows = spectral.analyze({"heavy": heavy, "small": heavy[:10, :10]}).layers.set_index("layer")
+    assert rows.loc["small", "warning"] == ""
+    for _, row in rows.iterrows():
+        sure = row["alpha_evidence"] == "sufficient"
+        expected = "over-trained" if row["alpha"] < 2 else "under-trained" if row["alpha"] > 6 else ""
+        assert row["warning"] == (expected if sure else "")
+    assert rows.loc["heavy", "warning"] == "over-trained"
+
+
+def test_representations(model):
+    result = spectral.analyze({"<b>": np.eye(3), "w": np.eye(4)})
+    assert "<b>" in repr(result)
+    assert "effective_rank" in repr(result)
+    page = result._repr_html_()
+    assert "<b>" not in page
+    assert "&lt;b&gt;" in page
+    assert list(result.describe()["layer"]) == ["<b>", "w"]
+    short = spectral.analyze(np.eye(3), "norm")
+    assert "norm" in short.shown()
+
+
+def test_describe_says_what_was_done_with_every_parameter(model):
+    table = spectral.describe(model)
+    assert set(table["parameters"]) == {name for name, _ in model.named_parameters()}
+    assert list(table[table["measured"]]["layer"]) == ["0.weight", "2.weight", "3.weight"]
+    assert (table["what"][~table["measured"]] != "").all()
+    assert spectral.describe(model, "slices")["matrices"][0] == "9 of 24×3"
+
+
+def test_random_state_is_not_touched(model):
+    np.random.seed(0)
+    before, torch_before = np.random.get_state()[1].copy(), torch.get_rng_state()
+    spectral.analyze(model)
+    assert (np.random.get_state()[1] == before).all()
+    assert torch.equal(torch.get_rng_state(), torch_before)
+
+
+def test_importing_and_analysing_arrays_imports_no_framework(tmp_path):
+    safetensors.torch.save_file({"w": torch.eye(3).bfloat16()}, tmp_path / "model.safetensors")
+    code = (
+        "import sys, spectral, numpy as np\n"
+        "assert 'pandas' not in sys.modules\n"
+        f"spectral.analyze({str(tmp_path / 'model.safetensors')!r})\n"
+        "spectral.analyze({'a': np.eye(3)})\n"
+        "import spectral.analyze\n"
+        "assert callable(spectral.analyze)\n"
+        "assert not {'torch', 'keras', 'jax', 'onnx', 'transformers'} & set(sys.modules), 'a framework was imported'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
