@@ -68,7 +68,7 @@ def main() -> None:
     )
     trainer.train()
     print(callback.history.query("step == step.max()")[["layer", "alpha", "alpha_evidence", "effective_rank"]])
-    print(callback.verdict)
+    print("Verdict:", callback.verdict)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def main() -> None:
     callback = SpectralCallback(log_dir=args.log_dir)
     model.fit(*train, batch_size=64, epochs=args.epochs, validation_data=test, callbacks=[callback])
     print(callback.history.query("epoch == epoch.max()")[["layer", "alpha", "alpha_evidence", "effective_rank"]])
-    print(callback.verdict)
+    print("Verdict:", callback.verdict)
 
 
 if __name__ == "__main__":

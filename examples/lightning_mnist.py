@@ -72,7 +72,7 @@ def main() -> None:
     )
     trainer.fit(model, loader(*train, 64, True), loader(*test, 500, False))
     print(callback.history.query("epoch == epoch.max()")[["layer", "alpha", "alpha_evidence", "effective_rank"]])
-    print(callback.verdict)
+    print("Verdict:", callback.verdict)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def main() -> None:
                 print(monitor.stop_reason)
                 break
     print(monitor.history.query("epoch == epoch.max()")[["layer", "alpha", "alpha_evidence", "effective_rank"]])
-    print(monitor.verdict)
+    print("Verdict:", monitor.verdict)
 
 
 if __name__ == "__main__":

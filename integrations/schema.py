@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, Literal
 
 SCHEMA_VERSION = 1
@@ -167,3 +168,10 @@ class Verdict:
     best_step: int | None = None
     best_epoch: float | None = None
     stopped: bool = False
+
+    def __str__(self) -> str:
+        parts = [f"{self.state}: {self.reason}", self.recommendation, "The run was stopped." if self.stopped else ""]
+        return " ".join(part for part in parts if part)
+
+    def _repr_html_(self) -> str:
+        return f"<p><b>{escape(self.state)}</b>: {escape(str(self).removeprefix(self.state + ': '))}</p>"

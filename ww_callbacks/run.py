@@ -175,10 +175,7 @@ class Run:
 
     def html(self) -> str:
         """The run so far, for a notebook."""
-        verdict = self.verdict
-        said = (
-            f"<p><b>{escape(verdict.state)}</b>: {escape(verdict.reason)}</p>" if verdict else "<p>no verdict yet</p>"
-        )
+        said = self.verdict._repr_html_() if self.verdict else "<p>no verdict yet</p>"
         cost = f"{self.last.overhead:.1%} of training time" if self.last else "not measured yet"
         where = escape(str(self.directory))
         return f"{said}{self.alerts._repr_html_()}<p>Cost: {cost}. Record: <code>{where}</code></p>"
@@ -265,9 +262,9 @@ class Run:
             self._given_baseline = None
             self.engine.measure_reference(baseline)
             return
-        self.engine.baseline = self._write_baseline(None)
+        self.engine.baseline = self.write_baseline(None)
 
-    def _write_baseline(self, only: Collection[str] | None) -> Baseline:
+    def write_baseline(self, only: Collection[str] | None) -> Baseline:
         """Write W_0 of the layers that this process measures, to a file of its own."""
         capture = self.engine.capture(keep=self._measuring.own, only=only)
         arrays = {name: a for name, a in capture.arrays.items() if not isinstance(a, Exception)}
@@ -332,7 +329,7 @@ class Run:
             return
         self._measuring.divide()
         if self.engine.baseline is not None and (new := [n for n in new if self.engine.baseline.get(n) is None]):
-            self.engine.baseline.extend(self._write_baseline(new))
+            self.engine.baseline.extend(self.write_baseline(new))
         said = [f"{what} {', '.join(names)}" for what, names in (("new:", new), ("gone:", gone)) if names]
         self._complain(
             f"the model has other layers than before ({'; '.join(said)}); W_0 of a new one is what it is now",
