@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from spectral.phases import PHASES, phase
+from spectral.random_matrix.marchenko_pastur import expected_eigenvalues
 from spectral.random_matrix.nulls import generator
 from spectral.random_matrix.spikes import critical_strength
 
@@ -51,15 +52,17 @@ def test_matrices_made_to_be_of_a_phase(name, shape):
 
 
 def test_bulk_decay():
-    """Columns of slightly unequal size: the edge dissolves, and no power law with α up to 6 fits what is there."""
-    shape = (1000, 400)
-    found = phase(
-        eigenvalues_of(generator(3).standard_normal(shape) * np.exp(0.15 * generator(4).standard_normal(400))), shape
-    )
-    assert found.name in ("bulk-decay", "undecided"), found.reason
-    spread = np.concatenate([np.full(200, 1.0), np.full(200, 3.0)])
-    found = phase(eigenvalues_of(generator(3).standard_normal(shape) * spread), shape)
+    """Columns of two sizes: the edge dissolves, and no power law with α up to 6 comes of it."""
+    sizes = np.repeat([1.0, 3.0], 200)
+    found = phase(eigenvalues_of(generator(3).standard_normal((1000, 400)) * sizes), (1000, 400))
     assert found.name == "bulk-decay", found.reason
+
+
+def test_too_many_spikes_for_a_bulk_are_a_tail():
+    """A fifth of the eigenvalues on a power law above a perfect bulk: there is a bulk, and yet it is no bulk+spikes."""
+    tail = 1700 * ((np.arange(60) + 0.5) / 60) ** (-1 / 1.5)
+    found = phase(np.concatenate([expected_eigenvalues((440, 240)), tail]), (500, 300))
+    assert found.name == "heavy-tailed", found.reason
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (512, 128), (200, 150)])
