@@ -45,6 +45,9 @@ def resumption(run: Run, saved: Saved) -> Callable[[], int]:
         ValueError: if W_0 or the saved state is not what it should be.
     """
     state = saved.state
+    if not any(name in state.layers for name in run.engine.states):
+        known = ", ".join(list(state.layers)[:3])
+        raise ValueError(f"it watched other layers ({known}, …), and none of them is there now")
     directory = _folder(run, state)
     baseline = Baseline.open(directory)
     for detector in run._detectors:
@@ -64,6 +67,9 @@ def resumption(run: Run, saved: Saved) -> Callable[[], int]:
         # The clock stood still while the run did; the seconds spent on taking it up count.
         run.meter.shift(state.spent, state.elapsed)
         run.engine.baseline = baseline
+        new = [name for name in run.engine.states if baseline.get(name) is None]
+        if new:
+            baseline.extend(run.write_baseline(new))
         run.engine.recall(state.layers, saved.previous)
         return state.step
 
