@@ -41,8 +41,9 @@ SMALL_SAMPLE = "below 20 eigenvalues it silently uses another formula; compared 
 ABSOLUTE_CUT = "its cut λ > 1e-5 is absolute, so its α depends on the scale of W"
 TIE = "two candidates for xmin whose D differ by less than 1e-9"
 EVIDENCE = "the label is given only where the evidence for α suffices"
-ROUNDING = "a singular value that is zero to rounding"
+ROUNDING = "zero to rounding"
 RANK_ONE = "its entropy divides by ln(rank + 1e-10), which at rank one is 1e-10"
+SINGLE = "its distances are summed in the weights' own float32"
 COUNT_ONE = "its loop over detX tails never looks at the tail of all eigenvalues"
 
 
@@ -113,10 +114,22 @@ def same_shuffle_pairs(peer: _peers.Peer, model: str, weights: Mapping[str, np.n
     for layer, w in weights.items():
         row = peer.ask(do="analyze", name=model, options={"randomize": True}, layer=layer, seed=SEED)["rows"][0]
         generator = np.random.RandomState(SEED)
-        shuffled = [m.ravel()[generator.permutation(m.size)].reshape(m.shape) for m in matrices(w)]
-        real, random = LayerSample(matrices(w)).eigenvalues, LayerSample(shuffled).eigenvalues
-        yield Pair(model, layer, "rand_distance, same permutation", rand_distance(real, random), row["rand_distance"])
-        yield Pair(model, layer, "max_rand_eval, same permutation", float(random[-1]), row["max_rand_eval"])
+        # It shuffles five times for the largest eigenvalue where there are under 100, and once more for the distance.
+        real = LayerSample(matrices(w)).eigenvalues
+        largest = max(_shuffled(w, generator)[-1] for _ in range(5 if len(real) < 100 else 1))
+        distance = rand_distance(real, _shuffled(w, generator))
+        # Of equal spectra (matrices of one column) the distance is the root of a rounding error.
+        zero = ROUNDING if max(distance, row["rand_distance"]) < 1e-7 else ""
+        yield Pair(model, layer, "rand_distance, same permutation", distance, row["rand_distance"], zero)
+        yield Pair(model, layer, "max_rand_eval, same permutation", float(largest), row["max_rand_eval"])
+
+
+def _shuffled(w: np.ndarray, generator: np.random.RandomState) -> np.ndarray:
+    """Eigenvalues of the shuffled matrices, drawn as WeightWatcher draws them."""
+    shuffled = [m.flatten() for m in matrices(w)]
+    for elements in shuffled:
+        generator.shuffle(elements)
+    return LayerSample([v.reshape(m.shape) for v, m in zip(shuffled, matrices(w), strict=True)]).eigenvalues
 
 
 def distance_pairs(peer: _peers.Peer, model: str, weights: Mapping[str, np.ndarray]) -> Iterator[Pair]:
@@ -131,11 +144,12 @@ def distance_pairs(peer: _peers.Peer, model: str, weights: Mapping[str, np.ndarr
     ):
         theirs = peer.ask(do="distances", name=model, other=f"{model}_moved", method=method)
         for layer, value in theirs.items():
-            ours = LayerSample(matrices(weights[layer]), initial=matrices(other[layer]))
+            # Here it does not scale kernel slices by √½.
+            ours = LayerSample(matrices(weights[layer], scale=1.0), initial=matrices(other[layer], scale=1.0))
             found = next(q for q in all_quantities() if q.name == column).function(ours)
-            # Its kernel slices are scaled by √½; its raw distance is not.
-            scale = np.sqrt(2.0) if method == "raw" and weights[layer].ndim == 4 else 1.0
-            yield Pair(model, layer, f"{column} ({method})", float(found) * scale, value)
+            pair = Pair(model, layer, f"{column} ({method})", float(found), value)
+            single = TOLERANCE < pair.difference < 0.01
+            yield Pair(**{**pair.__dict__, "reason": SINGLE if single else ""})
 
 
 def powerlaw_pairs(peer: _peers.Peer, model: str, weights: Mapping[str, np.ndarray]) -> Iterator[Pair]:
@@ -153,12 +167,11 @@ def powerlaw_pairs(peer: _peers.Peer, model: str, weights: Mapping[str, np.ndarr
             yield Pair(**{**pair.__dict__, "reason": TIE if tie and pair.difference > TOLERANCE else ""})
 
 
-def matrices(w: np.ndarray) -> list[np.ndarray]:
+def matrices(w: np.ndarray, scale: float = 0.5**0.5) -> list[np.ndarray]:
     """The matrices that WeightWatcher makes of a weight: kernel slices times √½, or the matrix itself."""
     if w.ndim == 2:
         return [w]
-    half = np.sqrt(0.5)
-    return [half * w[:, :, i, j].astype(np.float64) for i in range(w.shape[2]) for j in range(w.shape[3])]
+    return [scale * w[:, :, i, j].astype(np.float64) for i in range(w.shape[2]) for j in range(w.shape[3])]
 
 
 def reason(pair: Pair, row: Mapping[str, Any], sample: LayerSample, D: float) -> str:
@@ -181,6 +194,8 @@ def reason(pair: Pair, row: Mapping[str, Any], sample: LayerSample, D: float) ->
         return ROUNDING
     if pair.column == "entropy" and row["matrix_rank"] <= 1:
         return RANK_ONE
+    if pair.column.startswith("detX_val") and abs(pair.theirs) < row["lambda_max"] * 1e-12:
+        return ROUNDING
     if pair.column.startswith(("detX", "num_ERG")) and row["detX_num"] == row["num_evals"]:
         return COUNT_ONE
     return ""

@@ -13,7 +13,7 @@ from spectral.arrays import dot, largest_magnitude, row_blocks
 from spectral.fits.clauset import PowerLawFit, clauset_fit
 from spectral.layers.spec import Array
 from spectral.registry import Quantity, Value
-from spectral.spectrum import gram_singular_values, resolved, scaling_exponent, svd_singular_values
+from spectral.spectrum import gram_singular_values, resolved, scaled, scaling_exponent, svd_singular_values
 
 
 @dataclass
@@ -105,9 +105,10 @@ class LayerSample:
     @cached_property
     def norm(self) -> float:
         """‖W‖_F over all matrices; scaled by a power of two where squares would over- or underflow."""
-        unit = 2.0 ** scaling_exponent(self.largest)
-        squares = (sum(dot(w / unit, w / unit) for (w,) in row_blocks(matrix)) for matrix in self.matrices)
-        return float(np.sqrt(sum(float(s) for s in squares))) * unit
+        exponent = scaling_exponent(self.largest)
+        blocks = ((scaled(w, exponent) for (w,) in row_blocks(matrix)) for matrix in self.matrices)
+        squares = (float(sum(dot(w, w) for w in matrix)) for matrix in blocks)
+        return float(np.ldexp(np.sqrt(sum(squares)), exponent))
 
     @cached_property
     def element_mean(self) -> float:

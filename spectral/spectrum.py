@@ -77,14 +77,14 @@ def svd_singular_values(matrix: Array) -> np.ndarray:
     tall, exponent = _tall(matrix)
     if on_accelerator(tall):
         torch = sys.modules["torch"]
-        return np.ldexp(torch.linalg.svdvals(_scaled(float64(tall), exponent)).cpu().numpy(), exponent)
-    scaled = _scaled(float64(tall), exponent)
+        return np.ldexp(torch.linalg.svdvals(scaled(float64(tall), exponent)).cpu().numpy(), exponent)
+    small = scaled(float64(tall), exponent)
     try:
-        values = np.linalg.svd(scaled, compute_uv=False)
+        values = np.linalg.svd(small, compute_uv=False)
     except np.linalg.LinAlgError:
         import scipy.linalg
 
-        values = scipy.linalg.svd(scaled, compute_uv=False, lapack_driver="gesvd")
+        values = scipy.linalg.svd(small, compute_uv=False, lapack_driver="gesvd")
     return np.ldexp(values, exponent)
 
 
@@ -126,7 +126,7 @@ def _tall(matrix: Array) -> tuple[Array, int]:
     return (array if array.shape[0] >= array.shape[1] else array.T), scaling_exponent(largest)
 
 
-def _scaled(array: Array, exponent: int) -> Array:
+def scaled(array: Array, exponent: int) -> Array:
     """W·2^−exponent, exactly; in two steps, since 2^−exponent itself may overflow."""
     if exponent == 0:
         return array
@@ -140,7 +140,7 @@ def _gram(tall: Array, exponent: int) -> Array:
     gram: Array = None
     # A block at least as tall as it is wide keeps the product efficient and its float64 copy no larger than the Gram.
     for (block,) in row_blocks(tall, rows=max(side, (1 << 20) // side)):
-        block = _scaled(block, exponent)
+        block = scaled(block, exponent)
         gram = block.T @ block if gram is None else gram.__iadd__(block.T @ block)
     return gram
 

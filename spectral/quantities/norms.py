@@ -44,7 +44,7 @@ def norm(sample: LayerSample) -> float:
 @quantity("log_norm", title="log squared norm", definition="log10 Σλ = 2·log10 ‖W‖_F", family="norm")
 def log_norm(sample: LayerSample) -> float:
     """log10 Σλ (the blog's lognorm, log10 ‖W‖_F, is half of it)."""
-    return 2.0 * _log10(sample.norm)
+    return sample.log_spectral_norm + _log10(float(np.sum(sample.relative_eigenvalues)))
 
 
 @quantity("spectral_norm", title="largest eigenvalue", definition="λ_1 = σ_1²", family="norm")
@@ -88,7 +88,9 @@ def log_median_singular_value(sample: LayerSample) -> float:
 @quantity("W_scale", title="scale to unit mean eigenvalue", definition="√(number of λ / Σλ)", family="norm")
 def W_scale(sample: LayerSample) -> float:
     """The factor by which WeightWatcher scales W so that its eigenvalues have mean 1."""
-    return float(np.sqrt(num_evals(sample)) / sample.norm) if sample.norm > 0.0 else np.nan
+    shares = sample.relative_eigenvalues
+    total = float(np.sum(shares))
+    return float(np.sqrt(len(shares) / total) / sample.largest_singular_value) if total > 0.0 else np.nan
 
 
 @quantity(
