@@ -1,28 +1,17 @@
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from tests.integrations.served import FLAGS, find_chromium
 
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The path of a Chromium."""
-    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    found = find_chromium()
     if found is None:
         pytest.skip("no Chromium on this machine (name one in the environment variable CHROMIUM)")
     return found
@@ -67,14 +56,3 @@ def watched(browser: Any) -> Iterator[Watched]:
     yield page
     context.close()
     assert page.complaints == []
-
-
-@pytest.fixture(scope="session")
-def pictures() -> Path | None:
-    """Where screenshots for the documentation go, if they are wanted (``WW_CALLBACKS_SCREENSHOTS``)."""
-    folder = os.environ.get("WW_CALLBACKS_SCREENSHOTS")
-    if folder is None:
-        return None
-    path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
-    return path

@@ -34,6 +34,9 @@ class SyntheticRun:
         self.rand_distance = rand_distance
         self.collapse_at = collapse_at
         self.epoch = -1
+        rows, columns = SHAPE
+        noise = self.rng.normal(0, 1 / math.sqrt(rows), SHAPE)
+        self.bulk = np.linalg.svd(noise, compute_uv=False)[: columns - 20] ** 2
         self.sink = RecordSink(folder)
         self.sink.open(
             RunInfo(
@@ -127,9 +130,8 @@ class SyntheticRun:
 
     def _density(self, alpha: float, values: dict[str, float | str]) -> dict[str, object]:
         n, m = SHAPE
-        bulk = np.linalg.svd(self.rng.normal(0, 1 / math.sqrt(n), SHAPE), compute_uv=False) ** 2
         tail = float(values["xmin"]) * (1 - self.rng.random(20)) ** (-1 / (alpha - 1))
-        eigenvalues = np.sort(np.concatenate([bulk[:-20], tail]))
+        eigenvalues = np.sort(np.concatenate([self.bulk, tail]))
         edges = np.linspace(math.log10(eigenvalues[0]) - 1e-9, math.log10(eigenvalues[-1]) + 1e-9, 65)
         candidates = eigenvalues[::2]
         return {

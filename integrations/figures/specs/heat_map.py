@@ -41,7 +41,7 @@ def heat_map_spec(runs: Sequence[RunView], quantity: str = "alpha") -> Spec:
     if quantity not in known:
         raise ValueError(f"No run measured the quantity `{quantity}`. Expected one of: {', '.join(known)}.")
     rows = max(len(run.layers) for run in runs)
-    height = 150 + min(max(rows * 20, 160), 900)
+    height = 150 + min(max(rows * 24, 240), 900)
     spec: Spec = {"data": [], "layout": layout(height, annotations=[], margin={"l": 40, "r": 90, "t": 66, "b": 50})}
     spec["layout"]["coloraxis"] = _colours(runs, quantity)
     width = 1 / len(runs)

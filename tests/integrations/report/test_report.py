@@ -42,14 +42,12 @@ def figure(page: Any, name: str, expression: str) -> Any:
     return page.evaluate(f"(name) => {{ const figure = document.querySelector(`[data-figure=${{name}}]`); return {expression}; }}", name)  # fmt: skip  # noqa: E501
 
 
-def test_the_page_has_every_view_and_loads_nothing(page, pictures):
+def test_the_page_has_every_view_and_loads_nothing(page):
     # Verdict in words, settings, versions, meanings.
     card = page.locator(".card", has_text="first").inner_text()
     assert "collapsing" in card and "0.61 decades below" in card and "Snapshot to keep: epoch 2.5" in card
     for text in ("2.13.0", "cautious", "exp(−Σ p ln p), p = σ/Σσ (Roy & Vetterli 2007)"):
         assert page.get_by_role("cell", name=text).first.is_visible()
-    if pictures:
-        page.screenshot(path=pictures / "report-overview.png")
     assert "first: train loss" in figure(page, "timeline", "figure.data.map(trace => trace.name)")
 
     open_tab(page, "heat_map")

@@ -2,48 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from integrations.record import RECORD_NAME
+from tests.integrations.served import PAGE, tensorboard
 from tests.integrations.synthetic import SyntheticRun
 
 pytest.importorskip("tensorboard", reason="the tab needs the extra `tensorboard`")
 
 HTML_NAME = "block.<img src=x onerror=document.title='hacked'>.weight"
-
-
-@contextlib.contextmanager
-def tensorboard(*arguments: str) -> Iterator[str]:
-    """A TensorBoard server of its own; gives its address."""
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tensorboard.main", "--port", "0", "--load_fast", "false", *arguments],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    assert server.stderr is not None
-    try:
-        said = []
-        for line in server.stderr:
-            said.append(line)
-            found = re.search(r" at (http://\S+)", line)
-            if found:
-                threading.Thread(target=server.stderr.read, daemon=True).start()  # so that its pipe never fills
-                yield found[1].rstrip("/")
-                return
-        pytest.fail(f"TensorBoard did not start: {''.join(said)}")
-    finally:
-        server.terminate()
-        server.wait()
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +33,14 @@ def server(live: SyntheticRun) -> Iterator[str]:
     torn.write_bytes(torn.read_bytes()[:-120])
     (root / "foreign").mkdir()
     (root / "foreign" / RECORD_NAME).write_text('{"loss": 1}\n')
-    with tensorboard("--logdir", str(root)) as address:
+    with tensorboard(root) as address:
         yield address
 
 
 def opened(watched: Any, address: str) -> Any:
     """The plugin's page by itself, as it is in TensorBoard's frame."""
     watched.page.route("**/favicon.ico", lambda route: route.fulfill(status=204))
-    watched.page.goto(f"{address}/data/plugin_entry.html?name=spectra")
+    watched.page.goto(f"{address}/{PAGE}")
     drawn(watched.page, "overview")
     return watched.page
 
@@ -96,7 +66,7 @@ def figure(page: Any, name: str, expression: str) -> Any:
     return page.evaluate(f"(name) => {{ const figure = document.querySelector(`[data-figure=${{name}}]`); return {expression}; }}", name)  # fmt: skip  # noqa: E501
 
 
-def test_the_tab_is_there_and_a_new_epoch_appears_without_reloading(watched, server, live, pictures):
+def test_the_tab_is_there_and_a_new_epoch_appears_without_reloading(watched, server, live):
     page = watched.page
     page.goto(f"{server}/#spectra")
     page.get_by_role("tab", name="Spectra").or_(page.get_by_text("SPECTRA", exact=True)).first.wait_for()
@@ -110,8 +80,6 @@ def test_the_tab_is_there_and_a_new_epoch_appears_without_reloading(watched, ser
     assert "net.1.weight (scale collapse since epoch 5)" in card.inner_text()
     assert "healthy" in tab.locator(".card", has_text="older").inner_text()
     assert tab.get_by_text("These runs watch different layers: 1 in common").is_visible()
-    if pictures:
-        page.screenshot(path=pictures / "tensorboard-overview.png")
     page.evaluate("window.notReloaded = true")
     frame = next(frame for frame in page.frames if "plugin_entry" in frame.url)
     frame.evaluate("window.notReloaded = true")
@@ -141,7 +109,7 @@ def test_overview(watched, server, live):
     assert page.get_by_role("cell", name="exp(−Σ p ln p)").first.is_visible()
 
 
-def test_heat_map_of_any_quantity_and_a_click_into_a_layer(watched, server, live, pictures):
+def test_heat_map_of_any_quantity_and_a_click_into_a_layer(watched, server, live):
     page = opened(watched, server)
     choose(page, "live/version_0", "older")
     open_tab(page, "heat_map")
@@ -169,7 +137,7 @@ def test_heat_map_of_any_quantity_and_a_click_into_a_layer(watched, server, live
     page.wait_for_function("document.querySelector('.slider output')?.value.startsWith('2 of ')")
 
 
-def test_one_layer(watched, server, live, pictures):
+def test_one_layer(watched, server, live):
     page = opened(watched, server)
     choose(page, "live/version_0")
     open_tab(page, "layer")
@@ -232,10 +200,10 @@ def test_records_that_cannot_be_read_are_said_and_torn_ones_are_shown(watched, s
 
 
 def test_without_a_record_the_tab_says_what_to_do_and_fills_by_itself(watched, tmp_path):
-    with tensorboard("--logdir", str(tmp_path)) as server:
+    with tensorboard(tmp_path) as server:
         page = watched.page
         page.route("**/favicon.ico", lambda route: route.fulfill(status=204))
-        page.goto(f"{server}/data/plugin_entry.html?name=spectra")
+        page.goto(f"{server}/{PAGE}")
         page.get_by_text(f"No record of a run was found in {tmp_path}").wait_for()
         assert "--logdir" in page.locator(".empty").inner_text()
         SyntheticRun(tmp_path / "first", layers=2).advance(2)
@@ -245,7 +213,7 @@ def test_without_a_record_the_tab_says_what_to_do_and_fills_by_itself(watched, t
 
 def test_a_hundred_layers_and_a_thousand_epochs_are_all_there(watched, tmp_path):
     SyntheticRun(tmp_path, layers=100, densities=False, collapse_at=700).advance(1001)
-    with tensorboard("--logdir", str(tmp_path)) as server:
+    with tensorboard(tmp_path) as server:
         page = opened(watched, server)
         assert figure(page, "timeline", "Math.max(...figure.calcdata.map(trace => trace.length))") == 1001
         open_tab(page, "heat_map")
