@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ class Analysis:
             values are missing), then the quantities; NaN where a value cannot be had.
         summary: model-level numbers ``<quantity>/<statistic>``, over finite values only, α's only over layers whose
             evidence suffices (see :func:`spectral.summary.summarise`).
-        specs: what was done with every parameter.
+        specs: what was done with every parameter, without access to its values: a result keeps no model alive.
         unmatched: the layers that the baseline does not hold.
     """
 
@@ -257,4 +257,5 @@ def _analysis(
     columns = ["layer", "kind", "type", "matrices", "status", *(q.name for q in wanted)]
     names = {q.name for q in wanted}
     summary = summarise([{k: v for k, v in row.items() if k in names} for row in rows])
-    return Analysis(pd.DataFrame(list(rows), columns=columns), summary, specs, unmatched)
+    described = [replace(spec, read=None, arrange=None) for spec in specs]
+    return Analysis(pd.DataFrame(list(rows), columns=columns), summary, described, unmatched)

@@ -267,6 +267,19 @@ def stack(
     return parts
 
 
+def experts_transposed(gate_up: Sequence[int], down: Sequence[int]) -> bool:
+    """Whether fused experts are stored (experts, in, out), told by the shapes of their two parameters.
+
+    An expert's gate and up have together twice as many outputs as its down has inputs.
+
+    >>> experts_transposed((8, 64, 16), (8, 16, 32)), experts_transposed((8, 16, 64), (8, 32, 16))
+    (False, True)
+    """
+    if len(gate_up) != 3 or len(down) != 3:
+        return False
+    return gate_up[1] != 2 * down[2] and gate_up[2] == 2 * down[1]
+
+
 def einsum(equation: str, shape: Sequence[int]) -> list[Part]:
     """The kernel of an einsum ``inputs,kernel->outputs``: its output axes as rows, its contracted axes as columns.
 

@@ -232,10 +232,7 @@ def _keras_gates(shape: tuple[int, ...], recurrent: tuple[int, ...]) -> list[Par
 def _guess_experts(name: str, shape: tuple[int, ...], names: Names) -> list[Part]:
     stem, dot, leaf = _split(name)
     gate_up, down = (names.entries.get(f"{stem}{dot}{n}_proj") for n in ("gate_up", "down"))
-    transposed = False
-    if gate_up is not None and down is not None and len(gate_up.shape) == len(down.shape) == 3:
-        # One expert's gate and up have twice as many outputs as its down has inputs.
-        transposed = gate_up.shape[1] != 2 * down.shape[2] and gate_up.shape[2] == 2 * down.shape[1]
+    transposed = gate_up is not None and down is not None and layouts.experts_transposed(gate_up.shape, down.shape)
     halves = ("gate", "up") if "gate_up" in leaf and shape[2 if transposed else 1] % 2 == 0 else ()
     return layouts.stack(shape, "expert", transposed=transposed, halves=halves)
 

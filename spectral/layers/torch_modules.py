@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ from torch import nn
 
 from spectral.layers import parts as layouts
 from spectral.layers.lora import is_lora, lora_specs, unmergeable
-from spectral.layers.parts import Convention, KernelLayout, Part, skipped, specs
+from spectral.layers.parts import Convention, KernelLayout, Part, experts_transposed, skipped, specs
 from spectral.layers.spec import LayerSpec
 from spectral.layers.torch_tensors import derived, effective, has_weight, memory, to_array, why_not
 
@@ -65,6 +66,8 @@ def places(module: nn.Module, path: str = "", ancestors: tuple[str, ...] = ()) -
         return
     here = Place(path, module, ancestors)
     yield here
+    if is_keras(module):
+        return
     if is_lora(module):  # one layer with its adapters, measured together
         base: Any = module.base_layer
         if not has_weight(base):  # adapters of single parameters, such as fused experts
@@ -87,6 +90,9 @@ def inspect_torch(model: nn.Module, conv: Convention = "matrix") -> list[LayerSp
         if is_lora(place.module):
             found.extend(_lora(place, conv))
             continue
+        if is_keras(place.module):
+            found.extend(_keras(place, conv))
+            continue
         for name, group in _own_by_name(place, conv):
             path = place.join(name)
             key = _identity(place.module, name)
@@ -100,6 +106,22 @@ def inspect_torch(model: nn.Module, conv: Convention = "matrix") -> list[LayerSp
                 skipped(path, f"tied: measured as `{owner}`", kind=group[0].kind, type=place.type, shape=shape)
             )
     return [_with_shared(spec, shared) for spec in found]
+
+
+def is_keras(module: nn.Module) -> bool:
+    """Whether ``module`` is a Keras layer, which on the torch backend is a torch module as well."""
+    keras = sys.modules.get("keras")
+    return keras is not None and hasattr(keras, "Layer") and isinstance(module, keras.Layer)
+
+
+def _keras(place: Place, conv: Convention) -> list[LayerSpec]:
+    """The layers of a Keras model inside of a torch module, their paths after the place where it is."""
+    from spectral.layers.keras_variables import inspect_keras
+
+    return [
+        replace(s, name=place.join(s.name), parameters=tuple(map(place.join, s.parameters)))
+        for s in inspect_keras(place.module, conv)
+    ]
 
 
 def _with_shared(spec: LayerSpec, shared: dict[str, list[str]]) -> LayerSpec:
@@ -238,7 +260,7 @@ def classify(place: Place, name: str, shape: tuple[int, ...], conv: Convention) 
         return "recurrent", layouts.matrix(shape)
     if isinstance(module, nn.Bilinear):
         return "bilinear", layouts.bilinear(shape)
-    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag) or (place.type == "Embedding" and len(shape) == 2):
         return "embedding", layouts.embedding(shape)
     if "expert" in place.type.lower() and len(shape) == 3:
         return "experts", _experts(module, name, shape)
@@ -261,7 +283,8 @@ def _two_dimensional(place: Place, shape: tuple[int, ...], known: bool) -> tuple
         return "other", layouts.matrix(shape, note="a bare 2-D parameter, taken as (out, in)")
     transposed = place.type == "Conv1D" and hasattr(place.module, "nf")  # HF's: a dense layer stored (in, out)
     outputs, inputs = reversed(shape) if transposed else shape
-    if place.leaf in _PACKED_QKV and outputs == 3 * inputs:
+    by_head = any("BigCode" in ancestor for ancestor in place.ancestors)  # q, k, v of one head after the other
+    if place.leaf in _PACKED_QKV and outputs == 3 * inputs and not by_head:
         return "attention", layouts.packed(shape, layouts.QKV, "packed q, k, v", transposed=transposed)
     if place.leaf == "c_attn" and outputs == 2 * inputs:  # GPT-2's cross-attention takes its query elsewhere
         return "attention", layouts.packed(shape, ("k", "v"), "packed k, v", transposed=transposed)
@@ -269,13 +292,16 @@ def _two_dimensional(place: Place, shape: tuple[int, ...], known: bool) -> tuple
 
 
 def _experts(module: nn.Module, name: str, shape: tuple[int, ...]) -> list[Part]:
-    # transformers states the layout on the module; without that it is (experts, out, in), gate before up.
-    halves = ("gate", "up") if "gate_up" in name and shape[0] else ()
+    # transformers states the layout on most of these modules; elsewhere the shapes of its neighbours tell.
+    transposed = getattr(module, "is_transposed", None)
+    if transposed is None:
+        gate_up, down = (module._parameters.get(f"{n}_proj") for n in ("gate_up", "down"))
+        transposed = gate_up is not None and down is not None and experts_transposed(gate_up.shape, down.shape)
     return layouts.stack(
         shape,
         "expert",
-        transposed=bool(getattr(module, "is_transposed", False)),
-        halves=halves,
+        transposed=bool(transposed),
+        halves=("gate", "up") if "gate_up" in name else (),
         interleaved=not getattr(module, "is_concatenated", True),
     )
 

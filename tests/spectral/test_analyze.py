@@ -1,7 +1,10 @@
 """``spectral.analyze`` on modules, mappings and files."""
 
+import gc
+import pickle
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -170,6 +173,17 @@ def test_representations(model):
     assert list(result.describe()["layer"]) == ["<b>", "w"]
     short = spectral.analyze(np.eye(3), "norm")
     assert "norm" in short.shown()
+
+
+def test_a_result_can_be_kept_without_its_model(model):
+    result = spectral.analyze(model)
+    kept = pickle.loads(pickle.dumps(result))
+    pd.testing.assert_frame_equal(kept.layers, result.layers)
+    pd.testing.assert_frame_equal(kept.describe(), spectral.describe(model))
+    alive = weakref.ref(model[2].weight)
+    model[2] = nn.Identity()
+    gc.collect()
+    assert alive() is None
 
 
 def test_describe_says_what_was_done_with_every_parameter(model):

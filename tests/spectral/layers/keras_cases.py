@@ -118,6 +118,12 @@ def main(weights_file, out_file):
     quantised.quantize("int4")
     info["int4"] = {s.name: row(s) for s in inspect(quantised)}
     info["unbuilt"] = {s.name: row(s) for s in inspect(keras.Sequential([L.Dense(3, name="later"), L.Dropout(0.5)]))}
+    if info["backend"] == "torch":
+        import torch
+
+        inner = keras.Sequential([keras.Input((6,)), L.Dense(5, name="inner")], name="inside")
+        outer = torch.nn.Sequential(torch.nn.Linear(6, 6), torch.nn.ModuleDict({"keras": inner}))
+        info["mixed"] = {s.name: row(s) for s in inspect(outer)}
     info["torch"] = "torch" in sys.modules
     np.savez(out_file, info=json.dumps(info), **arrays)
 

@@ -247,3 +247,11 @@ def test_what_cannot_be_measured_says_why(keras_side):
     assert "without their scale" in kernel["skipped"]
     assert list(info["unbuilt"]) == ["later"]
     assert "not built yet" in info["unbuilt"]["later"]["skipped"]
+
+
+def test_a_keras_model_inside_of_a_torch_module(backends):
+    if "torch" not in backends:
+        pytest.skip("torch is not installed")
+    rows = backends["torch"][0]["mixed"]
+    assert [name for name, row in rows.items() if not row["skipped"]] == ["0.weight", "1.keras.inside/inner/kernel"]
+    assert rows["1.keras.inside/inner/kernel"]["matrices"] == [[5, 6]]

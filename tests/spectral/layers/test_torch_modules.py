@@ -184,6 +184,28 @@ def test_a_quantised_module_is_measured_on_the_values_it_stands_for():
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_quantised_convolutions_and_embeddings():
+    import torch.ao.nn.quantized as quantized
+
+    model = nn.Sequential(
+        quantized.Conv2d(4, 6, 3, groups=2), quantized.ConvTranspose2d(4, 6, 3), quantized.Embedding(10, 16)
+    )
+    shapes = {name: spec.matrix_shapes for name, spec in by_name(model).items() if not spec.skipped}
+    assert shapes == {"0.weight": ((3, 18), (3, 18)), "1.weight": ((6, 36),), "2.weight": ((16, 10),)}
+
+
+def test_packed_integers_of_bitsandbytes_are_skipped():
+    """bitsandbytes needs a GPU build; its parameters are known by the name of their class."""
+
+    class Params4bit(nn.Parameter):
+        pass
+
+    layer = nn.Linear(4, 4)
+    layer.weight = Params4bit(torch.zeros(8, 1, dtype=torch.uint8), requires_grad=False)
+    assert by_name(layer)["weight"].skipped.startswith("quantised by bitsandbytes (Params4bit)")
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "wrap",
     [

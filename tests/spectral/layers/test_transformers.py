@@ -92,6 +92,18 @@ def test_fused_experts_act_as_their_matrices(name):
             np.testing.assert_allclose(x.numpy() @ matrix.T, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
+def test_experts_that_state_no_layout_are_told_by_their_shapes():
+    config = transformers.Llama4TextConfig(
+        num_hidden_layers=1, hidden_size=8, num_attention_heads=2, num_key_value_heads=1, intermediate_size=6,
+        intermediate_size_mlp=6, vocab_size=20, num_local_experts=2, head_dim=4,
+    )  # fmt: skip
+    model = transformers.Llama4ForCausalLM(config)
+    for source in (model, model.state_dict()):
+        experts = {s.name.partition("experts.")[2]: s.matrix_shapes for s in inspect(source) if s.kind == "experts"}
+        assert experts["gate_up_proj[1,up]"] == ((6, 8),)
+        assert experts["down_proj[0]"] == ((8, 6),)
+
+
 def test_the_state_dict_gives_the_same_matrices(gpt2):
     model, state = by_name(gpt2), by_name(gpt2.state_dict())
     measured = {name for name, spec in model.items() if not spec.skipped}
