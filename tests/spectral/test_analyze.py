@@ -1,10 +1,12 @@
 """``spectral.analyze`` on modules, mappings and files."""
 
 import gc
+import json
 import pickle
 import subprocess
 import sys
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,8 @@ from torch import nn
 import spectral
 from spectral.quantities.power_law import alpha_evidence
 from spectral.sample import LayerSample
+
+DATA = Path(__file__).parents[1] / "data"
 
 
 @pytest.fixture
@@ -215,3 +219,15 @@ def test_importing_and_analysing_arrays_imports_no_framework(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("shape", ["40x16x3x3", "64x48x1x1", "24x32x5x3"])
+def test_convolutions_as_weightwatcher_has_them(shape):
+    """WeightWatcher 0.7.7's numbers on W[o, j] = frac(sin(12.9898·o + 78.233·j)·43758.5453) − ½, j over in·kernel."""
+    golden = json.loads((DATA / "weightwatcher-0.7.7-conv2d.json").read_bytes())[shape]
+    out, *rest = map(int, shape.split("x"))
+    o, j = np.arange(out)[:, None], np.arange(np.prod(rest))[None]
+    weight = (np.sin(12.9898 * o + 78.233 * j) * 43758.5453 % 1.0 - 0.5).astype(np.float32).reshape(out, *rest)
+    (row,) = spectral.analyze({"weight": weight}, list(golden), conv="weightwatcher").layers.to_dict("records")
+    for name in golden:
+        assert row[name] == pytest.approx(golden[name], rel=1e-9), name
