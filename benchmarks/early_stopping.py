@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,15 @@ import numpy as np
 from benchmarks import _report
 from benchmarks.trajectories import rules
 from benchmarks.trajectories.cache import trajectory
-from benchmarks.trajectories.scenarios import BROKEN, UNTOUCHED, Run, broken_runs, held_out_runs, tuning_runs
+from benchmarks.trajectories.scenarios import (
+    BROKEN,
+    UNTOUCHED,
+    Run,
+    broken_runs,
+    held_out_runs,
+    long_runs,
+    tuning_runs,
+)
 from benchmarks.trajectories.series import observations
 from benchmarks.trajectories.signals import area_under_curve, statistics
 from benchmarks.trajectories.truth import Arrays, Truth, group, truth, wilson
@@ -57,7 +64,7 @@ class Judged:
     group: str
 
 
-def load(runs: Iterable[Run], folder: Any = None) -> list[Judged]:
+def load(runs: Iterable[Run]) -> list[Judged]:
     """The runs with their trajectories, trained where missing."""
     out = []
     for run in runs:
@@ -140,8 +147,7 @@ def signal_rows(tuning: Sequence[Judged], held_out: Sequence[Judged]) -> list[di
     """Area under the curve of every signal: the best form and sign on the tuning runs, and the same on the others."""
     measured = {}
     for name, judged in (("tuning", tuning), ("held out", held_out)):
-        with ProcessPoolExecutor(1) as pool:  # a process of its own gives the memory back
-            measured[name] = list(pool.map(statistics, [j.arrays for j in judged]))
+        measured[name] = [statistics(j.arrays) for j in judged]
 
     def areas(which: str, judged: Sequence[Judged], key: tuple[str, str, int]) -> dict[str, float]:
         out = {}
@@ -221,6 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tuning = load(tuning_runs(options.tuning_seeds))
     held_out = load(held_out_runs(options.seeds))
     broken = load(broken_runs())
+    long = load(long_runs())
     rows: list[dict[str, Any]] = []
     results: dict[tuple[str, str, str], dict[str, float]] = {}
     for split, judged in (("tuning", tuning), ("held out", held_out)):
@@ -233,6 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for threshold in THRESHOLDS:
             found = evaluate(rules.detector(threshold=threshold, onset=min(0.08, threshold)), judged)
             rows.append({"table": "sweep", "split": split, "threshold": threshold, **found})
+    for name in ("Overtraining, cautious", "Overtraining, eager", "validation loss, patience 10, restored"):
+        rows.append({"table": "long", "rule": name, **evaluate(RULES[name], long)})
     rows += broken_rows(broken, [j for j in [*tuning, *held_out] if j.group == "healthy"])
     rows += signal_rows(tuning, held_out)
     if options.anti_grokking:

@@ -26,6 +26,7 @@ from spectral.detectors import (
     Overtraining,
     default_detectors,
     needed_quantities,
+    output_layer,
     verdict,
 )
 from spectral.layers.matching import arrays_from
@@ -102,7 +103,7 @@ class Run:
         self._detectors = default_detectors(
             settings.early_stopping,  # type: ignore[arg-type]
             fine_tuning=settings.fine_tuning,
-            overtraining=settings.overtraining,
+            overtraining={"output": output_layer(specs), **(settings.overtraining or {})},
         )
         quantities = _with_needs(settings, self._detectors)
         self.engine = Engine(self._chosen(specs), quantities, settings.workers, settings.seed, settings.densities)

@@ -212,6 +212,14 @@ class Block(nn.Module):
         return x + self.drop(self.down(torch.relu(self.up(self.norm2(x)))))
 
 
+def tied_transformer(width: int, dropout: float) -> nn.Module:
+    """The transformer with one matrix for its embedding and its output."""
+    model = Transformer(width, dropout)
+    nn.init.normal_(model.embedding.weight, std=0.02)
+    model.head.weight = model.embedding.weight
+    return model
+
+
 def window_model(width: int, dropout: float) -> nn.Module:
     """A neural language model over a window of characters (Bengio et al. 2003)."""
     return nn.Sequential(
@@ -230,6 +238,9 @@ DOMAINS = {
     "pydoc": Domain(
         load_pydoc, Transformer, 64, (1000, 1800), (60, 120), (48, 64), (16, 24), (40, 60), (150, 300)
     ),
+    "tied": Domain(
+        load_pydoc, tied_transformer, 64, (1000, 1800), (60, 120), (48, 64), (16, 24), (40, 60), (150, 300)
+    ),
     "cnn": Domain(
         load_mnist_images, convolutional, 10, (1500, 3500), (150, 400), (64, 96), (20, 30), (30, 40), (1200, 2500)
     ),
@@ -237,4 +248,5 @@ DOMAINS = {
         load_moby, window_model, 64, (30000, 60000), (1500, 3000), (96, 128), (15, 20), (30, 50), (3000, 6000)
     ),
 }  # fmt: skip
-"""`digits`, `mnist` and `pydoc` were used to tune; `cnn` and `moby` were not touched by any tuning."""
+"""`digits`, `mnist` and `pydoc` were used to tune; `cnn` and `moby` were not touched by any tuning, and `tied` is there
+to see what becomes of a language model whose output layer is its embedding."""

@@ -13,6 +13,9 @@ from benchmarks.trajectories.domains import DOMAINS
 
 HEALTHY = ("clean", "cosine_wd", "strong_wd", "dropout", "sgd")
 OVERTRAINED = ("noise20", "noise40", "noise30", "tiny", "tiny_noise20")
+LONG = "long"
+"""Four times as many epochs as a healthy run, with dropout so that training error stays: does the score drift?"""
+
 BROKEN = ("rate_too_high", "scale_collapse", "rank_collapse", "nan", "dead_layer")
 HELD_OUT_ONLY = ("sgd", "noise30", "tiny_noise20")
 """Scenarios that no tuning saw."""
@@ -75,6 +78,8 @@ def draw(domain: str, scenario: str, seed: int) -> Run:
         values |= {"optimizer": "adamw", "weight_decay": float(rng.choice([0.5, 1.0, 2.0]))}
     if scenario == "dropout":
         values |= {"dropout": float(rng.choice([0.2, 0.3, 0.5]))}
+    if scenario == "long":
+        values |= {"dropout": float(rng.choice([0.2, 0.3, 0.5])), "epochs": 4 * epochs}
     if scenario == "sgd":
         values |= {"optimizer": "sgd", "rate": float(np.exp(rng.uniform(np.log(0.02), np.log(0.08))))}
     if scenario in BROKEN:
@@ -114,3 +119,16 @@ def broken_runs() -> Iterator[Run]:
         for domain in domains:
             for scenario in BROKEN:
                 yield draw(domain, scenario, seed)
+
+
+def long_runs(seeds: int = 2) -> Iterator[Run]:
+    """Long runs of every domain; none was used to tune."""
+    for seed in range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + seeds):
+        for domain in ("digits", "mnist", "cnn", "moby", "pydoc"):
+            yield draw(domain, LONG, seed)
+
+
+def tied_runs() -> Iterator[Run]:
+    """Language models whose output layer is their embedding; none was used to tune."""
+    for scenario in ("clean", "noise40", "cosine_wd", "tiny", "dropout", "noise20", "strong_wd"):
+        yield draw("tied", scenario, FIRST_HELD_OUT_SEED)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.trajectories.scenarios import HEALTHY, Run
+from benchmarks.trajectories.scenarios import HEALTHY, LONG, Run
 
 Arrays = dict[str, np.ndarray]
 
@@ -45,7 +45,7 @@ def group(run: Run, judged: Truth) -> str:
     """``overtrained`` (the event came), ``healthy`` (a healthy scenario, no event) or ``nothing lost`` (neither)."""
     if judged.overtrained:
         return "overtrained"
-    return "healthy" if run.scenario in HEALTHY else "nothing lost"
+    return "healthy" if run.scenario in (*HEALTHY, LONG) else "nothing lost"
 
 
 def wilson(events: int, runs: int, z: float = 1.96) -> tuple[float, float]:

@@ -6,6 +6,7 @@ from spectral.detectors.correlation_trap import CorrelationTrap
 from spectral.detectors.dead_layer import DeadLayer
 from spectral.detectors.explosion import Explosion
 from spectral.detectors.non_finite import NonFinite
+from spectral.detectors.output_layer import output_layer
 from spectral.detectors.overtraining import Overtraining
 from spectral.detectors.presets import PRESETS, default_detectors, needed_quantities
 from spectral.detectors.rank_collapse import RankCollapse
@@ -28,5 +29,6 @@ __all__ = [
     "VerdictFields",
     "default_detectors",
     "needed_quantities",
+    "output_layer",
     "verdict",
 ]

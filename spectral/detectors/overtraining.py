@@ -49,7 +49,7 @@ class Overtraining:
         signal: see ``quorum``.
         fitted: f in the score; training error well below it silences the detector.
         output: name of the output layer; the last layer in depth order by default. Where the output layer shares its
-            weights with the embedding, name the embedding.
+            weights with the embedding, name the embedding: :func:`spectral.detectors.output_layer` tells.
         stops: whether a run may be stopped by it.
 
     Attributes:
@@ -278,5 +278,5 @@ class Overtraining:
 
 
 def confidence(score: float) -> float:
-    """How often a run of the benchmark's tuning set with such a score was overtrained, as a logistic curve."""
-    return 1.0 / (1.0 + math.exp(-(score - 0.25) / 0.03))
+    """How often a run of the benchmark's tuning set that kept such a score was overtrained: a logistic regression."""
+    return 1.0 / (1.0 + math.exp(-(score - 0.238) / 0.0193))
