@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from integrations.extras import require
 from integrations.figures.export import save
 from integrations.figures.run_view import Run, RunView, views
 from integrations.figures.style import Spec
@@ -93,8 +94,7 @@ def histograms(runs: Runs) -> go.Figure:
 
 
 def _figure(spec: Spec) -> go.Figure:
-    try:
-        import plotly.graph_objects as go
-    except ImportError as error:
-        raise ImportError('Figures need plotly: pip install "ww-callbacks[figures]".') from error
+    require("plotly", "figures")
+    import plotly.graph_objects as go
+
     return go.Figure(spec)

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from integrations.extras import require
+
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
@@ -38,10 +40,7 @@ def save(
     elif ending == ".json":
         figure.write_json(target)
     elif ending in IMAGES:
-        try:
-            import kaleido  # noqa: F401
-        except ImportError as error:
-            raise ImportError('Images need kaleido: pip install "ww-callbacks[figures]".') from error
+        require("kaleido", "figures")
         figure.write_image(target, width=width, height=height or figure.layout.height, scale=scale)
     else:
         raise ValueError(f"Expected a name that ends with {', '.join(IMAGES)}, .html or .json, got `{target.name}`.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
+from importlib.resources import files
+
+from integrations.extras import require
 
 
 def plotly_js() -> bytes:
@@ -12,7 +13,5 @@ def plotly_js() -> bytes:
     Raises:
         ImportError: if plotly is not installed, with what to install.
     """
-    package = importlib.util.find_spec("plotly")
-    if package is None or package.origin is None:
-        raise ImportError('The views need plotly: pip install "ww-callbacks[figures]" (or [tensorboard]).')
-    return (Path(package.origin).parent / "package_data" / "plotly.min.js").read_bytes()
+    require("plotly", "figures")
+    return files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()

@@ -181,8 +181,11 @@ def _against_random(spec: Spec, run: RunView, suffix: str, domain: Sequence[floa
     """Add rand_distance of every layer against its alpha, at the last snapshot that has both."""
     middle = 0.5 - GAP / 2
     place = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
-    spec["layout"][f"xaxis{suffix}"] = axis("alpha", domain=domain, anchor=f"y{suffix}")
-    spec["layout"][f"yaxis{suffix}"] = axis("rand_distance" if first else "", domain=[0, middle], anchor=f"x{suffix}")
+    same = {} if first else {"x": {"matches": "x2"}, "y": {"matches": "y2"}}
+    spec["layout"][f"xaxis{suffix}"] = axis("alpha", domain=domain, anchor=f"y{suffix}", **same.get("x", {}))
+    spec["layout"][f"yaxis{suffix}"] = axis(
+        "rand_distance" if first else "", domain=[0, middle], anchor=f"x{suffix}", **same.get("y", {})
+    )
     title = f"{escape(run.label)}: distance from random against alpha"
     spec["layout"]["annotations"].append(heading(title, domain[0], middle, hover=explain("rand_distance"), yshift=6))
     both: list[int] = []
@@ -194,7 +197,7 @@ def _against_random(spec: Spec, run: RunView, suffix: str, domain: Sequence[floa
         corner = {"x": domain[0] + 0.01, "y": middle / 2, "xref": "paper", "yref": "paper", "xanchor": "left"}
         spec["layout"]["annotations"].append({**note, **corner})
         for name in ("xaxis", "yaxis"):
-            spec["layout"][f"{name}{suffix}"].update(showticklabels=False, ticks="", showgrid=False, range=[0, 1])
+            spec["layout"][f"{name}{suffix}"].update(showticklabels=False, ticks="", showgrid=False)
         spec["data"].append({"type": "scatter", "x": [None], "y": [None], "showlegend": False, **place})
         return
     column = both[-1]
