@@ -40,6 +40,7 @@ LSTM_GATES = ("input", "forget", "cell", "output")
 GRU_GATES_TORCH = ("reset", "update", "new")
 GRU_GATES_KERAS = ("update", "reset", "new")
 QKV = ("q", "k", "v")
+UNKNOWN_PACKING = "q, k and v are packed in a way that differs between models: measured whole"
 
 KernelLayout = Literal["torch", "torch transposed", "keras", "keras transposed", "keras depthwise"]
 Index = tuple[int | slice, ...]

@@ -211,7 +211,8 @@ def _guess_matrix(name: str, shape: tuple[int, ...], names: Names) -> tuple[str,
     rows, columns = reversed(shape) if transposed else shape
     if parent in _PACKED_QKV and rows == 3 * columns:
         return "attention", layouts.packed(shape, layouts.QKV, "packed q, k, v", transposed=transposed)
-    return attention, layouts.matrix(shape, transposed=transposed)
+    packing = layouts.UNKNOWN_PACKING if parent in (*_PACKED_QKV, "qkv_proj", "query_key_value") else ""
+    return attention, layouts.matrix(shape, transposed=transposed, note=packing)
 
 
 def _guess_gates(name: str, shape: tuple[int, ...], entries: Mapping[str, Stored]) -> list[Part]:

@@ -288,7 +288,8 @@ def _two_dimensional(place: Place, shape: tuple[int, ...], known: bool) -> tuple
         return "attention", layouts.packed(shape, layouts.QKV, "packed q, k, v", transposed=transposed)
     if place.leaf == "c_attn" and outputs == 2 * inputs:  # GPT-2's cross-attention takes its query elsewhere
         return "attention", layouts.packed(shape, ("k", "v"), "packed k, v", transposed=transposed)
-    return kind, layouts.matrix(shape, transposed=transposed)
+    packing = layouts.UNKNOWN_PACKING if place.leaf in (*_PACKED_QKV, "qkv_proj", "query_key_value") else ""
+    return kind, layouts.matrix(shape, transposed=transposed, note=packing)
 
 
 def _experts(module: nn.Module, name: str, shape: tuple[int, ...]) -> list[Part]:

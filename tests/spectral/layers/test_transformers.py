@@ -92,6 +92,17 @@ def test_fused_experts_act_as_their_matrices(name):
             np.testing.assert_allclose(x.numpy() @ matrix.T, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
+def test_a_packing_that_differs_between_models_stays_whole():
+    config = transformers.GPTNeoXConfig(
+        num_hidden_layers=1, hidden_size=8, num_attention_heads=2, intermediate_size=6, vocab_size=20
+    )
+    model = transformers.GPTNeoXForCausalLM(config)
+    for source in (model, model.state_dict()):
+        (spec,) = [s for s in inspect(source) if s.name.endswith("query_key_value.weight")]
+        assert spec.matrix_shapes == ((24, 8),)
+        assert "measured whole" in spec.note
+
+
 def test_experts_that_state_no_layout_are_told_by_their_shapes():
     config = transformers.Llama4TextConfig(
         num_hidden_layers=1, hidden_size=8, num_attention_heads=2, num_key_value_heads=1, intermediate_size=6,
