@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import nn
 from spectral.layers.spec import Array
 
 _HALVES = (torch.float16, torch.bfloat16)
+_ONE_AT_A_TIME = Lock()
+"""The random state is the process's: two threads that save and restore it must not overlap."""
 
 
 def gather(tensor: torch.Tensor) -> torch.Tensor:
@@ -77,7 +80,7 @@ def _untouched(module: nn.Module) -> Iterator[None]:
     modes = [(m, m.training) for m in module.modules()]
     buffers = [(b, b.detach().clone()) for b in module.buffers() if not b.is_meta]
     devices = {t.device.index or 0 for t in (*module.parameters(), *module.buffers()) if t.device.type == "cuda"}
-    with torch.random.fork_rng(devices=sorted(devices)), torch.no_grad():
+    with _ONE_AT_A_TIME, torch.random.fork_rng(devices=sorted(devices)), torch.no_grad():
         try:
             for m, _ in modes:
                 m.training = False
