@@ -19,7 +19,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def arguments(doc: str | None, argv: Sequence[str] | None, keep: bool = False) -> argparse.Namespace:
-    """The arguments that every script takes: ``--quick``, ``--out``, ``--data``, ``--seed``, ``--threads`` (``--keep``)."""
+    """The arguments that every script takes, and ``--keep`` where training is long."""
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="small data, a few seconds, nothing kept without --out")
     parser.add_argument("--out", type=Path, help="folder of the report (default: results/ beside the script)")

@@ -173,8 +173,8 @@ def main(argv: Sequence[str] | None = None) -> dict:
     report.figure("runs", "Least scale over layers, and accuracy", "epoch", "scale_collapse; ln accuracy", lines)
     report.text(
         "With batch norm the function does not depend on the scale of a matrix before it, so weight decay can shrink "
-        "the weights while the accuracy stays. Pruning takes the smallest elements first, so most of the norm stays until "
-        "few elements are left. No threshold is published to compare with."
+        "the weights while the accuracy stays. Pruning takes the smallest elements first, so most of the norm stays "
+        "until few elements are left. No threshold is published to compare with."
     )
     report.write(args.out)
     return report.numbers

@@ -48,7 +48,8 @@ class KerasDriver:
             outputs.append(output[0] if isinstance(output, list | tuple) else output)
         if not outputs:
             raise ValueError("Expected layers of the model itself to probe, but all of them lie in nested models.")
-        self._model = keras.Model(model.inputs, outputs)
+        # A name of its own: an automatic one would shift those of the models that the user makes later.
+        self._model = keras.Model(model.inputs, outputs, name="representation_probe")
 
     def features(self, batch: Any) -> dict[str, np.ndarray]:
         """Each layer's features as a matrix: samples and positions × channels, float64."""
