@@ -83,8 +83,12 @@ def distance_of_bulk(sample: LayerSample) -> float:
 )
 def spike_strength(sample: LayerSample) -> float:
     """Strength of the strongest rank-one part over the critical strength, at least 1; NaN where nothing stands out."""
-    found = _spikes(sample).strengths
-    return float(found[0]) / critical_strength(sample.shape) if len(found) else np.nan
+    found = _spikes(sample)
+    return (
+        float(found.strengths[0]) / critical_strength(sample.shape)
+        if len(found.strengths) and found.variance > 0
+        else np.nan
+    )
 
 
 @quantity(
@@ -220,7 +224,8 @@ def _fixed_aspect(sample: LayerSample) -> LayerSample:
 )
 def mean_strength(sample: LayerSample) -> float:
     """The mean element as a rank-one part, over the strength from which it shows in a shuffle's spectrum."""
-    variance = sample.element_variance
-    if not np.isfinite(variance):
+    mean, spread = abs(sample.element_mean), float(np.sqrt(sample.element_variance))
+    # Equal elements have rounding for a spread, and nothing for a mean to be compared with.
+    if not 1e-12 * mean < spread < np.inf:
         return np.nan
-    return float(critical_strength(sample.shape) * np.abs(sample.element_mean) / np.sqrt(variance))
+    return critical_strength(sample.shape) * mean / spread

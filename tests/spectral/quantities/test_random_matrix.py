@@ -126,6 +126,21 @@ def test_several_matrices_of_one_shape():
     assert shifted["mean_strength"] == pytest.approx(3, rel=0.1)
 
 
+def test_trap_level_is_that_of_the_layer_and_not_of_each_matrix():
+    layers = [[generator(i, j).standard_normal((40, 30)) for j in range(20)] for i in range(60)]
+    found = [
+        values_of(layer, seed=i, quantities=resolve("traps_centred"))["traps_centred"] for i, layer in enumerate(layers)
+    ]
+    # 0.6 of 60 layers at 1 % a layer; at 1 % a matrix it would be 11
+    assert np.count_nonzero(found) <= 4
+
+
+def test_equal_elements_have_no_strength():
+    values = values_of([np.full((60, 50), 0.25)])
+    for name in ("mean_strength", "spike_strength", "traps_uncentred"):
+        assert np.isnan(values[name]), name
+
+
 def test_matrices_of_unequal_shapes_have_no_common_law():
     values = values_of([generator(0).standard_normal((60, 50)), generator(1).standard_normal((40, 60))])
     assert values["phase"] == "undecided"
