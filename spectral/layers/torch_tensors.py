@@ -14,7 +14,8 @@ from spectral.layers.spec import Array
 
 _HALVES = (torch.float16, torch.bfloat16)
 _ONE_AT_A_TIME = Lock()
-"""The random state is the process's: two threads that save and restore it must not overlap."""
+"""The random state is the process's, and layers may share a parametrisation: two threads that save and restore them
+must not overlap."""
 
 
 def gather(tensor: torch.Tensor) -> torch.Tensor:
@@ -77,10 +78,10 @@ def _untouched(module: nn.Module) -> Iterator[None]:
     Spectral norm takes a step of power iteration on every evaluation in training mode; a user's own parametrisation
     may do more. Buffers are written back only if they changed, since writing moves autograd's version counter.
     """
-    modes = [(m, m.training) for m in module.modules()]
-    buffers = [(b, b.detach().clone()) for b in module.buffers() if not b.is_meta]
     devices = {t.device.index or 0 for t in (*module.parameters(), *module.buffers()) if t.device.type == "cuda"}
     with _ONE_AT_A_TIME, torch.random.fork_rng(devices=sorted(devices)), torch.no_grad():
+        modes = [(m, m.training) for m in module.modules()]
+        buffers = [(b, b.detach().clone()) for b in module.buffers() if not b.is_meta]
         try:
             for m, _ in modes:
                 m.training = False

@@ -206,6 +206,18 @@ def test_random_state_is_not_touched(model):
     assert torch.equal(torch.get_rng_state(), torch_before)
 
 
+def test_threads_that_read_parametrised_layers_leave_no_trace():
+    torch.manual_seed(0)
+    norm = nn.utils.parametrizations.spectral_norm
+    model = nn.Sequential(*[norm(nn.Linear(20, 20)) for _ in range(12)])
+    before, random = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    for _ in range(5):
+        spectral.analyze(model, "norm", workers=8)
+    assert all(module.training for module in model.modules())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 def test_importing_and_analysing_arrays_imports_no_framework(tmp_path):
     safetensors.torch.save_file({"w": torch.eye(3).bfloat16()}, tmp_path / "model.safetensors")
     code = (
