@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from integrations.schema import Alert
+from spectral.layers.parts import CONVENTIONS
 from spectral.registry import resolve
 
 Policy = str | Callable[[Alert], object]
@@ -27,7 +28,6 @@ ALERT_KINDS = (
 POLICIES = ("ignore", "log", "warn", "stop")
 NEVER_STOP = ("alpha out of range", "correlation trap", "internal error")
 EARLY_STOPPING = ("off", "cautious", "eager")
-CONVOLUTIONS = ("matrix", "slices", "separate")
 WEIGHTS = ("trained", "average")
 
 
@@ -50,7 +50,7 @@ class Settings:
         weights: ``"trained"`` reads the weights the optimiser steps; ``"average"`` those that an averaging callback or
             optimiser keeps beside them (EMA, SWA, Keras ``use_ema``).
         convolution: how a convolution becomes matrices: ``"matrix"`` (out, in·kernel), ``"slices"`` (the kernel's
-            slices pooled) or ``"separate"``.
+            slices pooled), ``"separate"`` or ``"weightwatcher"`` (slices, with its factor √½).
         log_dir: folder of the record; none means the run's own log folder, or ``spectral_runs/<time>-<id>`` where there
             is none.
         per_layer: also stream every layer's quantities as scalars of their own (many tags).
@@ -115,7 +115,7 @@ class Settings:
             if getattr(self, name) is not None:
                 _check_integer(name, getattr(self, name), 1)
         _check_choice("weights", self.weights, WEIGHTS)
-        _check_choice("convolution", self.convolution, CONVOLUTIONS)
+        _check_choice("convolution", self.convolution, CONVENTIONS)
         _check_choice("early_stopping", self.early_stopping, EARLY_STOPPING)
         if self.max_overhead is not None and not 0 < self.max_overhead < 1:
             raise ValueError(f"Expected `max_overhead` between 0 and 1 (0.01 is 1 %) but got {self.max_overhead!r}.")
