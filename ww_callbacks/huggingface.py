@@ -255,7 +255,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback, ExportableState):
             return Path(self.settings.log_dir)
         reporters = self._trainer.callback_handler.callbacks if self._trainer is not None else []
         writers = [w for c in reporters if (w := getattr(c, "tb_writer", None)) is not None]
-        return Path(writers[0].log_dir) if writers else Path(args.output_dir) / "spectral"
+        return Path(writers[0].log_dir) if writers else Path(args.output_dir or ".") / "spectral"
 
     def _sinks(self) -> list[Sink]:
         wandb = sys.modules.get("wandb")
