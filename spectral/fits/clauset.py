@@ -68,14 +68,18 @@ def usable(eigenvalues: np.ndarray, cut: float | Literal["weightwatcher"] = RELA
         ValueError: if ``cut`` is neither.
     """
     values = np.sort(np.asarray(eigenvalues, dtype=np.float64).ravel())
-    values = values[np.isfinite(values) & (values > 0.0)]
+    # Sorted, NaN and infinity are at the end; mostly nothing is to be left out.
+    if len(values) and not np.isfinite(values[-1]):
+        values = values[np.isfinite(values)]
+    if len(values) and not values[0] > 0.0:
+        values = values[values > 0.0]
     if len(values) == 0:
         return values
     if cut == "weightwatcher":
-        return values[values > WEIGHTWATCHER_CUT]
+        return values[np.searchsorted(values, WEIGHTWATCHER_CUT, side="right") :]
     if not isinstance(cut, int | float) or not 0.0 <= cut < 1.0:
         raise ValueError(f"Expected `cut` to be 'weightwatcher' or a share of the largest eigenvalue, but got {cut!r}.")
-    return values[values >= cut * values[-1]]
+    return values[np.searchsorted(values, cut * values[-1]) :]
 
 
 def clauset_fit(
@@ -109,7 +113,7 @@ def clauset_fit(
     first = 0 if max_tail is None else max(0, len(x) - max_tail)
     scan = Scan(x, first=first, last=len(x) - min_tail)
     best = scan.best()
-    return NO_FIT if best is None else scan.fit(best)
+    return NO_FIT if best is None else scan.fit(*best)
 
 
 class Scan:
@@ -118,7 +122,7 @@ class Scan:
     Attributes:
         x: the eigenvalues, ascending.
         candidates: the indices i of the candidates xmin = x_i that can be fitted.
-        beta: α_i − 1 of every eigenvalue but the last (inf where all above are equal).
+        beta: α_i − 1 of every eigenvalue but the last (huge where all above are equal).
     """
 
     def __init__(self, x: np.ndarray, first: int = 0, last: int | None = None) -> None:
@@ -127,13 +131,14 @@ class Scan:
         # Relative to the largest: no scale enters, and for W·2^k the very same numbers come out.
         self._log = np.log(x / x[-1]) if size else x
         self._tail = np.arange(size, 0, -1.0)
-        sums = np.cumsum(self._log[::-1])[::-1] - self._tail * self._log
-        with np.errstate(divide="ignore"):
-            self.beta = self._tail / np.maximum(sums, 0.0)
-        last = size - 2 if last is None else min(last, size - 2)
-        candidates = np.arange(first, last + 1)
+        sums = self._log[::-1].cumsum()[::-1] - self._tail * self._log
         # Where all above are equal to rounding, a power law has no exponent.
-        self.candidates = candidates[sums[candidates] > 1e-13 * self._tail[candidates]] if size > 1 else candidates[:0]
+        fits = sums > 1e-13 * self._tail
+        self.beta = self._tail / np.where(fits, sums, 1e-300)
+        last = size - 2 if last is None else min(last, size - 2)
+        self.candidates = fits[: last + 1].nonzero()[0]
+        if first:
+            self.candidates = self.candidates[self.candidates >= first]
 
     def distance(self, i: int) -> float:
         """D_i."""
@@ -141,12 +146,14 @@ class Scan:
         survival = np.exp(self.beta[i] * (self._log[i] - self._log[i:]))
         return float(np.max(np.abs(1.0 - survival - np.arange(size) / size)))
 
-    def best(self) -> int | None:
-        """The first candidate of smallest D, or None without candidates."""
+    def best(self) -> tuple[int, float] | None:
+        """The first candidate of smallest D, and that D; None without candidates."""
         if len(self.candidates) == 0:
             return None
         if len(self.x) <= _DENSE:
-            return int(self.candidates[np.argmin(self._all_distances())])
+            distances = self._all_distances()
+            first = int(distances.argmin())
+            return int(self.candidates[first]), float(distances[first])
         remaining, bounds = self.candidates, np.zeros(len(self.candidates))
         best, smallest = -1, np.inf
         for points in (8, 32, 128):
@@ -161,19 +168,19 @@ class Scan:
             distance = self.distance(i)
             if (distance, i) < (smallest, best):
                 smallest, best = distance, i
-        return best
+        return best, smallest
 
-    def fit(self, i: int) -> PowerLawFit:
-        """The fit with xmin = x_i."""
+    def fit(self, i: int, distance: float) -> PowerLawFit:
+        """The fit with xmin = x_i, whose D is ``distance``."""
         size = len(self.x)
         beta = float(self.beta[i])
         return PowerLawFit(
             alpha=1.0 + beta,
             xmin=float(self.x[i]),
             xmax=float(self.x[-1]),
-            D=self.distance(i),
+            D=distance,
             sigma=beta / (size - i) ** 0.5,
-            tail=int(np.count_nonzero(self.x >= self.x[i])),
+            tail=size - int(self.x.searchsorted(self.x[i])),
             eigenvalues=size,
         )
 
@@ -181,9 +188,9 @@ class Scan:
         """D of every candidate, through one matrix of candidates × eigenvalues."""
         i = self.candidates[:, None]
         # Below x_i, where D_i does not look, the survival function is 1 and the empirical one is set to 1: no gap.
-        survival = np.exp(self.beta[i] * np.minimum(self._log[i] - self._log, 0.0))
-        empirical = np.minimum(self._tail / self._tail[i], 1.0)
-        return np.max(np.abs(empirical - survival), axis=1)
+        gap = np.exp(self.beta[i] * np.minimum(self._log[i] - self._log, 0.0))
+        gap -= np.minimum(self._tail / self._tail[i], 1.0)
+        return np.abs(gap, out=gap).max(axis=1)
 
     def _bounds(self, candidates: np.ndarray, points: int) -> np.ndarray:
         """Lower bounds on D: the largest gap over ``points`` places spread evenly over each candidate's tail."""

@@ -1,0 +1,52 @@
+"""Weights on an accelerator are measured where they lie, with the same numbers."""
+
+import numpy as np
+import pytest
+
+from spectral.arrays import on_accelerator
+from spectral.density import spectral_density
+from spectral.registry import all_quantities
+from spectral.sample import LayerSample, measure
+from spectral.spectrum import singular_values
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def on_device(w: np.ndarray, dtype=None):
+    return torch.from_numpy(w).to("cuda", dtype)
+
+
+def matrix(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((300, 120)).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (3000, 200), (200, 3000)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+def test_spectrum(shape, dtype):
+    w = on_device(np.random.default_rng(0).standard_normal(shape), getattr(torch, dtype))
+    assert on_accelerator(w)
+    expected = np.linalg.svd(w.double().cpu().numpy(), compute_uv=False)
+    assert singular_values(w) == pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.parametrize("baseline_on_host", [False, True])
+def test_every_quantity_equals_the_host(baseline_on_host):
+    now, initial, previous = (matrix(seed) for seed in (1, 2, 3))
+    keep = (lambda w: w) if baseline_on_host else on_device
+    here = LayerSample([now], initial=[initial], previous=[previous])
+    there = LayerSample([on_device(now)], initial=[keep(initial)], previous=[keep(previous)])
+    quantities = [q for q in all_quantities() if q.family not in ("random matrix", "localisation")]
+    expected, status = measure(here, quantities)
+    found, found_status = measure(there, quantities)
+    assert status == found_status == "ok"
+    for name, value in expected.items():
+        assert found[name] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-6, nan_ok=True)), name
+    assert spectral_density(there)["mp_plus"] == pytest.approx(spectral_density(here)["mp_plus"])
+
+
+def test_non_finite_and_zero():
+    w = matrix(0)
+    assert measure(LayerSample([on_device(0.0 * w)]), all_quantities())[1] == "zero"
+    w[3, 4] = np.nan
+    assert measure(LayerSample([on_device(w)]), all_quantities())[1] == "non-finite"
