@@ -37,7 +37,7 @@ class Block(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x + F(x), rectified."""
+        """The block's output."""
         inner = self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x)))))
         return torch.relu(inner + self.shortcut(x))
 
