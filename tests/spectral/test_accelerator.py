@@ -1,20 +1,30 @@
-"""Weights on an accelerator are measured where they lie, with the same numbers."""
+"""Weights on an accelerator are measured where they lie, with the same numbers.
+
+Without a CUDA device the same code runs on torch's CPU tensors, which are then taken for an accelerator's.
+"""
 
 import numpy as np
 import pytest
 
-from spectral.arrays import on_accelerator
+from spectral import arrays, spectrum
 from spectral.density import spectral_density
-from spectral.registry import all_quantities
+from spectral.registry import all_quantities, resolve
 from spectral.sample import LayerSample, measure
 from spectral.spectrum import singular_values
 
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
-def on_device(w: np.ndarray, dtype=None):
-    return torch.from_numpy(w).to("cuda", dtype)
+@pytest.fixture(params=["cuda", "cpu taken for an accelerator"])
+def on_device(request, monkeypatch):
+    """Puts an array on the device."""
+    if request.param == "cuda":
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+        return lambda w, dtype=None: torch.from_numpy(w).to("cuda", dtype)
+    for module in (arrays, spectrum):
+        monkeypatch.setattr(module, "on_accelerator", lambda array: isinstance(array, torch.Tensor))
+    return lambda w, dtype=None: torch.from_numpy(w).to(dtype=dtype)
 
 
 def matrix(seed: int) -> np.ndarray:
@@ -23,15 +33,15 @@ def matrix(seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", [(40, 40), (3000, 200), (200, 3000)])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
-def test_spectrum(shape, dtype):
+def test_spectrum(on_device, shape, dtype):
     w = on_device(np.random.default_rng(0).standard_normal(shape), getattr(torch, dtype))
-    assert on_accelerator(w)
+    assert arrays.on_accelerator(w)
     expected = np.linalg.svd(w.double().cpu().numpy(), compute_uv=False)
     assert singular_values(w) == pytest.approx(expected, rel=1e-7)
 
 
 @pytest.mark.parametrize("baseline_on_host", [False, True])
-def test_every_quantity_equals_the_host(baseline_on_host):
+def test_every_quantity_equals_the_host(on_device, baseline_on_host):
     now, initial, previous = (matrix(seed) for seed in (1, 2, 3))
     keep = (lambda w: w) if baseline_on_host else on_device
     here = LayerSample([now], initial=[initial], previous=[previous])
@@ -45,8 +55,13 @@ def test_every_quantity_equals_the_host(baseline_on_host):
     assert spectral_density(there)["mp_plus"] == pytest.approx(spectral_density(here)["mp_plus"])
 
 
-def test_non_finite_and_zero():
+def test_small_values_are_resolved(on_device):
+    w = np.diag(10.0 ** -np.arange(12.0))
+    assert singular_values(on_device(w)) == pytest.approx(np.diag(w), rel=1e-3)
+
+
+def test_non_finite_and_zero(on_device):
     w = matrix(0)
-    assert measure(LayerSample([on_device(0.0 * w)]), all_quantities())[1] == "zero"
+    assert measure(LayerSample([on_device(0.0 * w)]), resolve("default"))[1] == "zero"
     w[3, 4] = np.nan
-    assert measure(LayerSample([on_device(w)]), all_quantities())[1] == "non-finite"
+    assert measure(LayerSample([on_device(w)]), resolve("default"))[1] == "non-finite"
