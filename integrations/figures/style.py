@@ -90,16 +90,19 @@ def short_names(layers: Sequence[str], width: int = 30) -> list[str]:
 
     >>> short_names(["model.layers.0.mlp.weight", "model.layers.1.mlp.weight"])
     ['0.mlp', '1.mlp']
+    >>> short_names(["net/dense/kernel", "net/dense_1/kernel"])
+    ['net/dense', 'net/dense_1']
     >>> short_names(["1.weight", "3.weight"])
     ['1.weight', '3.weight']
     """
-    parts = [re.split(r"[./]", name) for name in layers]
-    if len(parts) > 1 and len({part[-1] for part in parts}) == 1 and all(len(part) > 2 for part in parts):
-        parts = [part[:-1] for part in parts]
+    # Components at the even places, what parts them at the odd ones.
+    parts = [re.split(r"([./])", name) for name in layers]
+    if len(parts) > 1 and len({part[-1] for part in parts}) == 1 and all(len(part) > 4 for part in parts):
+        parts = [part[:-2] for part in parts]
     shared = 0
-    while len(parts) > 1 and min(map(len, parts)) > shared + 2 and len({part[shared] for part in parts}) == 1:
-        shared += 1
-    short = [".".join(part[shared:]) for part in parts]
+    while len(parts) > 1 and min(map(len, parts)) > shared + 4 and len({part[shared] for part in parts}) == 1:
+        shared += 2
+    short = ["".join(part[shared:]) for part in parts]
     if len(set(short)) < len(short):
         short = list(layers)
     cut = [name if len(name) <= width else f"{name[: width // 2]}…{name[-(width // 2) :]}" for name in short]

@@ -46,21 +46,23 @@ class LiveRun:
     def poll(self) -> None:
         """Read what is new."""
         with self.lock:
-            view, problem = self.view, ""
+            problem, fresh = "", self.view is None
             try:
-                update = self.follower.poll()
-                record = self.follower.record if update or self.view is None else None
-                if record is not None:
-                    view = RunView(record, self.name)
-                elif view is None:
-                    problem = "the record has not begun yet: its header is still being written"
+                fresh |= bool(self.follower.poll())
                 self.changed = self.follower.path.stat().st_mtime
             except (RecordError, OSError) as error:
-                # What was read before stays on the screen; a record that is whole again later is taken up again.
                 problem = str(error)
-            if view is not self.view or problem != self.problem:
-                self.view, self.problem = view, problem
+            if not fresh and problem == self.problem:
+                return
+            # Of a damaged record, what was read before the damage.
+            record = self.follower.record
+            if record is not None:
+                self.view = RunView(record, self.name)
+            elif not problem:
+                problem = "the record has not begun yet: its header is still being written"
+            if record is not None or problem != self.problem:
                 self.version += 1
+            self.problem = problem
 
     def index(self) -> None:
         """Find the spectral densities now, and not when a person opens a layer."""

@@ -34,7 +34,7 @@ class Watched:
         self.page = page
         self.complaints: list[str] = []
         page.on("console", self._console)
-        page.on("pageerror", lambda error: self.complaints.append(f"exception: {error}"))
+        page.on("pageerror", lambda error: self.complaints.append(f"exception: {error.stack}"))
         page.on("requestfailed", lambda request: self.complaints.append(f"failed: {request.url} {request.failure}"))
         page.on("request", self._request)
 

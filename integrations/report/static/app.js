@@ -264,11 +264,13 @@ class App {
 
   async overview() {
     const panel = this.panels.overview;
-    const runs = this.chosen.map((name) => this.run(name));
+    // Taken now: both may be others' by the time that the server has answered.
+    const { current, chosen } = this;
+    const runs = chosen.map((name) => this.run(name));
     this.part(panel, "cards").replaceChildren(element("div", { class: "cards" }, ...runs.map((run) => this.card(run))));
-    await this.plot(this.place(panel, "timeline"), "timeline", { runs: this.chosen });
-    const current = this.current;
-    const tables = await Promise.all(this.chosen.map((name) => this.source.layers(name)));
+    await this.plot(this.place(panel, "timeline"), "timeline", { runs: chosen });
+    if (!current()) return;
+    const tables = await Promise.all(chosen.map((name) => this.source.layers(name)));
     if (!current()) return;
     const scrolled = [...panel.querySelectorAll(".scroll")].map((box) => box.scrollTop);
     this.part(panel, "tables").replaceChildren(...runs.map((run, at) => this.table(run, tables[at], runs.length > 1)));
@@ -358,6 +360,10 @@ class App {
   async heatMap() {
     const panel = this.panels.heat_map;
     const known = this.state.quantities[this.quantity];
+    if (!known) {
+      this.part(panel, "controls").replaceChildren(element("p", { class: "empty" }, "No snapshot yet."));
+      return;
+    }
     this.part(panel, "controls").replaceChildren(element(
       "div", { class: "controls" },
       this.select("quantity", Object.keys(this.state.quantities), this.quantity, (value) => { this.quantity = value; }),

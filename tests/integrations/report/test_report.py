@@ -80,6 +80,14 @@ def test_a_name_with_html_is_a_name(page):
     assert page.title() == "Spectra of first, second" and page.locator("img").count() == 0
 
 
+def test_a_run_that_has_only_begun_says_so_in_every_view(watched, tmp_path):
+    SyntheticRun(tmp_path / "new", layers=2)
+    watched.page.goto(write_report(tmp_path / "new", tmp_path / "report.html").as_uri())
+    assert "nothing measured yet" in watched.page.locator(".card").inner_text()
+    for view in ("heat_map", "layer", "flow", "overview"):
+        open_tab(watched.page, view)
+
+
 def test_the_file_names_no_other_host_to_load_from(report):
     text = report.read_text("utf-8")
     head = text[: text.index("<script")]

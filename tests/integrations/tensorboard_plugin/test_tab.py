@@ -31,6 +31,8 @@ def server(live: SyntheticRun) -> Iterator[str]:
     older.close("healthy")
     torn = SyntheticRun(root / "torn", layers=2, seed=2).advance(3).folder / RECORD_NAME
     torn.write_bytes(torn.read_bytes()[:-120])
+    damaged = SyntheticRun(root / "damaged", layers=2, seed=3).advance(3).folder / RECORD_NAME
+    damaged.write_bytes(damaged.read_bytes() + b"garbage\n")
     (root / "foreign").mkdir()
     (root / "foreign" / RECORD_NAME).write_text('{"loss": 1}\n')
     with tensorboard(root) as address:
@@ -195,6 +197,9 @@ def test_records_that_cannot_be_read_are_said_and_torn_ones_are_shown(watched, s
     choose(page, "torn")
     # The last snapshot has lost its end: the two before it are there.
     page.get_by_text("torn: epoch 1, step 100").wait_for()
+    choose(page, "damaged")
+    page.get_by_text("damaged: epoch 2, step 200").wait_for()
+    assert page.get_by_text("damaged: What follows could not be read").is_visible()
     choose(page)
     page.get_by_text("No run is chosen.").wait_for()
 
