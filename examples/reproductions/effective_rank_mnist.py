@@ -6,7 +6,6 @@ Published: dropout baseline 728.74 (98.09 %, loss .0613), L2 395.69 (98.24 %, .0
 from __future__ import annotations
 
 import argparse
-import logging
 import tempfile
 import zlib
 from collections.abc import Sequence
@@ -17,6 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from examples.reproductions._lightning import Rows
+from examples.reproductions._lightning import fit as train_watched
 from examples.reproductions._report import Report, arguments
 from examples.reproductions._training import flat_digits, flat_mnist, score
 from spectral.compression import compression_table, randomised_svd, suggest_ranks, truncated_svd
@@ -97,31 +98,12 @@ def fit(variant: Variant, data: Sequence[torch.Tensor], width: int, seed: int) -
             optimiser = torch.optim.Adam(self.parameters(), variant.rate, fused=True)
             return [optimiser], [torch.optim.lr_scheduler.ExponentialLR(optimiser, variant.decay)]
 
-    class Batches:
-        def __init__(self) -> None:
-            self.generator = torch.Generator().manual_seed(seed)
-
-        def __len__(self) -> int:
-            return -(-len(images) // variant.batch)
-
-        def __iter__(self):
-            return iter(torch.randperm(len(images), generator=self.generator).split(variant.batch))
-
     watched = "net.3.0.weight"
     with tempfile.TemporaryDirectory() as folder:
         callback = SpectralCallback(
             quantities=["effective_rank"], layers=[watched], every_n_epochs=1, log_dir=folder, verbose=0
         )
-        trainer = pl.Trainer(
-            max_epochs=variant.epochs,
-            accelerator="cpu",
-            callbacks=[callback],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(Module(), Batches())
+        train_watched(Module(), Rows(len(images), variant.batch, seed), variant.epochs, callback)
         history = callback.history
     model.eval()
     return model, [float(v) for v in history.sort_values("epoch")["effective_rank"]]
@@ -173,7 +155,6 @@ def compressed_scores(
 def main(argv: Sequence[str] | None = None) -> dict:
     args = arguments(__doc__, argv, keep=True)
     torch.set_num_threads(args.threads)
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     variants, width = VARIANTS, 1000
     if args.quick:
         data, width = flat_digits(args.seed), 100

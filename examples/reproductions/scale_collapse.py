@@ -6,7 +6,6 @@ Published: scale collapse accompanies poorly fine-tuned, distilled or pruned mod
 from __future__ import annotations
 
 import copy
-import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from examples.reproductions._lightning import Rows, fit
 from examples.reproductions._networks import seeded
 from examples.reproductions._report import Report, arguments
 from examples.reproductions._training import accuracy, flat_digits, train
@@ -68,15 +68,6 @@ def watch(
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.AdamW(self.parameters(), rate, weight_decay=decay)
 
-    class Batches:
-        generator = torch.Generator().manual_seed(seed)
-
-        def __len__(self) -> int:
-            return -(-len(images) // 64)
-
-        def __iter__(self):
-            return iter(torch.randperm(len(images), generator=self.generator).split(64))
-
     with tempfile.TemporaryDirectory() as folder:
         callback = SpectralCallback(
             quantities=["scale_collapse", "log_spectral_norm", "frobenius_norm"],
@@ -84,15 +75,7 @@ def watch(
             verbose=0,
             every_n_epochs=1,
         )
-        pl.Trainer(
-            max_epochs=epochs,
-            accelerator="cpu",
-            callbacks=[callback],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        ).fit(Module(), Batches())
+        fit(Module(), Rows(len(images), 64, seed), epochs, callback)
         history = callback.history
         alerts = list(callback.alerts)
     return (history, alerts), accuracies
@@ -111,7 +94,6 @@ def prune(student: nn.Module, share: float) -> None:
 def main(argv: Sequence[str] | None = None) -> dict:
     args = arguments(__doc__, argv)
     torch.set_num_threads(args.threads)
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     data = flat_digits(args.seed)
     images, labels, test, test_labels = data
     epochs = 8 if args.quick else 40
@@ -135,15 +117,15 @@ def main(argv: Sequence[str] | None = None) -> dict:
     def distil(output: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         return 16 * nn.functional.kl_div(torch.log_softmax(output / 4, 1), answers[rows], reduction="batchmean")
 
-    def fit(output: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    def classify(output: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(output, labels[rows])
 
     shares = [min(0.99, 1 - 0.9 ** (2 * (e + 1))) for e in range(epochs)]
     students = {name: copy.deepcopy(teacher) for name in ("fine-tuned", "distilled, weight decay 20", "pruned")}
     runs = {
-        "fine-tuned": (fit, 1e-4, 0.0, None),
+        "fine-tuned": (classify, 1e-4, 0.0, None),
         "distilled, weight decay 20": (distil, 1e-3 if args.quick else 3e-4, 20.0, None),
-        "pruned": (fit, 1e-4, 0.0, lambda epoch: prune(students["pruned"], shares[epoch])),
+        "pruned": (classify, 1e-4, 0.0, lambda epoch: prune(students["pruned"], shares[epoch])),
     }
     rows, lines = [], {}
     for name, (loss, rate, decay, after) in runs.items():

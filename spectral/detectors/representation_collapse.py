@@ -21,7 +21,7 @@ class RepresentationCollapse(LayerwiseDetector):
     """A layer's features have fewer dimensions than the narrowest layer of the untrained network.
 
     A healthy classifier's features fall from the network's width towards the dimension of its output, K − 1 for K
-    classes, so a fall alone is no collapse: to 15 % of the first value in deep networks on ten classes, to 3 % on two.
+    classes, so a fall alone is no collapse: to 18 % of the first value in deep networks on ten classes, to 3 % on two.
     What no layer may lose is the dimension that even the untrained network passed on. The baseline is therefore the
     smallest effective rank over layers at the first probe (of a classifier mostly its output's), and a layer below
     ``share`` of it has collapsed. Where the training loss has gained nothing, or lost half of its gain, a layer below
