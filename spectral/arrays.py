@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -98,4 +99,5 @@ def largest_magnitude(array: Array) -> float:
     array = as_array(array)
     if 0 in array.shape:
         return 0.0
-    return max(float(array.max()), -float(array.min())) if not np.isnan(float(array.max())) else float("nan")
+    highest = float(array.max())
+    return highest if isnan(highest) else max(highest, -float(array.min()))
