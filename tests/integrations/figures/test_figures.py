@@ -279,3 +279,21 @@ def test_figures_are_saved_as_images(run, tmp_path, chromium, monkeypatch):
 def test_unknown_endings_are_refused(run, tmp_path):
     with pytest.raises(ValueError, match=r"Expected a name that ends with .*\.svg"):
         figures.save(figures.histograms(run), tmp_path / "figure.doc")
+
+
+def test_cheap_snapshots_count_only_for_what_they_measured(tmp_path):
+    layers = (LayerInfo("fc", 0, "dense", "Linear", (9, 9), ((9, 9),)),)
+    sink = RecordSink(tmp_path)
+    sink.open(RunInfo("id", "plain", "2026-01-01T00:00:00+00:00", {}, {}, layers, str(tmp_path)), resumed=False)
+    for step in range(0, 50, 10):  # a full one at 0, 20 and 40; at 40 a cheap one came just before
+        for kind in ("cheap", "full") if step == 40 else ("full",) if step == 20 or not step else ("cheap",):
+            values = {"frobenius_norm": float(step)} | ({"effective_rank": 5.0 + step} if kind == "full" else {})
+            row = LayerRow("fc", 0, values)
+            sink.snapshot(Snapshot(step, step / 20, kind, (row,), {}, {}, 0.1, 0.01, float(step)))
+    cheap, full = (
+        figures.heat_map(tmp_path, "frobenius_norm").data[0],
+        figures.heat_map(tmp_path, "effective_rank").data[0],
+    )
+    assert list(cheap.x) == [0, 0.5, 1, 1.5, 2] and list(np.asarray(cheap.z)[0]) == [0, 10, 20, 30, 40]
+    assert list(full.x) == [0, 1, 2] and list(np.asarray(full.z)[0]) == [5, 25, 45]
+    assert standings(views(tmp_path)[0])[0].values == {"frobenius_norm": 40.0, "effective_rank": 45.0}
