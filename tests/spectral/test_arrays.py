@@ -13,8 +13,11 @@ def test_largest_magnitude_of_any_dtype(dtype):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_largest_magnitude_shows_what_is_not_finite(bad):
-    w = np.ones((5, 4))
+@pytest.mark.parametrize("dtype", ["float16", "float32", "bfloat16"])
+def test_largest_magnitude_shows_what_is_not_finite(bad, dtype):
+    if dtype == "bfloat16":
+        dtype = pytest.importorskip("ml_dtypes").bfloat16
+    w = np.ones((5, 4)).astype(dtype)
     for place in ((0, 0), (4, 3), (2, 1)):
         w[place] = bad
         assert not np.isfinite(largest_magnitude(w))
