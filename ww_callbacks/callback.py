@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 from integrations.schema import Verdict
 from ww_callbacks.alerts import AlertList
 from ww_callbacks.keeper import BestKeeper
+from ww_callbacks.probes.representation import RepresentationProbe
+from ww_callbacks.probing import Probing
 from ww_callbacks.run import Run
 from ww_callbacks.settings import Settings
 
@@ -36,10 +38,15 @@ def shows_settings(cls: type[T]) -> type[T]:
     return cls
 
 
+_OF_A_RUN = ("run", "_keeper", "_trainer", "_queue", "_sidecars", "_loaded", "_model")
+"""Attributes that belong to a run and are neither copied nor pickled."""
+
+
 class Watcher:
     """The arguments of a callback, and the results of the run that it watches or has watched.
 
     Args:
+        probe: a representation probe, run at its own cadence.
         settings: see :class:`ww_callbacks.settings.Settings`.
 
     Raises:
@@ -50,8 +57,9 @@ class Watcher:
     run: Run | None = None
     _keeper: BestKeeper | None = None
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, probe: RepresentationProbe | None = None, **settings: Any) -> None:
         self.settings = Settings.of(settings)
+        self.probe = probe
 
     @property
     def history(self) -> pd.DataFrame:
@@ -96,6 +104,14 @@ class Watcher:
         if self._keeper is None:
             self._keeper = BestKeeper(run.directory, suffix, save, run.leads)
         self._keeper.look(run.step, run.best_step)
+
+    def _probing(self, model: Any) -> Probing | None:
+        """The probe on ``model``; what cannot be probed is refused."""
+        return None if self.probe is None else Probing(self.probe, model)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The arguments, without the run: a copy watches a run of its own."""
+        return {name: None if name in _OF_A_RUN else value for name, value in self.__dict__.items()}
 
     def _watched(self) -> Run:
         if self.run is None:

@@ -25,6 +25,7 @@ from ww_callbacks.cadence import Plan
 from ww_callbacks.callback import Watcher, free_directory, shows_settings
 from ww_callbacks.distributed import processes
 from ww_callbacks.frames import caller, local
+from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.run import Run, logger
 from ww_callbacks.state import Saved, read_sidecar, write_sidecar
 from ww_callbacks.structure import Structure
@@ -42,6 +43,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback, ExportableState):
     can read. Stops through ``control.should_training_stop``.
 
     Args:
+        probe: a :class:`~ww_callbacks.probes.representation.RepresentationProbe`, run at its own cadence.
         settings: see :class:`ww_callbacks.settings.Settings`; with no argument it measures every eligible layer after
             each epoch, or about twenty times over the planned steps, and stops nothing.
 
@@ -50,8 +52,8 @@ class SpectralCallback(Watcher, transformers.TrainerCallback, ExportableState):
         ValueError: for a value that cannot be.
     """
 
-    def __init__(self, **settings: Any) -> None:
-        Watcher.__init__(self, **settings)
+    def __init__(self, probe: RepresentationProbe | None = None, **settings: Any) -> None:
+        Watcher.__init__(self, probe, **settings)
         self._trainer: transformers.Trainer | None = None
         self._measured_step = -1
         self._loss_mark = (0, 0.0)
@@ -87,6 +89,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback, ExportableState):
             write,
             group=processes() if args.world_size > 1 else None,
             refresh=structure.refresh,
+            probing=self._probing(model),
         )
         self._measured_step = -1
         self._loss_mark = (state.global_step, self._total_loss())

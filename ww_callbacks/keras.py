@@ -23,6 +23,7 @@ from ww_callbacks.cadence import Plan
 from ww_callbacks.callback import Watcher, default_directory, free_directory, shows_settings
 from ww_callbacks.frames import caller
 from ww_callbacks.keras_sidecars import Sidecars
+from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.run import Run
 from ww_callbacks.structure import Structure
 
@@ -44,6 +45,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
     in ``log_dir`` and to the W&B run that is open. Stops through ``model.stop_training``.
 
     Args:
+        probe: a :class:`~ww_callbacks.probes.representation.RepresentationProbe`, run at its own cadence.
         settings: see :class:`ww_callbacks.settings.Settings`; with no argument it measures every eligible layer after
             each epoch, writes to ``spectral_runs/<time>`` and stops nothing.
 
@@ -52,9 +54,9 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         ValueError: for a value that cannot be.
     """
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, probe: RepresentationProbe | None = None, **settings: Any) -> None:
         keras.callbacks.Callback.__init__(self)
-        Watcher.__init__(self, **settings)
+        Watcher.__init__(self, probe, **settings)
         self._begun = False
         self._measured_step = -1
         self._steps = 0
@@ -76,7 +78,15 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
             if sum(isinstance(c, SpectralCallback) for c in self._queue.callbacks) > 1:
                 raise ValueError("`fit` has two SpectralCallbacks: give it one, with the settings of both.")
             self._queue.callbacks = _in_order(self._queue.callbacks, self)
-        self.run = Run(self.settings, structure.specs, "keras", folder, self._sinks(folder), refresh=structure.refresh)
+        self.run = Run(
+            self.settings,
+            structure.specs,
+            "keras",
+            folder,
+            self._sinks(folder),
+            refresh=structure.refresh,
+            probing=self._probing(self.model),
+        )
 
     def _look(self) -> Sequence[LayerSpec]:
         look = partial(inspect, conv=self.settings.convolution)

@@ -25,6 +25,7 @@ from ww_callbacks.callback import Watcher, default_directory, free_directory, sh
 from ww_callbacks.distributed import processes
 from ww_callbacks.lightning_loggers import console_writer, log_folder, log_settings, sinks_for
 from ww_callbacks.metrics import MeanLoss, training_accuracy
+from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.run import Run, logger
 from ww_callbacks.state import RunState, Saved
 from ww_callbacks.structure import Structure
@@ -42,6 +43,7 @@ class SpectralCallback(Watcher, pl.Callback):
     callbacks. Stops through ``trainer.should_stop``.
 
     Args:
+        probe: a :class:`~ww_callbacks.probes.representation.RepresentationProbe`, run at its own cadence.
         settings: see :class:`ww_callbacks.settings.Settings`; with no argument it measures every eligible layer after
             each epoch and stops nothing.
 
@@ -50,8 +52,8 @@ class SpectralCallback(Watcher, pl.Callback):
         ValueError: for a value that cannot be.
     """
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(self, probe: RepresentationProbe | None = None, **settings: Any) -> None:
+        super().__init__(probe, **settings)
         self._loss = MeanLoss()
         self._step = 0
         self._measured_step = -1
@@ -82,6 +84,7 @@ class SpectralCallback(Watcher, pl.Callback):
             console_writer(trainer),
             group=processes() if trainer.world_size > 1 else None,
             refresh=structure.refresh,
+            probing=self._probing(pl_module),
         )
         self._measured_step = -1
         self._loss.reset()

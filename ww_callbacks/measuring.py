@@ -56,6 +56,7 @@ class Measuring:
         background: whether to measure beside the training.
         workers: layers measured at a time.
         complain: says something once.
+        fault: says an error of ours once, or raises it.
     """
 
     def __init__(
@@ -66,12 +67,14 @@ class Measuring:
         background: bool,
         workers: int,
         complain: Callable[[str, str], None],
+        fault: Callable[[str, Exception], None],
     ) -> None:
         self.engine = engine
         self._group = group
         self._budget = budget
         self._workers = workers
         self._complain = complain
+        self._fault = fault
         self._background: Background[_Job, _Rows] | None = Background(self._rows) if background else None
         self._copies = [HostCopies() for _ in range(DEPTH)] if background else []
         self._submitted = 0
@@ -146,10 +149,12 @@ class Measuring:
         """Wait for the background, and return all that is to be published."""
         if self._background is None:
             return []
-        return [self._of(done, meter) for done in self._background.flush()]
+        return self._published(self._background.flush(), meter)
 
     def leave_group(self) -> None:
-        """Go on without the other processes."""
+        """Go on without the other processes; what they were still to measure a part of is given up."""
+        if self._group.size > 1 and self._background is not None:
+            self._background.flush()
         self._group = Alone()
 
     def close(self) -> None:
@@ -173,14 +178,18 @@ class Measuring:
         assert self._background is not None
         # The processes finish at different times; what all have finished is published by all.
         count = min(self._group.gather(self._background.waiting))
-        return [self._of(done, meter) for done in self._background.finished(count)]
+        return self._published(self._background.finished(count), meter)
 
-    def _of(self, done: Done[_Job, _Rows], meter: Meter) -> Measured:
-        if done.result is None:
-            raise done.error or RuntimeError("a snapshot in the background gave nothing")
-        rows, seconds = done.result
-        meter.beside(seconds)
-        return self._together(done.job, rows)
+    def _published(self, finished: list[Done[_Job, _Rows]], meter: Meter) -> list[Measured]:
+        """What is to be published of the jobs; one that failed gives no rows, and nothing where no process has any."""
+        found = []
+        for done in finished:
+            if done.error is not None:
+                self._fault("a snapshot in the background failed", done.error)
+            rows, seconds = done.result or ([], 0.0)
+            meter.beside(seconds)
+            found.append(self._together(done.job, rows))
+        return [measured for measured in found if measured.rows]
 
     def _with_skipped(self, choice: Choice) -> Choice:
         if not self._skipped:

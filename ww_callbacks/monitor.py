@@ -12,7 +12,9 @@ from spectral.layers import inspect
 from ww_callbacks.cadence import Cadence, Plan
 from ww_callbacks.callback import Watcher, default_directory, free_directory, shows_settings
 from ww_callbacks.keeper import saver
+from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.run import Run
+from ww_callbacks.structure import Structure
 
 
 @shows_settings
@@ -32,6 +34,7 @@ class SpectralMonitor(Watcher):
     Args:
         model: a torch module, a Keras model, or a mapping of names to arrays that stays the same object.
         sinks: where records go besides the record file and the console; see ``integrations``.
+        probe: a :class:`~ww_callbacks.probes.representation.RepresentationProbe`, run at its own cadence.
         settings: see :class:`ww_callbacks.settings.Settings`.
 
     Raises:
@@ -40,13 +43,15 @@ class SpectralMonitor(Watcher):
         OSError: if the folder of the record cannot be written.
     """
 
-    def __init__(self, model: Any, sinks: Iterable[Sink] = (), **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(
+        self, model: Any, sinks: Iterable[Sink] = (), probe: RepresentationProbe | None = None, **settings: Any
+    ) -> None:
+        super().__init__(probe, **settings)
         log_dir = self.settings.log_dir
         directory = free_directory(Path(log_dir)) if log_dir else default_directory()
         self._model = model
-        specs = inspect(model, conv=self.settings.convolution)
-        self.run: Run = Run(self.settings, specs, "plain", directory, sinks)
+        structure = Structure(model, lambda: inspect(model, conv=self.settings.convolution))
+        self.run: Run = Run(self.settings, structure.specs, "plain", directory, sinks, refresh=structure.refresh)
         self.run.begin(Plan())
         self._cadence = self._asked_cadence()
         self._seen = (0, 0.0)

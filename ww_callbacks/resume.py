@@ -29,7 +29,7 @@ def capture_state(run: Run, adapter: Mapping[str, Any]) -> Saved:
         desk=run._desk.state_dict(),
         alerts=tuple(run.alerts),
         known=dict(run._known),
-        adapter=dict(adapter),
+        adapter={**adapter, "probe": run.probing.state_dict()} if run.probing is not None else dict(adapter),
     )
     return Saved(state, dict(run.engine.stale()))
 
@@ -54,6 +54,8 @@ def resumption(run: Run, saved: Saved) -> Callable[[], int]:
         if detector.kind in state.detectors:
             detector.load_state_dict(state.detectors[detector.kind])
     run._desk.load_state_dict(state.desk)
+    if run.probing is not None and "probe" in state.adapter:
+        run.probing.load_state_dict(state.adapter["probe"])
 
     def apply() -> int:
         fresh = run.directory

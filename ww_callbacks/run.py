@@ -29,6 +29,7 @@ from spectral.detectors import (
     output_layer,
     verdict,
 )
+from spectral.detectors.representation_collapse import RepresentationCollapse
 from spectral.layers.matching import arrays_from
 from spectral.layers.selection import select
 from spectral.layers.spec import LayerSpec
@@ -43,6 +44,7 @@ from ww_callbacks.distributed import Alone, Group
 from ww_callbacks.engine import Engine
 from ww_callbacks.measuring import Measured, Measuring
 from ww_callbacks.meter import Meter
+from ww_callbacks.probing import Probing
 from ww_callbacks.resume import capture_state, resumption
 from ww_callbacks.settings import Settings
 from ww_callbacks.state import Saved
@@ -73,6 +75,7 @@ class Run:
         sinks: where records go besides the record file and the console.
         write: prints one line without breaking the framework's progress bar; None for standard output.
         group: the processes that train together; only the first of them judges and publishes.
+        probing: the representation probe, if the user gave one.
         refresh: gives the model's layers anew where its structure has changed since the last call, else None.
 
     Raises:
@@ -90,6 +93,7 @@ class Run:
         write: Callable[[str], None] | None = None,
         group: Group | None = None,
         refresh: Callable[[], Sequence[LayerSpec] | None] | None = None,
+        probing: Probing | None = None,
     ) -> None:
         self.settings = settings
         self.directory = Path(directory)
@@ -105,6 +109,9 @@ class Run:
             fine_tuning=settings.fine_tuning,
             overtraining={"output": output_layer(specs), **(settings.overtraining or {})},
         )
+        if probing is not None:
+            self._detectors.insert(0, RepresentationCollapse())
+        self.probing = probing
         quantities = _with_needs(settings, self._detectors)
         self.engine = Engine(self._chosen(specs), quantities, settings.workers, settings.seed, settings.densities)
         self._group = group or Alone()
@@ -116,6 +123,7 @@ class Run:
             settings.background,
             settings.workers,
             self._complain,
+            self._fault,
         )
         self._given_baseline = self._read_baseline()
         self._desk = AlertDesk(settings)
@@ -317,6 +325,9 @@ class Run:
         self, kind: Kind, step: int, epoch: float, metrics: Mapping[str, float], now: bool = False
     ) -> Snapshot | None:
         self._follow_structure()
+        if self.probing is not None and kind == "full" and self.leads:
+            with self._guard("the probe"):
+                self.probing.take(step, epoch)
         return self._publish_all(self._measuring.take(kind, step, epoch, metrics, self.meter, now))
 
     def _follow_structure(self) -> None:
@@ -369,7 +380,10 @@ class Run:
                 self._complain(
                     f"`{row.layer}` could not be measured ({row.status.removeprefix('failed: ')})", row.layer
                 )
-        model = summarise([row.values for row in rows])
+        found: dict[str, float] = {}
+        if self.probing is not None:
+            rows, found = self.probing.beside(step, rows)
+        model = {**summarise([row.values for row in rows]), **found}
         observation = Observation(
             step,
             epoch,
@@ -424,10 +438,12 @@ class Run:
             return
         self._finished = True
         with self.meter.running(), self._guard("finishing"):
-            self._publish_all(self._measuring.flush(self.meter))
-            self._measuring.close()
-            if self.leads:
-                self.verdict = self._judge()
+            try:
+                self._publish_all(self._measuring.flush(self.meter))
+            finally:
+                self._measuring.close()
+                if self.leads:
+                    self.verdict = self._judge()
         self._each_sink(lambda sink: sink.close(self.verdict))
 
     def abandon(self) -> None:

@@ -1,0 +1,65 @@
+"""The representation probe as part of a watched run."""
+
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch")
+pytest.importorskip("pytorch_lightning", reason="needs the extra lightning")
+
+from tests.ww_callbacks.test_lightning import Net, SpectralCallback, fit
+from ww_callbacks.probes.representation import RepresentationProbe
+
+
+class Probed(Net):
+    def forward(self, x):
+        return self.net(x)
+
+
+def batch():
+    return torch.randn(32, 12, generator=torch.Generator().manual_seed(3))
+
+
+def test_values_stand_beside_the_layers_other_quantities(tmp_path):
+    probe = RepresentationProbe(batch(), every_n_epochs=2)
+    callback = SpectralCallback(probe=probe, log_dir=tmp_path, verbose=0)
+    fit(tmp_path, callback, model=Probed())
+    history = callback.history
+    measured = history[history.feature_effective_rank.notna()]
+    assert sorted(measured.epoch.unique()) == [0, 2, 4]
+    assert set(measured.layer) == {"net.0.weight", "net.3.weight", "net.4.weight"}
+    assert (measured.feature_effective_rank > 1).all()
+    rows = [json.loads(line) for line in (tmp_path / "spectral.jsonl").open()]
+    summary = [r for r in rows if r["record"] == "model" and "feature_rank/median" in r]
+    assert len(summary) == 3 and all(r["probe_seconds"] > 0 for r in summary)
+
+
+def test_training_is_not_disturbed(tmp_path):
+    weights = []
+    for callbacks in ((), (SpectralCallback(probe=RepresentationProbe(batch(), every_n_epochs=1), verbose=0),)):
+        _, model = fit(tmp_path, *callbacks, model=Probed())
+        weights.append({k: v.clone() for k, v in model.state_dict().items()})
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+
+
+def test_a_collapse_of_the_features_is_an_alert(tmp_path):
+    class Dying(Probed):
+        def on_train_epoch_start(self):
+            if self.current_epoch >= 2:
+                with torch.no_grad():
+                    self.net[0].weight.zero_()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.0)
+
+    callback = SpectralCallback(probe=RepresentationProbe(batch(), every_n_epochs=1), verbose=0, log_dir=tmp_path)
+    fit(tmp_path, callback, model=Dying(), epochs=7)
+    alert = next(a for a in callback.alerts if a.kind == "representation collapse")
+    assert "net.0.weight" in alert.layers and alert.since_epoch == 3
+
+
+def test_what_cannot_be_probed_is_refused_before_training(tmp_path):
+    model = Probed()
+    model.training_step = lambda *_: pytest.fail("training started")
+    with pytest.raises((TypeError, ValueError, RuntimeError), match="5|12"):
+        fit(tmp_path, SpectralCallback(probe=RepresentationProbe(torch.zeros(4, 5)), verbose=0), model=model)
