@@ -152,6 +152,42 @@ def test_every_layer_of_a_transformer_is_seen_although_the_fused_kernel_would_sk
     assert {"1.layers.0.self_attn.out_proj.weight", "1.layers.1.linear1.weight", "3.weight"} <= set(found)
 
 
+class TwoLayers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(20, 30), nn.Linear(30, 5)
+
+    def forward(self, x):
+        return self.second(torch.relu(self.first(x)))
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_compiled_model_is_probed_as_itself_and_not_compiled_anew(in_place):
+    compiled = []
+
+    def backend(graph, _inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    plain, model = seeded(TwoLayers).eval(), seeded(TwoLayers).eval()
+    expected = RepresentationProbe(vectors(), quantities=["default", "jacobian_rank"], points=1).observe(plain)
+    with torch.no_grad():
+        if in_place:
+            model.compile(backend=backend)
+            model(vectors())
+        else:
+            model = torch.compile(model, backend=backend)
+            model(vectors())
+    before = len(compiled)
+    assert before > 0
+    found = RepresentationProbe(vectors(), quantities=["default", "jacobian_rank"], points=1).observe(model)
+    expected["model"].pop("probe_seconds"), found["model"].pop("probe_seconds")
+    assert found == expected
+    with torch.no_grad():
+        model(vectors())
+    assert len(compiled) == before
+
+
 @pytest.mark.parametrize("patch", [3, 8])
 def test_the_jacobians_rank_is_that_of_the_exact_jacobian(patch):
     model = cnn().double()
