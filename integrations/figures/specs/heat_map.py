@@ -44,13 +44,18 @@ def heat_map_spec(runs: Sequence[RunView], quantity: str = "alpha") -> Spec:
     height = 150 + min(max(rows * 24, 240), 900)
     spec: Spec = {"data": [], "layout": layout(height, annotations=[], margin={"l": 40, "r": 90, "t": 66, "b": 50})}
     spec["layout"]["coloraxis"] = _colours(runs, quantity)
-    width = 1 / len(runs)
+    marks = [_placed(run) for run in runs]
+    whole = [WHOLE_MODEL] if any(row == WHOLE_MODEL for placed in marks for _, row in placed) else []
+    # Panels of the same layers share the names of the first.
+    named = [position == 0 or run.layers != runs[position - 1].layers for position, run in enumerate(runs)]
+    gaps = [0.0, *(_room(run) if own else 0.015 for run, own in zip(runs[1:], named[1:], strict=True))]
+    width = (1 - sum(gaps)) / len(runs)
     shown: set[str] = set()
     for position, run in enumerate(runs):
         suffix = "" if position == 0 else str(position + 1)
-        domain = [position * width + (_room(run) if position else 0), (position + 1) * width]
-        marks = _placed(run)
-        names = ([WHOLE_MODEL] if any(row == WHOLE_MODEL for _, row in marks) else []) + run.short_names
+        left = sum(gaps[: position + 1]) + position * width
+        domain = [left, min(left + width, 1)]
+        names = whole + run.short_names
         spec["layout"][f"xaxis{suffix}"] = axis("epochs completed", domain=domain, anchor=f"y{suffix}", showgrid=False)
         spec["layout"][f"yaxis{suffix}"] = axis(
             "first layer at the top" if position == 0 else "",
@@ -61,12 +66,13 @@ def heat_map_spec(runs: Sequence[RunView], quantity: str = "alpha") -> Spec:
             range=[len(names) - 0.5, -0.5],
             showgrid=False,
             tickfont={"size": 10},
+            showticklabels=named[position],
         )
         title = f"{escape(run.label)}: {words(quantity).title}" if len(runs) > 1 else escape(words(quantity).title)
         spec["layout"]["annotations"].append(heading(title, domain[0], 1, hover=explain(quantity), yshift=4))
         place = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
         spec["data"] += _cells(run, quantity, place)
-        spec["data"] += alert_traces(marks, place, legend=shown)
+        spec["data"] += alert_traces(marks[position], place, legend=shown)
     _legend(spec, runs, quantity)
     return spec
 

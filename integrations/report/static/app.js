@@ -441,6 +441,9 @@ class App {
       this.plot(this.place(panel, "flow"), "flow", { runs: this.chosen }),
       this.plot(this.place(panel, "histograms"), "histograms", { runs: this.chosen }),
     ]);
+    const measured = this.chosen.some((name) => this.run(name)?.quantities.includes("rand_distance"));
+    this.part(panel, "hint").replaceChildren(element("p", { class: "definition" }, measured ? "" :
+      'The distance from random against alpha is shown for runs with quantities=["default", "rand_distance"].'));
   }
 
   select(name, values, value, take) {

@@ -268,8 +268,12 @@ def test_figures_are_saved(run, tmp_path, name):
     assert written.stat().st_size > 1000
 
 
-def test_figures_are_saved_as_images(run, tmp_path, chromium, monkeypatch):
+@pytest.mark.filterwarnings("ignore:The kopts argument is ignored")
+def test_figures_are_saved_as_images(run, tmp_path, chromium, monkeypatch, request):
+    kaleido = pytest.importorskip("kaleido", reason="images need the extra `figures`")
     monkeypatch.setenv("BROWSER_PATH", chromium)
+    kaleido.start_sync_server(silence_warnings=True)  # one browser for both images
+    request.addfinalizer(lambda: kaleido.stop_sync_server(silence_warnings=True))
     png = figures.save(figures.histograms(run), tmp_path / "figure.png", scale=1).read_bytes()
     assert png.startswith(b"\x89PNG") and int.from_bytes(png[16:20], "big") == 1100
     svg = figures.save(figures.histograms(run), tmp_path / "figure.svg").read_text()
