@@ -115,16 +115,28 @@ class RepresentationProbe:
     def validate(self, model: Any) -> None:
         """Run the model once on the batch and refuse what could not be measured; call before training starts.
 
+        The cadence begins anew, so that one probe serves several runs.
+
         Raises:
             TypeError: if the model is neither torch nor Keras, or refuses float64 where a quantity needs it.
-            ValueError: if the output is no tensor, a class has no sample, a layer has no matrix, the batch cannot be
-                differentiated, or something does not fit in memory.
+            ValueError: if the model's forward fails on the batch, the output is no tensor, a class has no sample, a layer
+                has no matrix, the batch cannot be differentiated, or something does not fit in memory.
         """
+        self._last = None
         with _random_states_kept():
             self._validate(self._driver(model))
 
     def _validate(self, driver: TorchDriver | KerasDriver) -> None:
-        if not driver.features(self._head_of_batch(1)):
+        try:
+            features = driver.features(self._head_of_batch(1))
+        except ValueError:
+            raise
+        except Exception as error:  # the user's own forward may raise anything
+            raise ValueError(
+                "Expected a probe batch that the model's forward takes, but it fails on the first sample: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if not features:
             raise ValueError("Expected the model to call at least one of the probed layers, but it calls none.")
         if any(name in _DOUBLE for name in self.quantities):
             sizes = self._torch(driver).check_double(self._head_of_batch(1))

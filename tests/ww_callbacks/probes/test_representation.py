@@ -256,6 +256,13 @@ def test_the_cadence_counts_epochs_and_survives_a_resume():
     assert [e for e in range(12, 21) if again.due(e)] == [15, 20]
 
 
+def test_a_second_run_begins_with_the_untrained_model():
+    probe, model = RepresentationProbe(vectors()), mlp()
+    for _ in range(2):
+        probe.validate(model)
+        assert [e for e in range(7) if probe.due(e)] == [0, 5]
+
+
 def test_features_that_are_not_finite_give_nan_and_no_error():
     model = mlp()
     with torch.no_grad():
@@ -345,6 +352,12 @@ def test_missing_classes_and_labels_are_refused(quantity):
         RepresentationProbe(vectors(), LABELS[:7], quantities=[quantity]).validate(mlp())
     with pytest.raises(ValueError, match=r"nn\.Linear"):
         RepresentationProbe(vectors(), LABELS, quantities=[quantity]).validate(Returns(torch.exp))
+
+
+@pytest.mark.parametrize("batch", [vectors(d=7), {"x": vectors(), "mask": vectors()}, np.zeros((4, 3, 20, 2))])
+def test_a_batch_that_the_model_does_not_take_is_refused(batch):
+    with pytest.raises(ValueError, match="forward takes, but it fails on the first sample"):
+        RepresentationProbe(batch).validate(mlp())
 
 
 def test_a_layer_without_a_matrix_is_refused():
