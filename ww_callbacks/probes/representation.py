@@ -119,8 +119,8 @@ class RepresentationProbe:
 
         Raises:
             TypeError: if the model is neither torch nor Keras, or refuses float64 where a quantity needs it.
-            ValueError: if the model's forward fails on the batch, the output is no tensor, a class has no sample, a layer
-                has no matrix, the batch cannot be differentiated, or something does not fit in memory.
+            ValueError: if the model's forward fails on the batch, the output is no tensor, a class has no sample, a
+                layer has no matrix, the batch cannot be differentiated, or something does not fit in memory.
         """
         self._last = None
         with _random_states_kept():
