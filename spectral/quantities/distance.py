@@ -85,7 +85,8 @@ def mean_distance_from_init(sample: LayerSample) -> float:
 def cka_to_init(sample: LayerSample) -> float:
     """Uncentred alignment of the column spaces of W and W_0, 1 where they agree: WeightWatcher's `cka`.
 
-    It is blind to scale and to an orthogonal map of the inputs. Its square is the uncentred linear CKA of Kornblith et al. (2019).
+    It is blind to scale and to an orthogonal map of the inputs. Its square is the uncentred linear CKA of Kornblith et
+    al. (2019).
     """
     if sample.initial is None:
         return np.nan

@@ -39,16 +39,14 @@ def alpha_evidence(sample: LayerSample) -> str:
     """Whether the eigenvalues suffice for α to mean anything.
 
     The reasons of :func:`spectral.fits.sufficiency.evidence`, and then ``random bulk``: the largest eigenvalue is no
-    larger than chance gives (Tracy–Widom, 1 %) to a random matrix of this shape and element variance, so that the
+    larger than chance gives (Tracy–Widom, 1 %) to a random matrix of this shape and mean square element, so that the
     tail is the edge of its bulk. Fresh Gaussian or uniform initialisations are like that.
     """
     reason = evidence(sample.relative_power_law)
     if reason != "sufficient":
         return reason
-    # In units of λ_1, so that the verdict does not depend on the scale of W either.
-    mean, root_mean_square = sample.element_mean, sample.norm / np.sqrt(sample.elements)
-    variance = (root_mean_square / sample.largest_singular_value) ** 2 - (mean / sample.largest_singular_value) ** 2
-    z = z_score(1.0, sample.shape, variance)
+    # In units of λ_1, so that the verdict does not depend on the scale of W either; ‖W‖_F² = Σλ, and a mean counts in.
+    z = z_score(1.0, sample.shape, float(np.sum(sample.relative_eigenvalues)) / sample.elements)
     return "random bulk" if z <= CHANCE else "sufficient"
 
 
