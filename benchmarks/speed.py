@@ -237,7 +237,12 @@ def main() -> None:
     parser.add_argument(
         "--largest", type=int, default=8192, help="largest number of eigenvalues for the share of the fit"
     )
-    parser.add_argument("--plot", type=Path, help="write time against size and count there (svg, png or html)")
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        default=_report.RESULTS / "speed.svg",
+        help="time against size and count (svg, png or html)",
+    )
     parser.add_argument("--threads", type=int, nargs="+", help="WeightWatcher's threads to try; by default 1 and all")
     parser.add_argument("--plain", action="store_true", help="without the contests with randomisation and MP fit")
     options = parser.parse_args()
@@ -253,8 +258,7 @@ def main() -> None:
     shares = fit_shares([s for s in (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192) if s <= options.largest])
     memory = peak_copies([(2048, 2048), (4096, 4096), (8192, 1024), (1024, 8192), (30522, 384)])
     scaling = by_size_and_count(workers)
-    if options.plot:
-        plot(scaling, options.plot)
+    plot(scaling, options.plot)
     figures = {
         f"speedup_{row['kind']}_{row['workload']}": float(row["speedup"])  # type: ignore[arg-type]
         for row in contests
@@ -269,6 +273,7 @@ def main() -> None:
         "workers": workers,
         "threads_of_weightwatcher": threads,
         "rounds": options.rounds,
+        "plain_only": options.plain,
         "peers": "WeightWatcher 0.7.7",
         "largest": options.largest,
     }
