@@ -7,6 +7,7 @@ would restore.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -16,7 +17,7 @@ from benchmarks.trajectories.scenarios import Run
 from benchmarks.trajectories.series import effective_rank, norms, observations, shapes, spectrum
 from benchmarks.trajectories.train import names_of
 from benchmarks.trajectories.truth import Arrays
-from spectral.detectors import Overtraining
+from spectral.detectors import Observation, Overtraining
 from spectral.fits.clauset import clauset_fit
 from spectral.random_matrix.tracy_widom import z_score
 
@@ -159,12 +160,18 @@ def shuffle_trap(run: Run, arrays: Arrays) -> Outcome:
     return _stop(np.any(found, axis=0))
 
 
-def detector(told: dict[str, bool] | None = None, **settings: Any) -> Rule:
-    """Our detector with these settings, replayed as the callbacks run it."""
+_SEEN: dict[str, list[Observation]] = {}
+
+
+def detector(untold: tuple[str, ...] = (), **settings: Any) -> Rule:
+    """Our detector with these settings, replayed as the callbacks run it; ``untold`` metrics are kept from it."""
 
     def rule(run: Run, arrays: Arrays) -> Outcome:
         watching = Overtraining(**settings)
-        for observation in observations(run, arrays, **(told or {})):
+        if run.name not in _SEEN:
+            _SEEN[run.name] = list(observations(run, arrays))
+        for whole in _SEEN[run.name]:
+            observation = replace(whole, metrics={k: v for k, v in whole.metrics.items() if k not in untold})
             if watching.update(observation):
                 assert watching.best_epoch is not None
                 return round(observation.epoch), round(watching.best_epoch)

@@ -105,7 +105,7 @@ def tuning_runs(seeds: int = 8) -> Iterator[Run]:
                     yield draw(domain, scenario, seed)
 
 
-def held_out_runs(seeds: int = 5) -> Iterator[Run]:
+def held_out_runs(seeds: int = 4) -> Iterator[Run]:
     """The runs that are reported: other seeds, more scenarios, two more domains."""
     for seed in range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + seeds):
         for domain in ("digits", "mnist", "cnn", "moby", "pydoc"):

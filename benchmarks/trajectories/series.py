@@ -37,18 +37,8 @@ def shapes(run: Run) -> dict[str, tuple[int, int]]:
     return {n: tuple(p.flatten(1).shape) for n, p in model.named_parameters() if p.dim() >= 2 and n != "position"}
 
 
-def observations(
-    run: Run, arrays: Arrays, *, loss: bool = True, accuracy: bool = True, rate: bool = True
-) -> Iterator[Observation]:
-    """The run as the detectors see it.
-
-    Args:
-        run: the run.
-        arrays: its trajectory.
-        loss: whether the loop tells its training loss.
-        accuracy: whether it tells its training accuracy.
-        rate: whether it tells its learning rate.
-    """
+def observations(run: Run, arrays: Arrays) -> Iterator[Observation]:
+    """The run as the detectors see it: no validation and no test data."""
     layers = list(names_of(arrays))
     steps = math.ceil((run.size - run.size // 10) / run.batch)
     columns: dict[str, dict[str, np.ndarray]] = {}
@@ -65,17 +55,13 @@ def observations(
                 "effective_rank": np.where(np.isfinite(weight), effective_rank(w), np.nan),
                 "scale_collapse": np.log10(np.minimum(weight / weight[0], w[:, 0] / w[0, 0])),
             }
-    told = {"train_loss": (loss, "loss"), "train_accuracy": (accuracy, "accuracy"), "learning_rate": (rate, "rate")}
+    told = {"train_loss": "loss", "train_accuracy": "accuracy", "learning_rate": "rate"}
     for i in range(len(arrays["loss"])):
         yield Observation(
             step=i * steps,
             epoch=float(i),
             layers={layer: {name: float(c[i]) for name, c in columns[layer].items()} for layer in layers},
-            metrics={
-                name: float(arrays[key][i])
-                for name, (known, key) in told.items()
-                if known and (i > 0 or name == "learning_rate")
-            },
+            metrics={name: float(arrays[key][i]) for name, key in told.items() if i > 0 or name == "learning_rate"},
             status={
                 layer: "ok" if math.isfinite(columns[layer]["frobenius_norm"][i]) else "non-finite" for layer in layers
             },

@@ -56,13 +56,15 @@ class LogSlopes:
     with h the first snapshot at or after t/2 (at the latest the one before) and b the end of the burn-in. For x = ln y,
     s is the exponent of growth y ∝ t^s; it does not depend on the scale of y or on the unit of time.
 
-    Memory is bounded: points older than t/2 are dropped and points closer than ``THINNING`` share one.
+    ``past`` holds x(h). Memory is bounded: points older than t/2 are dropped and points closer than ``THINNING`` share
+    one.
     """
 
     def __init__(self, burn_in: int):
         self.burn_in = burn_in
         self.snapshots = 0
         self.slopes: dict[str, float] = {}
+        self.past: dict[str, float] = {}
         self.lowest: dict[str, float] = {}
         self._times: list[float] = []
         self._points: list[dict[str, float]] = []
@@ -76,10 +78,11 @@ class LogSlopes:
         while len(self._times) > 1 and self._times[0] < 0.5 * time * (1 - 1e-9):
             self._times.pop(0)
             self._points.pop(0)
-        self.slopes = {}
+        self.slopes, self.past = {}, {}
         for name, value in values.items():
             past = next(((t, p[name]) for t, p in zip(self._times, self._points, strict=True) if name in p), None)
             if past is not None:
+                self.past[name] = past[1]
                 slope = (value - past[1]) / math.log(time / past[0])
                 self.slopes[name] = slope
                 if self.snapshots >= self.burn_in:
@@ -100,6 +103,7 @@ class LogSlopes:
         return {
             "snapshots": self.snapshots,
             "slopes": dict(self.slopes),
+            "past": dict(self.past),
             "lowest": dict(self.lowest),
             "times": list(self._times),
             "points": [dict(p) for p in self._points],
@@ -109,4 +113,5 @@ class LogSlopes:
         """Take up a saved state."""
         self.snapshots = state["snapshots"]
         self.slopes, self.lowest = dict(state["slopes"]), dict(state["lowest"])
+        self.past = dict(state["past"])
         self._times, self._points = list(state["times"]), [dict(p) for p in state["points"]]

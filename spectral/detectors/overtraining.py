@@ -15,11 +15,14 @@ Three signals, of two families (distance and norm):
 
 .. math:: \text{score} = (\text{distance} + \text{norm}) \cdot \frac{u}{u + f}
 
-u is the share of training error that is left (1 − training accuracy; where that is not known, training loss over its
-first value), f = 0.05: a run that has fitted its data has nothing left to memorise, and is let alone.
+u is the share of training error that was left over that doubling, the mean of its two ends (1 − training accuracy;
+where that is not known, training loss over its first value), f = 0.05: a run that has fitted its data has nothing left
+to memorise, and is let alone.
 
 The alarm needs the score above ``threshold`` on ``persistence`` snapshots in a row and ``quorum`` signals above
-``signal``. The snapshot to keep is the last one before the score went above ``onset`` for good.
+``signal``. The quorum matters: the norm's exponent rises in any long run, from (D/F)²·s_D towards s_D, as the distance
+outgrows the initial weights; the distance's own exponent does not. The snapshot to keep is the last one before the
+score went above ``onset`` for good.
 
 What it cannot see is told in the documentation of the detectors, with the runs it was measured on.
 """
@@ -62,13 +65,13 @@ class Overtraining:
 
     def __init__(
         self,
-        threshold: float = 0.27,
+        threshold: float = 0.29,
         onset: float = 0.08,
-        persistence: int = 3,
+        persistence: int = 4,
         onset_persistence: int = 2,
         burn_in: int = 3,
-        quorum: int = 2,
-        signal: float = 0.1,
+        quorum: int = 3,
+        signal: float = 0.02,
         fitted: float = 0.05,
         output: str | None = None,
         stops: bool = True,
@@ -111,9 +114,14 @@ class Overtraining:
         loss = number(metrics, "train_loss")
         if loss is not None and self._memory["first_loss"] is None:
             self._memory["first_loss"] = loss
-        if not self._slopes.add(time, self._values(observation)):
+        values, unfitted = self._values(observation), self._unfitted(metrics)
+        if unfitted is not None:
+            values["unfitted"] = unfitted
+        if not self._slopes.add(time, values):
             return self._findings()  # the clock stood still: nothing was learned
-        self._judge(observation, self._unfitted(metrics))
+        if unfitted is not None:
+            unfitted = 0.5 * (unfitted + self._slopes.past.get("unfitted", unfitted))
+        self._judge(observation, unfitted)
         return self._findings()
 
     def _output(self, observation: Observation) -> str:
@@ -279,4 +287,4 @@ class Overtraining:
 
 def confidence(score: float) -> float:
     """How often a run of the benchmark's tuning set that kept such a score was overtrained: a logistic regression."""
-    return 1.0 / (1.0 + math.exp(-(score - 0.238) / 0.0193))
+    return 1.0 / (1.0 + math.exp(-(score - 0.251) / 0.0224))

@@ -20,7 +20,7 @@ Preset = Literal["off", "cautious", "eager"]
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "off": {"stops": False},
     "cautious": {},
-    "eager": {"threshold": 0.2},
+    "eager": {"threshold": 0.2, "persistence": 3, "quorum": 2, "signal": 0.1},
 }
 """Arguments of :class:`Overtraining`. ``off`` judges like ``cautious``, and no finding of it may stop the run."""
 
