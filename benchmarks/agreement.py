@@ -112,7 +112,10 @@ def weightwatcher_pairs(peer: _peers.Peer, model: str, weights: Mapping[str, np.
 def same_shuffle_pairs(peer: _peers.Peer, model: str, weights: Mapping[str, np.ndarray]) -> Iterator[Pair]:
     """rand_distance and the largest shuffled eigenvalue under the permutation that WeightWatcher drew."""
     for layer, w in weights.items():
-        row = peer.ask(do="analyze", name=model, options={"randomize": True}, layer=layer, seed=SEED)["rows"][0]
+        found = peer.ask(do="analyze", name=model, options={"randomize": True}, layer=layer, seed=SEED)["rows"]
+        if not found:  # It leaves out layers of fewer than 8 eigenvalues.
+            continue
+        row = found[0]
         generator = np.random.RandomState(SEED)
         # It shuffles five times for the largest eigenvalue where there are under 100, and once more for the distance.
         real = LayerSample(matrices(w)).eigenvalues
