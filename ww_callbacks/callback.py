@@ -103,7 +103,7 @@ class Watcher:
             return
         if self._keeper is None:
             self._keeper = BestKeeper(run.directory, suffix, save, run.leads)
-        self._keeper.look(run.step, run.best_step)
+        self._keeper.look(run.step, run.judging.best_step)
 
     def _probing(self, model: Any) -> Probing | None:
         """The probe on ``model``; what cannot be probed is refused."""

@@ -24,9 +24,10 @@ from spectral.layers import inspect
 from ww_callbacks.cadence import Plan
 from ww_callbacks.callback import Watcher, free_directory, shows_settings
 from ww_callbacks.distributed import processes
+from ww_callbacks.faults import logger
 from ww_callbacks.frames import caller, local
 from ww_callbacks.probes.representation import RepresentationProbe
-from ww_callbacks.run import Run, logger
+from ww_callbacks.run import Run
 from ww_callbacks.state import Saved, read_sidecar, write_sidecar
 from ww_callbacks.structure import Structure
 

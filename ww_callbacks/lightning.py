@@ -23,10 +23,11 @@ from ww_callbacks.averages import lightning_specs
 from ww_callbacks.cadence import Plan
 from ww_callbacks.callback import Watcher, default_directory, free_directory, shows_settings
 from ww_callbacks.distributed import processes
+from ww_callbacks.faults import logger
 from ww_callbacks.lightning_loggers import console_writer, log_folder, log_settings, sinks_for
 from ww_callbacks.metrics import MeanLoss, training_accuracy
 from ww_callbacks.probes.representation import RepresentationProbe
-from ww_callbacks.run import Run, logger
+from ww_callbacks.run import Run
 from ww_callbacks.state import RunState, Saved
 from ww_callbacks.structure import Structure
 

@@ -20,13 +20,12 @@ def capture_state(run: Run, adapter: Mapping[str, Any]) -> Saved:
         run_id=run.run_id,
         directory=str(run.directory.absolute()),
         step=run.step,
-        snapshots=run._count,
+        snapshots=run.judging.snapshots,
         first_step=run._first_step,
         spent=run.meter.spent,
         elapsed=run.meter.elapsed,
         layers={name: s.memory() for name, s in run.engine.states.items()},
-        detectors={d.kind: d.state_dict() for d in run._detectors},
-        desk=run._desk.state_dict(),
+        **run.judging.state_dict(),
         alerts=tuple(run.alerts),
         known=dict(run._known),
         adapter={**adapter, "probe": run.probing.state_dict()} if run.probing is not None else dict(adapter),
@@ -50,10 +49,7 @@ def resumption(run: Run, saved: Saved) -> Callable[[], int]:
         raise ValueError(f"it watched other layers ({known}, …), and none of them is there now")
     directory = _folder(run, state)
     baseline = Baseline.open(directory)
-    for detector in run._detectors:
-        if detector.kind in state.detectors:
-            detector.load_state_dict(state.detectors[detector.kind])
-    run._desk.load_state_dict(state.desk)
+    run.judging.load_state_dict({"detectors": state.detectors, "desk": state.desk})
     if run.probing is not None and "probe" in state.adapter:
         run.probing.load_state_dict(state.adapter["probe"])
 
@@ -63,7 +59,8 @@ def resumption(run: Run, saved: Saved) -> Callable[[], int]:
         if fresh != directory:
             with suppress(OSError):  # it was made for a new run; anything in it keeps it
                 fresh.rmdir()
-        run._first_step, run._count, run.step = state.first_step, state.snapshots, state.step
+        run._first_step, run.step = state.first_step, state.step
+        run.judging.snapshots = state.snapshots
         run.alerts.extend(state.alerts)
         run._known = dict(state.known)
         # The clock stood still while the run did; the seconds spent on taking it up count.

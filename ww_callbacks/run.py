@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import platform
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from html import escape
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,48 +17,29 @@ from integrations.record import RecordSink, check_writable
 from integrations.schema import LayerInfo, RunInfo, Snapshot, Verdict
 from integrations.sink import Sink
 from spectral.detectors import (
-    Detector,
-    Finding,
     Observation,
-    Overtraining,
-    default_detectors,
-    needed_quantities,
-    output_layer,
-    verdict,
 )
-from spectral.detectors.representation_collapse import RepresentationCollapse
 from spectral.layers.matching import arrays_from
 from spectral.layers.selection import select
 from spectral.layers.spec import LayerSpec
-from spectral.registry import Quantity, resolve
 from spectral.summary import summarise
-from ww_callbacks.alerts import AlertDesk, AlertList
+from ww_callbacks.alerts import AlertList
 from ww_callbacks.baseline import Baseline
 from ww_callbacks.budget import Budget
 from ww_callbacks.cadence import Cadence, Kind, Plan
 from ww_callbacks.closing import close_at_exit
 from ww_callbacks.distributed import Alone, Group
 from ww_callbacks.engine import Engine
+from ww_callbacks.faults import Faults
+from ww_callbacks.judging import Judging
 from ww_callbacks.measuring import Measured, Measuring
 from ww_callbacks.meter import Meter
+from ww_callbacks.outlets import Outlets
 from ww_callbacks.probing import Probing
 from ww_callbacks.resume import capture_state, resumption
 from ww_callbacks.settings import Settings
 from ww_callbacks.state import Saved
-
-logger = logging.getLogger("ww_callbacks")
-
-_VERSIONS_OF = (
-    "ww-callbacks",
-    "numpy",
-    "scipy",
-    "torch",
-    "pytorch-lightning",
-    "lightning",
-    "keras",
-    "jax",
-    "transformers",
-)
+from ww_callbacks.versions import versions
 
 
 class Run:
@@ -99,20 +77,13 @@ class Run:
         self.directory = Path(directory)
         self.framework = framework
         self.run_id = uuid.uuid4().hex[:12]
-        self.alerts = AlertList()
-        self.verdict: Verdict | None = None
         self.last: Snapshot | None = None
         self.cadence = Cadence()
         self.meter = Meter()
-        self._detectors = default_detectors(
-            settings.early_stopping,  # type: ignore[arg-type]
-            fine_tuning=settings.fine_tuning,
-            overtraining={"output": output_layer(specs), **(settings.overtraining or {})},
-        )
-        if probing is not None:
-            self._detectors.insert(0, RepresentationCollapse())
+        self.faults = Faults(settings.strict)
+        self.judging = Judging(settings, specs, probing is not None, self.faults)
         self.probing = probing
-        quantities = _with_needs(settings, self._detectors)
+        quantities = self.judging.quantities()
         self.engine = Engine(self._chosen(specs), quantities, settings.workers, settings.seed, settings.densities)
         self._group = group or Alone()
         self._refresh = refresh
@@ -122,22 +93,15 @@ class Run:
             Budget(settings.max_overhead),
             settings.background,
             settings.workers,
-            self._complain,
-            self._fault,
+            self.faults.complain,
+            self.faults.fault,
         )
         self._given_baseline = self._read_baseline()
-        self._desk = AlertDesk(settings)
-        self._findings: list[Finding] = []
-        self._sinks: list[Sink] = (
-            [RecordSink(), ConsoleSink(write=write, verbose=settings.verbose), *sinks] if self.leads else []
-        )
-        self._complaints: set[str] = set()
+        own: list[Sink] = [RecordSink(), ConsoleSink(write=write, verbose=settings.verbose)]
+        self._outlets = Outlets([*own, *sinks] if self.leads else [], self.faults)
         self._known: dict[str, float] = {}
-        self._count = 0
         self.step = 0
         """Optimiser steps done at the last snapshot."""
-        self.best_step: int | None = None
-        """The snapshot whose weights are the ones to keep so far, by its step; None where that cannot be told."""
         self._first_step = 0
         self.resumed = False
         """Whether the run was taken up again where another had stopped."""
@@ -168,14 +132,24 @@ class Run:
             raise problem
 
     @property
+    def alerts(self) -> AlertList:
+        """The alerts so far."""
+        return self.judging.alerts
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The judgement of the run so far; None before its first snapshot."""
+        return self.judging.verdict
+
+    @property
     def should_stop(self) -> bool:
         """Whether an alert asks for the run to be stopped."""
-        return self._desk.stop is not None
+        return self.judging.stop is not None
 
     @property
     def stop_reason(self) -> str:
         """Why the run is to be stopped, in one sentence; empty if it is not."""
-        stop = self._desk.stop
+        stop = self.judging.stop
         return "" if stop is None else f"{stop.kind}: {stop.message} {stop.recommendation}"
 
     def scalars(self) -> dict[str, float]:
@@ -203,7 +177,7 @@ class Run:
         self.cadence = Cadence.resolve(
             settings.every_n_epochs, settings.every_n_steps, settings.cheap_every_n_steps, plan
         )
-        with self.meter.running(), self._guard("starting"):
+        with self.meter.running(), self.faults.guard("starting"):
             self._started = True
             self._first_step = step
             close_at_exit(self)
@@ -211,9 +185,9 @@ class Run:
             self.run_id, self.directory = self._group.broadcast((self.run_id, self.directory))
             if resumed_at is None:
                 self._take_baseline()
-            self._each_sink(lambda sink: sink.open(self.info(resumed_at), resumed_at is not None))
+            self._outlets.each(lambda sink: sink.open(self.info(resumed_at), resumed_at is not None))
             if resumed_at is None:
-                with self._guard("a snapshot"):
+                with self.faults.guard("a snapshot"):
                     self._snapshot("full", step, epoch, {}, now=True)
 
     def _take_up(self, saved: Saved) -> int | None:
@@ -229,7 +203,7 @@ class Run:
             problem = str(error)
         problem = next(filter(None, self._group.gather(problem)), "")
         if problem:
-            self._complain(f"the run cannot be taken up again, so a new one begins ({problem})", "resume")
+            self.faults.complain(f"the run cannot be taken up again, so a new one begins ({problem})", "resume")
             return None
         self.resumed = True
         return apply()
@@ -243,9 +217,9 @@ class Run:
         Args:
             adapter: what the framework's adapter wants back.
         """
-        if not self._started or not self._count:
+        if not self._started or not self.judging.snapshots:
             return None
-        with self.meter.running(), self._guard("saving the state"):
+        with self.meter.running(), self.faults.guard("saving the state"):
             self._publish_all(self._measuring.flush(self.meter))
             return capture_state(self, adapter or {})
         return None
@@ -296,7 +270,7 @@ class Run:
             self.framework,
             datetime.now(UTC).isoformat(timespec="seconds"),
             settings,
-            _versions(),
+            versions(),
             layers,
             str(self.directory),
             resumed_at,
@@ -311,14 +285,14 @@ class Run:
             The last snapshot that was published by it: None where a fault of ours prevented it (said once), where the
             budget does not allow it, or where it is still being measured in the background.
         """
-        with self.meter.running(), self._guard("a snapshot"):
+        with self.meter.running(), self.faults.guard("a snapshot"):
             return self._snapshot(kind, step, epoch, metrics or {})
         return None
 
     def poll(self) -> None:
         """Publish what the background has finished."""
         if self.settings.background:
-            with self.meter.running(), self._guard("a snapshot"):
+            with self.meter.running(), self.faults.guard("a snapshot"):
                 self._publish_all(self._measuring.poll(self.meter))
 
     def _snapshot(
@@ -326,7 +300,7 @@ class Run:
     ) -> Snapshot | None:
         self._follow_structure()
         if self.probing is not None and kind == "full" and self.leads:
-            with self._guard("the probe"):
+            with self.faults.guard("the probe"):
                 self.probing.take(step, epoch)
         return self._publish_all(self._measuring.take(kind, step, epoch, metrics, self.meter, now))
 
@@ -343,7 +317,7 @@ class Run:
         if self.engine.baseline is not None and (new := [n for n in new if self.engine.baseline.get(n) is None]):
             self.engine.baseline.extend(self.write_baseline(new))
         said = [f"{what} {', '.join(names)}" for what, names in (("new:", new), ("gone:", gone)) if names]
-        self._complain(
+        self.faults.complain(
             f"the model has other layers than before ({'; '.join(said)}); W_0 of a new one is what it is now",
             "".join(said),
         )
@@ -366,18 +340,15 @@ class Run:
         """Take over what the first process has judged, so that all act on it in the same step."""
         if self._group.size == 1:
             return
-        judged = self._group.broadcast(
-            (self._desk.stop, list(self.alerts), self.verdict, self._known, self.best_step)
-        )
-        if not self.leads:
-            self._desk.stop, self.alerts[:], self.verdict, self._known, self.best_step = judged
+        self.judging.agree(self._group)
+        self._known = self._group.broadcast(self._known)
 
     def _publish(self, measured: Measured) -> Snapshot:
         rows, kind, metrics = measured.rows, measured.choice.kind, measured.metrics
         step, epoch = measured.step, measured.epoch
         for row in rows:
             if row.status.startswith("failed"):
-                self._complain(
+                self.faults.complain(
                     f"`{row.layer}` could not be measured ({row.status.removeprefix('failed: ')})", row.layer
                 )
         found: dict[str, float] = {}
@@ -393,18 +364,13 @@ class Run:
             status={r.layer: r.status for r in rows},
             changed={r.layer: r.changed for r in rows},
         )
-        findings = self._observe(observation)
-        for detector in self._overtraining():
-            model |= detector.published()
-            self.best_step = detector.best_step
-        alerts = self._desk.judge(findings, step, epoch)
-        self.alerts.extend(alerts)
+        alerts, scores = self.judging.judge(observation)
         snapshot = Snapshot(
             step=step,
             epoch=epoch,
             kind=kind,
             rows=tuple(rows),
-            model={**model, "alerts": float(len(self.alerts))},
+            model={**model, **scores, "alerts": float(len(self.alerts))},
             metrics={k: float(v) for k, v in metrics.items() if math.isfinite(v)},
             seconds=self.meter.lap(),
             overhead=self.meter.overhead if step > self._first_step else math.nan,
@@ -413,38 +379,25 @@ class Run:
         )
         self.last = snapshot
         self.step = step
-        self._count += 1
-        self.verdict = self._judge()
         self._known |= scalars(snapshot)
-        self._each_sink(lambda sink: sink.snapshot(snapshot))
+        self._outlets.each(lambda sink: sink.snapshot(snapshot))
         for alert in alerts:
-            self._each_sink(lambda sink, alert=alert: sink.alert(alert))  # type: ignore[misc]
+            self._outlets.each(lambda sink, alert=alert: sink.alert(alert))  # type: ignore[misc]
         return snapshot
-
-    def _observe(self, observation: Observation) -> list[Finding]:
-        findings: list[Finding] = []
-        for detector in list(self._detectors):
-            try:
-                findings += detector.update(observation)
-            except Exception as error:
-                self._detectors.remove(detector)
-                self._fault(f"the detector of {detector.kind} failed and is left out from now on", error)
-        self._findings = findings
-        return findings
 
     def finish(self) -> None:
         """Reach the verdict and close the sinks; harmless when called twice."""
         if self._finished or not self._started:
             return
         self._finished = True
-        with self.meter.running(), self._guard("finishing"):
+        with self.meter.running(), self.faults.guard("finishing"):
             try:
                 self._publish_all(self._measuring.flush(self.meter))
             finally:
                 self._measuring.close()
                 if self.leads:
-                    self.verdict = self._judge()
-        self._each_sink(lambda sink: sink.close(self.verdict))
+                    self.judging.conclude()
+        self._outlets.each(lambda sink: sink.close(self.verdict))
 
     def abandon(self) -> None:
         """Close without the other processes, which may be gone: publish what is there, and close the sinks."""
@@ -454,74 +407,8 @@ class Run:
         self._measuring.leave_group()
         self.finish()
 
-    def _overtraining(self) -> list[Overtraining]:
-        return [d for d in self._detectors if isinstance(d, Overtraining)]
-
-    def _judge(self) -> Verdict:
-        """What the findings of the last snapshot come to."""
-        insufficient = " ".join(d.insufficient for d in self._overtraining())
-        fields = verdict(self._findings, insufficient=insufficient, snapshots=self._count)
-        return Verdict(**vars(fields), stopped=self.should_stop)
-
-    def _each_sink(self, call: Callable[[Sink], None]) -> None:
-        for sink in list(self._sinks):
-            try:
-                call(sink)
-            except Exception as error:
-                self._sinks.remove(sink)
-                self._fault(f"{sink.name} failed and gets nothing from now on; the others go on", error)
-
     @contextmanager
     def guarded(self, doing: str) -> Iterator[None]:
         """Count the time inside the block, and keep an error of ours out of the training loop, but for ``strict``."""
-        with self.meter.running(), self._guard(doing):
+        with self.meter.running(), self.faults.guard(doing):
             yield
-
-    def _guard(self, doing: str) -> _Guard:
-        return _Guard(self, doing)
-
-    def _fault(self, what: str, error: Exception) -> None:
-        if self.settings.strict:
-            raise error
-        self._complain(f"{what} ({type(error).__name__}: {error})", what)
-
-    def _complain(self, message: str, key: str) -> None:
-        if key not in self._complaints:
-            self._complaints.add(key)
-            logger.warning("ww-callbacks: %s. Training goes on.", message)
-
-
-class _Guard:
-    """Keeps an error of ours out of the training loop: it is said once; with ``strict`` it is raised."""
-
-    def __init__(self, run: Run, doing: str) -> None:
-        self._run, self._doing = run, doing
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, Exception):
-            return False
-        if self._run.settings.strict:
-            return False
-        self._run._fault(f"{self._doing} failed", error)
-        return True
-
-
-def _with_needs(settings: Settings, detectors: list[Detector]) -> list[Quantity]:
-    """The quantities asked for and, unless they were named one by one, those that the detectors read."""
-    names = [settings.quantities] if isinstance(settings.quantities, str) else list(settings.quantities)
-    if "default" in names or settings.early_stopping != "off":
-        names += needed_quantities(detectors)
-    return list(resolve(names))
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _VERSIONS_OF:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -77,7 +77,7 @@ def told(callback):
         "alerts": [(a.kind, a.step, a.layers) for a in callback.alerts],
         "verdict": callback.verdict.state,
         "stop": callback.run.should_stop,
-        "sinks": len(callback.run._sinks),
+        "sinks": len(callback.run._outlets),
         "directory": str(callback.directory),
     }
 

@@ -1,0 +1,127 @@
+"""Judging a run: detectors → findings → alerts and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from integrations.schema import Alert, Verdict
+from spectral.detectors import (
+    Finding,
+    Observation,
+    Overtraining,
+    default_detectors,
+    needed_quantities,
+    output_layer,
+    verdict,
+)
+from spectral.detectors.representation_collapse import RepresentationCollapse
+from spectral.layers.spec import LayerSpec
+from spectral.registry import Quantity, resolve
+from ww_callbacks.alerts import AlertDesk, AlertList
+from ww_callbacks.distributed import Group
+from ww_callbacks.faults import Faults
+from ww_callbacks.settings import Settings
+
+
+class Judging:
+    """The detectors of a run, its alerts and its verdict.
+
+    Args:
+        settings: the callback's arguments.
+        specs: every layer of the model.
+        probed: whether a representation probe runs.
+        faults: where an error of a detector goes; the detector is then left out.
+    """
+
+    def __init__(self, settings: Settings, specs: Sequence[LayerSpec], probed: bool, faults: Faults) -> None:
+        self._settings = settings
+        self._faults = faults
+        self._detectors = default_detectors(
+            settings.early_stopping,  # type: ignore[arg-type]
+            fine_tuning=settings.fine_tuning,
+            overtraining={"output": output_layer(specs), **(settings.overtraining or {})},
+        )
+        if probed:
+            self._detectors.insert(0, RepresentationCollapse())
+        self._desk = AlertDesk(settings)
+        self._findings: list[Finding] = []
+        self.alerts = AlertList()
+        self.verdict: Verdict | None = None
+        self.snapshots = 0
+        """Snapshots judged so far."""
+        self.best_step: int | None = None
+        """The snapshot whose weights are the ones to keep so far, by its step; None where that cannot be told."""
+
+    @property
+    def stop(self) -> Alert | None:
+        """The alert that asks for the run to be stopped."""
+        return self._desk.stop
+
+    def quantities(self) -> list[Quantity]:
+        """The quantities asked for and, unless they were named one by one, those that the detectors read."""
+        asked = self._settings.quantities
+        names = [asked] if isinstance(asked, str) else list(asked)
+        if "default" in names or self._settings.early_stopping != "off":
+            names += needed_quantities(self._detectors)
+        return list(resolve(names))
+
+    def judge(self, observation: Observation) -> tuple[list[Alert], dict[str, float]]:
+        """Judge the next snapshot.
+
+        Returns:
+            The alerts to be said now, and the scores to be published.
+
+        Raises:
+            Exception: what a policy of the user's own raises.
+        """
+        self._findings = self._observe(observation)
+        alerts = self._desk.judge(self._findings, observation.step, observation.epoch)
+        self.alerts.extend(alerts)
+        self.snapshots += 1
+        scores: dict[str, float] = {}
+        for detector in self._overtraining():
+            scores |= detector.published()
+            self.best_step = detector.best_step
+        self.conclude()
+        return alerts, scores
+
+    def conclude(self) -> None:
+        """Reach the verdict that the last snapshot's findings come to."""
+        insufficient = " ".join(d.insufficient for d in self._overtraining())
+        fields = verdict(self._findings, insufficient=insufficient, snapshots=self.snapshots)
+        self.verdict = Verdict(**vars(fields), stopped=self.stop is not None)
+
+    def agree(self, group: Group) -> None:
+        """Take over what the first process has judged, so that all act on it in the same step; a collective."""
+        judged = group.broadcast((self._desk.stop, list(self.alerts), self.verdict, self.best_step))
+        if group.rank != 0:
+            self._desk.stop, self.alerts[:], self.verdict, self.best_step = judged
+
+    def _observe(self, observation: Observation) -> list[Finding]:
+        findings: list[Finding] = []
+        for detector in list(self._detectors):
+            try:
+                findings += detector.update(observation)
+            except Exception as error:
+                self._detectors.remove(detector)
+                self._faults.fault(f"the detector of {detector.kind} failed and is left out from now on", error)
+        return findings
+
+    def _overtraining(self) -> list[Overtraining]:
+        return [d for d in self._detectors if isinstance(d, Overtraining)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The detectors' states and what was said when, as plain values."""
+        return {"detectors": {d.kind: d.state_dict() for d in self._detectors}, "desk": self._desk.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a saved state.
+
+        Raises:
+            ValueError: if it is not one.
+        """
+        for detector in self._detectors:
+            if detector.kind in state["detectors"]:
+                detector.load_state_dict(state["detectors"][detector.kind])
+        self._desk.load_state_dict(state["desk"])
