@@ -2,7 +2,8 @@
 // training writes, the report reads what is embedded in the page.
 //
 // A source has: live (whether it changes); state(version) -> what is known of the runs; figure(view, parameters) -> a
-// plotly figure; layers(run) -> the rows of the table. They reject with an error named NoAnswer while the server is away.
+// plotly figure; layers(run) -> the rows of the table; ready, once plotly itself is there. They reject with an error
+// named NoAnswer while the server is away.
 
 const TABS = [
   ["overview", "Overview"],
@@ -238,7 +239,7 @@ class App {
 
   async plot(place, view, parameters) {
     const current = this.current;
-    const figure = await this.source.figure(view, parameters);
+    const [figure] = await Promise.all([this.source.figure(view, parameters), this.source.ready]);
     if (!current()) return null;
     await Plotly.react(place, {
       data: figure.data,
@@ -268,15 +269,16 @@ class App {
     const { current, chosen } = this;
     const runs = chosen.map((name) => this.run(name));
     this.part(panel, "cards").replaceChildren(element("div", { class: "cards" }, ...runs.map((run) => this.card(run))));
-    await this.plot(this.place(panel, "timeline"), "timeline", { runs: chosen });
-    if (!current()) return;
-    const tables = await Promise.all(chosen.map((name) => this.source.layers(name)));
-    if (!current()) return;
-    const scrolled = [...panel.querySelectorAll(".scroll")].map((box) => box.scrollTop);
-    this.part(panel, "tables").replaceChildren(...runs.map((run, at) => this.table(run, tables[at], runs.length > 1)));
-    panel.querySelectorAll(".scroll").forEach((box, at) => { box.scrollTop = scrolled[at] ?? 0; });
-    if (!panel.querySelector("details")) this.part(panel, "about");
-    this.about(this.part(panel, "about"), runs);
+    const place = this.place(panel, "timeline");
+    const tables = async () => {
+      const rows = await Promise.all(chosen.map((name) => this.source.layers(name)));
+      if (!current()) return;
+      const scrolled = [...panel.querySelectorAll(".scroll")].map((box) => box.scrollTop);
+      this.part(panel, "tables").replaceChildren(...runs.map((run, at) => this.table(run, rows[at], runs.length > 1)));
+      panel.querySelectorAll(".scroll").forEach((box, at) => { box.scrollTop = scrolled[at] ?? 0; });
+      this.about(this.part(panel, "about"), runs);
+    };
+    await Promise.all([tables(), this.plot(place, "timeline", { runs: chosen })]);
   }
 
   card(run) {

@@ -32,7 +32,8 @@ function once(version, path, parameters) {
 
 function load(tag, attributes) {
   return new Promise((resolve, reject) => {
-    const made = Object.assign(document.createElement(tag), attributes, { onload: resolve, onerror: reject });
+    const failed = () => reject(Object.assign(new Error(`${tag} did not load`), { name: "NoAnswer" }));
+    const made = Object.assign(document.createElement(tag), attributes, { onload: resolve, onerror: failed });
     document.head.append(made);
   });
 }
@@ -41,21 +42,21 @@ export async function render() {
   const root = document.createElement("div");
   document.body.replaceChildren(root);
   let version = null;
-  let first = fetchJson("state"); // while the browser reads plotly
+  let first = fetchJson("state");
   const source = {
     live: true,
     async state(known) {
-      const state = await (first ?? fetchJson("state", { version: known }));
+      const asking = first ?? fetchJson("state", { version: known });
       first = null;
+      const state = await asking;
       version = state.version;
       return state;
     },
     figure: (view, { runs, ...others }) => once(version, "figure", { view, run: runs, ...others }),
     layers: (run) => once(version, "layers", { run }),
   };
-  await Promise.all([
-    load("link", { rel: "stylesheet", href: "./style.css" }),
-    load("script", { src: "./plotly.min.js" }),
-  ]);
+  // The browser reads plotly for most of a second: the words of the page do not wait for it.
+  source.ready = load("script", { src: "./plotly.min.js" });
+  await load("link", { rel: "stylesheet", href: "./style.css" });
   await start(root, source);
 }
