@@ -1,7 +1,7 @@
 """Matrix → singular values.
 
 The eigenvalues of the smaller Gram product (WᵀW or WWᵀ, M×M) are λ = σ². In float64 they carry an absolute error of
-about ``M·eps·λ_1``, so σ has a relative error of about ``½·M·eps·(σ_1/σ)²``: below 1e-6 down to σ = 1e-5·σ_1 for every
+about ``M·eps·λ_1``, so σ has a relative error of about ``½·M·eps·(σ_1/σ)²``: below 1e-6 down to σ = 2e-5·σ_1 for every
 practical M, and no information at all below about 1e-7·σ_1. Hence the rule:
 
 * :func:`gram_singular_values` uses the Gram product alone and sets to zero what lies below its noise; it serves every
@@ -22,7 +22,7 @@ import numpy as np
 from spectral.arrays import as_array, float64, largest_magnitude, on_accelerator, row_blocks
 from spectral.layers.spec import Array
 
-RESOLVED = 1e-5
+RESOLVED = 2e-5
 """Smallest σ/σ_1 for which the Gram product gives σ to about 1e-6."""
 
 _SAFE_EXPONENT = 200
