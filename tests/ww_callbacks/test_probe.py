@@ -61,5 +61,5 @@ def test_a_collapse_of_the_features_is_an_alert(tmp_path):
 def test_what_cannot_be_probed_is_refused_before_training(tmp_path):
     model = Probed()
     model.training_step = lambda *_: pytest.fail("training started")
-    with pytest.raises((TypeError, ValueError, RuntimeError), match="5|12"):
+    with pytest.raises((TypeError, ValueError, RuntimeError), match=r"5|12"):
         fit(tmp_path, SpectralCallback(probe=RepresentationProbe(torch.zeros(4, 5)), verbose=0), model=model)

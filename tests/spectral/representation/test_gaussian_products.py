@@ -22,7 +22,9 @@ def test_the_qr_rates_are_those_of_the_singular_values():
     for _ in range(40):
         product = g.standard_normal((3, 3)) @ product
     sigma = np.linalg.svd(product, compute_uv=False)
-    assert np.log(sigma[0]) / 40 == pytest.approx(simulate_gaussian_product(3, 40, np.random.default_rng(1))[0], abs=0.1)
+    assert np.log(sigma[0]) / 40 == pytest.approx(
+        simulate_gaussian_product(3, 40, np.random.default_rng(1))[0], abs=0.1
+    )
 
 
 def test_ratios_begin_at_one_and_fall():

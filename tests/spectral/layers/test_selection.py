@@ -54,5 +54,5 @@ def test_filters_that_leave_nothing_together():
 
 
 def test_a_model_without_a_matrix():
-    with pytest.raises(ValueError, match="no layer whose weights form a matrix.*a vector"):
+    with pytest.raises(ValueError, match=r"no layer whose weights form a matrix.*a vector"):
         select([SPECS[-1]])
