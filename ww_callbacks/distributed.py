@@ -81,7 +81,7 @@ def share(specs: Sequence[LayerSpec], size: int) -> list[frozenset[str]]:
     >>> from spectral.layers.spec import LayerSpec
     >>> layers = [LayerSpec(f"{n}", (), "dense", "", (n, n), ((n, n),)) for n in (8, 7, 6, 2)]
     >>> [sorted(names) for names in share(layers, 2)]
-    [['8'], ['2', '6', '7']]
+    [['2', '8'], ['6', '7']]
     """
     loads = [0.0] * size
     names: list[set[str]] = [set() for _ in range(size)]

@@ -78,6 +78,8 @@ class SpectralMonitor(Watcher):
             The snapshot, or None if none was due.
         """
         now = (step, float(epoch or 0.0))
+        if now == (0, 0.0):
+            return self.run.last  # W_0 was measured when the monitor was made
         kind = "full" if self._cadence == Cadence() else self._cadence.due_between(self._seen, now)
         self._seen = now
         if kind is None:

@@ -172,3 +172,10 @@ def test_nothing_is_kept_unasked(tmp_path):
     assert not monitor.should_stop and any(a.kind == "overtraining" for a in monitor.alerts)
     with pytest.raises(ValueError, match="background=False"):
         SpectralMonitor({"a": np.ones((3, 3))}, keep_best=True, background=True)
+
+
+def test_the_start_is_measured_once(weights, tmp_path):
+    with SpectralMonitor(weights, log_dir=tmp_path, verbose=0) as monitor:
+        assert monitor.observe(step=0, epoch=0).step == 0
+        monitor.observe(step=1, epoch=1)
+    assert list(monitor.summary.step) == [0, 1]
