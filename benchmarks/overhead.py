@@ -410,7 +410,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3, help="epochs of each training")
     parser.add_argument("--steps", type=int, default=300, help="the transformer's steps an epoch")
     parser.add_argument("--snapshots", type=int, default=10_000, help="of the part `memory`")
-    parser.add_argument("--frozen-epochs", type=int, default=20, help="of the part `frozen`")
+    parser.add_argument("--frozen-epochs", type=int, default=50, help="of the part `frozen`")
     parser.add_argument("--rounds", type=int, default=3, help="snapshots of each process in the part `processes`")
     parser.add_argument("--threads", type=int, default=0, help="torch's threads; 0 leaves them as they are")
     parser.add_argument("--peers", type=Path, help="virtual environment with WeightWatcher; made if it is not there")
