@@ -86,7 +86,8 @@ class Baseline:
             FileNotFoundError: if there is none.
             ValueError: if one is not such a file, naming it.
         """
-        paths = sorted(folder.glob("w0*.safetensors"))
+        # Later files last: where a layer came back in another shape, its last W_0 counts.
+        paths = sorted(folder.glob("w0*.safetensors"), key=lambda path: ("later" in path.name, path.name))
         if not paths:
             raise FileNotFoundError(f"There is no {FILE_NAME} in {folder}.")
         baseline = cls({}, {})

@@ -112,14 +112,29 @@ class Engine:
         """Watch ``specs`` from now on; what is known of layers that stay is kept.
 
         Returns:
-            Names of the layers that are new, and of those that are gone.
+            Names of the layers that are new, or have another shape under an old name, and of those that are gone.
         """
+        before = {spec.name: spec.matrix_shapes for spec in self.specs}
         names = [spec.name for spec in specs]
-        gone = [name for name in self.states if name not in set(names)]
-        new = [name for name in names if name not in self.states]
+        gone = [name for name in before if name not in set(names)]
+        new = [spec.name for spec in specs if before.get(spec.name) != spec.matrix_shapes]
         self.specs = list(specs)
-        self.states = {name: self.states.get(name) or LayerState() for name in names}
+        self.states = {name: LayerState() if name in new else self.states[name] for name in names}
         return new, gone
+
+    def without_baseline(self, names: Collection[str]) -> list[str]:
+        """Those of the layers ``names`` for which there is no W_0 of the shape that they have."""
+        found = []
+        for spec in self.specs:
+            if spec.name in names and self.baseline is not None and spec.arrange is not None:
+                initial = self.baseline.get(spec.name)
+                try:
+                    shapes = None if initial is None else tuple(tuple(w.shape) for w in spec.arrange(initial))
+                except (ValueError, IndexError):  # W_0 of another shape cannot be arranged as this layer is
+                    shapes = None
+                if shapes != spec.matrix_shapes:
+                    found.append(spec.name)
+        return found
 
     def capture(
         self,

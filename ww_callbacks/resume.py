@@ -66,7 +66,7 @@ def resumption(run: Run, saved: Saved) -> Callable[[], int]:
         # The clock stood still while the run did; the seconds spent on taking it up count.
         run.meter.shift(state.spent, state.elapsed)
         run.engine.baseline = baseline
-        new = [name for name in run.engine.states if baseline.get(name) is None]
+        new = run.engine.without_baseline(run.engine.states)
         if new:
             baseline.extend(run.write_baseline(new))
         run.engine.recall(state.layers, saved.previous)

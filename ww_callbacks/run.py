@@ -314,8 +314,8 @@ class Run:
         if not new and not gone:
             return
         self._measuring.divide()
-        if self.engine.baseline is not None and (new := [n for n in new if self.engine.baseline.get(n) is None]):
-            self.engine.baseline.extend(self.write_baseline(new))
+        if self.engine.baseline is not None and (missing := self.engine.without_baseline(new)):
+            self.engine.baseline.extend(self.write_baseline(missing))
         said = [f"{what} {', '.join(names)}" for what, names in (("new:", new), ("gone:", gone)) if names]
         self.faults.complain(
             f"the model has other layers than before ({'; '.join(said)}); W_0 of a new one is what it is now",
