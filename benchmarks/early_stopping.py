@@ -131,6 +131,7 @@ def broken_rows(judged: Sequence[Judged], healthy: Sequence[Judged]) -> list[dic
     for scenario in (*BROKEN, "healthy"):
         runs = [j for j in judged if j.run.scenario == scenario] if scenario != "healthy" else healthy
         said: dict[str, int] = {}
+        found = 0
         stops: dict[str, int] = {}
         for j in runs:
             detectors = [d for d in default_detectors("off") if not isinstance(d, Overtraining)]
@@ -142,11 +143,21 @@ def broken_rows(judged: Sequence[Judged], healthy: Sequence[Judged]) -> list[dic
                             spoke.add(finding.kind)
                         if finding.may_stop:
                             stopped.add(finding.kind)
+            found += bool(spoke)
             for kind in spoke:
                 said[kind] = said.get(kind, 0) + 1
             for kind in stopped:
                 stops[kind] = stops.get(kind, 0) + 1
-        rows.append({"table": "broken", "scenario": scenario, "runs": len(runs), "said": said, "may_stop": stops})
+        rows.append(
+            {
+                "table": "broken",
+                "scenario": scenario,
+                "runs": len(runs),
+                "found": found,
+                "said": said,
+                "may_stop": stops,
+            }
+        )
     return rows
 
 
