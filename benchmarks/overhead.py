@@ -71,9 +71,7 @@ def module(net: nn.Module, rate: float) -> Any:
     return Module()
 
 
-def fit(
-    net: nn.Module, batches: Sequence[Any], epochs: int, callbacks: Sequence[Any], rate: float = 1e-3
-) -> list[float]:
+def fit(net: nn.Module, batches: Any, epochs: int, callbacks: Sequence[Any], rate: float = 1e-3) -> list[float]:
     """Train with Lightning; seconds of each epoch, from its first step to the first step of the next."""
     import pytorch_lightning as pl
 
@@ -210,9 +208,9 @@ def transformer(pairs: int, epochs: int, steps: int, peers: Path | None) -> tupl
     letters = {c: i for i, c in enumerate(sorted(set(text)))}
     codes = torch.tensor([letters[c] for c in text])
     starts = torch.randint(0, len(codes) - 129, (steps, 8), generator=torch.Generator().manual_seed(0))
-    batches = [
-        (rows[:, :-1], rows[:, 1:]) for row in starts for rows in [torch.stack([codes[s : s + 129] for s in row])]
-    ]
+    windows = [torch.stack([codes[start : start + 129] for start in row]) for row in starts]
+    # Without a DataLoader around it, Lightning takes a list for several loaders.
+    batches = torch.utils.data.DataLoader([(w[:, :-1], w[:, 1:]) for w in windows], batch_size=None)  # type: ignore[arg-type]
 
     def net() -> nn.Module:
         torch.manual_seed(0)
@@ -406,8 +404,8 @@ def memory(snapshots: int) -> tuple[list[Row], dict[str, float]]:
 def main() -> None:
     parser = _report.arguments(__doc__)
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all by default")
-    parser.add_argument("--pairs", type=int, default=3, help="rounds of all variants")
-    parser.add_argument("--epochs", type=int, default=3, help="epochs of each training")
+    parser.add_argument("--pairs", type=int, default=2, help="rounds of all variants")
+    parser.add_argument("--epochs", type=int, default=2, help="epochs of each training")
     parser.add_argument("--steps", type=int, default=300, help="the transformer's steps an epoch")
     parser.add_argument("--snapshots", type=int, default=10_000, help="of the part `memory`")
     parser.add_argument("--frozen-epochs", type=int, default=50, help="of the part `frozen`")
