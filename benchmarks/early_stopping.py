@@ -26,6 +26,7 @@ from benchmarks.trajectories.scenarios import (
     broken_runs,
     held_out_runs,
     long_runs,
+    tied_runs,
     tuning_runs,
 )
 from benchmarks.trajectories.series import observations
@@ -196,6 +197,24 @@ def signal_rows(tuning: Sequence[Judged], held_out: Sequence[Judged]) -> list[di
     ]
 
 
+def long_rows(long: Sequence[Judged]) -> list[dict[str, Any]]:
+    """Whether the score drifts in long healthy runs."""
+    names = ("Overtraining, cautious", "Overtraining, eager", "validation loss, patience 10, restored")
+    return [{"table": "long", "rule": name, **evaluate(outcomes(RULES[name], long), long)} for name in names]
+
+
+def tied_rows(tied: Sequence[Judged]) -> list[dict[str, Any]]:
+    """What becomes of a tied language model where its embedding, or its last matrix, is taken for the output layer."""
+    return [
+        {
+            "table": "tied",
+            "output": output,
+            **evaluate(outcomes(rules.detector(output=name), tied), tied),
+        }
+        for output, name in (("embedding", "embedding.weight"), ("last matrix", None))
+    ]
+
+
 def cost_per_layer(layers: int = 200, snapshots: int = 60) -> float:
     """Milliseconds that all default detectors take for one layer of one snapshot."""
     from spectral.detectors import Observation
@@ -261,8 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for threshold in THRESHOLDS:
             found = evaluate(outcomes(rules.detector(threshold=threshold), judged), judged)
             rows.append({"table": "sweep", "split": split, "threshold": threshold, **found})
-    for name in ("Overtraining, cautious", "Overtraining, eager", "validation loss, patience 10, restored"):
-        rows.append({"table": "long", "rule": name, **evaluate(outcomes(RULES[name], long), long)})
+    rows += long_rows(long) + tied_rows(load(tied_runs(), options.cached_only))
     rows += broken_rows(broken, [j for j in [*tuning, *held_out] if j.group == "healthy"])
     if not options.no_signals:
         rows += signal_rows(tuning, held_out)

@@ -122,6 +122,9 @@ def main(results: Path, document: Path) -> None:
         "domains": domains(rows),
         "sweep": sweep(rows),
         "long": long(rows),
+        "tied": table(
+            ["output layer taken", *HEAD], [[r["output"], *_counts(r)] for r in rows if r["table"] == "tied"]
+        ),
         "broken": broken(rows),
         "signals": signals(rows),
     }
