@@ -18,8 +18,10 @@ _ASCII = str.maketrans(
     | {"×": "x", "≥": ">=", "≤": "<=", "→": "->", "…": "...", "₀": "0", "₁": "1", "±": "+/-", "√": "sqrt "}
 )
 _SIGNS = {"info": "note", "warning": "WARNING", "critical": "CRITICAL"}
+_EVIDENCE_SHOWN = 4
+"""Numbers of an alert's evidence that the terminal shows; the record holds all."""
 _SHOWN = (
-    ("relative_distance_from_init", "distance from init {:.3g}"),
+    ("relative_distance_from_init", "moved {:.3g} of W_0"),
     ("effective_rank", "effective rank {:.4g}"),
 )
 
@@ -44,7 +46,8 @@ class ConsoleSink:
         self._quiet = os.environ.get("CI", "").lower() not in ("", "0", "false")
         self._directory = ""
         self._alerts = self._snapshots = 0
-        self._overhead = 0.0
+        self._said: set[str] = set()
+        self._overhead = self._spent = 0.0
 
     def open(self, run: RunInfo, resumed: bool) -> None:
         """Say what is watched and where the record lies."""
@@ -60,14 +63,17 @@ class ConsoleSink:
         """Print the snapshot's line."""
         self._snapshots += 1
         self._overhead = snapshot.overhead
+        self._spent = _spent(snapshot)
         if not self._quiet:
             self._say(snapshot_line(snapshot, self._alerts))
 
     def alert(self, alert: Alert) -> None:
         """Print the alert: where, what, since when, the evidence, and what to do."""
         self._alerts += 1
-        evidence = evidence_text(alert)
-        since = "" if alert.since_step == alert.step else f" Since {_when(alert.since_step, alert.since_epoch)}."
+        evidence = ", ".join(evidence_text(alert).split(", ")[:_EVIDENCE_SHOWN])
+        told = alert.since_step == alert.step or alert.message.startswith("Since")
+        since = "" if told else f" Since {_when(alert.since_step, alert.since_epoch)}."
+        self._said.add(alert.message)
         stopped = " Training is being stopped." if alert.action == "stop" else ""
         self._say(
             f"spectra: {_SIGNS[alert.severity]} at {_when(alert.step, alert.epoch)}: {alert.kind} in "
@@ -81,12 +87,17 @@ class ConsoleSink:
         if not self._snapshots:
             return
         if verdict is not None:
-            advice = f" {verdict.recommendation}" if verdict.recommendation else ""
-            self._say(f"spectra: verdict: {verdict.state}. {verdict.reason}{advice}".rstrip())
+            reason = verdict.reason
+            for message in self._said:
+                reason = reason.replace(message, "")
+            if not reason.strip() and verdict.reason:
+                self._say(f"spectra: verdict: {verdict.state}, for the reason said above.")
+            else:
+                self._say(f"spectra: verdict: {verdict.state}. {verdict.reason} {verdict.recommendation}".rstrip())
         folder = _near(self._directory)
         self._say(
             f"spectra: {_count(self._snapshots, 'snapshot')}, {_count(self._alerts, 'alert')}, cost "
-            f"{_percent(self._overhead)} of the training time; record: {Path(folder, RECORD_NAME)}"
+            f"{_cost(self._overhead, self._spent)}; record: {Path(folder, RECORD_NAME)}"
         )
         page = f"tensorboard --logdir {folder}  (tab SPECTRA), or " if importlib.util.find_spec("tensorboard") else ""
         self._say(f"spectra: to look inside: {page}ww-callbacks report {folder} -o report.html")
@@ -118,7 +129,7 @@ def snapshot_line(snapshot: Snapshot, alerts: int) -> str:
     if missing:
         parts.append(f"{_count(missing, 'layer')} not measurable")
     if math.isfinite(snapshot.overhead):
-        parts.append(f"cost {_percent(snapshot.overhead)}")
+        parts.append(f"cost {_cost(snapshot.overhead, _spent(snapshot))}")
     if alerts:
         parts.append(_count(alerts, "alert"))
     if snapshot.left_out:
@@ -151,10 +162,18 @@ def _when(step: int, epoch: float) -> str:
     return f"epoch {epoch:.4g}" if epoch > 0 else f"step {step:,}"
 
 
-def _percent(share: float) -> str:
+def _spent(snapshot: Snapshot) -> float:
+    """Seconds that the callback has cost so far, from its share of the time without it."""
+    return snapshot.time * snapshot.overhead / (1.0 + snapshot.overhead)
+
+
+def _cost(share: float, seconds: float) -> str:
+    """The callback's cost: a share, and the seconds, since a share of very little looks like much."""
     if not math.isfinite(share):
         return "unknown"
-    return f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:.0f} %"
+    if share > 1.0:
+        return f"{seconds:.2g} s, more than this short training"
+    return f"{100 * share:.2g} % ({seconds:.2g} s)"
 
 
 def _count(number: int, noun: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from integrations.schema import Alert
 from spectral.detectors.base import Finding
+from ww_callbacks.faults import Faults
 from ww_callbacks.settings import NEVER_STOP, Settings
 
 _SEVERITY = {"info": 0, "warning": 1, "critical": 2}
@@ -30,9 +31,11 @@ class AlertDesk:
 
     Args:
         settings: policies, cooldown and the early-stopping preset.
+        faults: where the error of a policy of the user's own goes.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, faults: Faults) -> None:
+        self._faults = faults
         self._policies = settings.policies
         self._cooldown = settings.cooldown
         self._stops = settings.early_stopping != "off"
@@ -41,11 +44,7 @@ class AlertDesk:
         self.stop: Alert | None = None
 
     def judge(self, findings: Iterable[Finding], step: int, epoch: float) -> list[Alert]:
-        """The alerts to be said at this snapshot, policies applied.
-
-        Raises:
-            Exception: what a policy of the user's own raises.
-        """
+        """The alerts to be said at this snapshot, policies applied."""
         self._count += 1
         alerts = []
         for finding in findings:
@@ -68,12 +67,20 @@ class AlertDesk:
                 recommendation=finding.recommendation,
                 action=policy if isinstance(policy, str) else "call",
             )
-            if callable(policy) and policy(alert) == "stop":
+            if callable(policy) and self._call(policy, alert) == "stop":
                 stops = self.stop is None
             if stops:
                 self.stop = alert
             alerts.append(alert)
         return alerts
+
+    def _call(self, policy: Callable[[Alert], object], alert: Alert) -> object:
+        """What a policy of the user's own returns; None where it raises, which is said."""
+        try:
+            return policy(alert)
+        except Exception as error:
+            self._faults.fault(f"your policy for `{alert.kind}` raised an error; the alert stands", error)
+            return None
 
     def _policy(self, finding: Finding) -> Any:
         if finding.kind in self._policies:

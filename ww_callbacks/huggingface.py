@@ -257,17 +257,28 @@ class SpectralCallback(Watcher, transformers.TrainerCallback, ExportableState):
         """The folder named, the one that the TensorBoard reporter writes to, or ``spectral`` in the output folder."""
         if self.settings.log_dir is not None:
             return Path(self.settings.log_dir)
-        reporters = self._trainer.callback_handler.callbacks if self._trainer is not None else []
-        writers = [w for c in reporters if (w := getattr(c, "tb_writer", None)) is not None]
+        writers = self._writers()
         return Path(writers[0].log_dir) if writers else Path(args.output_dir or ".") / "spectral"
 
     def _sinks(self) -> list[Sink]:
-        wandb = sys.modules.get("wandb")
-        if wandb is None or wandb.run is None:
-            return []
-        from integrations.wandb import WandbSink
+        """What the Trainer's reporters cannot show; they have the scalars from the Trainer's own log."""
+        more: dict[str, Any] = {"scalars": False, "per_layer": self.settings.per_layer, "histograms": self.settings.histograms}
+        sinks: list[Sink] = []
+        for writer in self._writers():
+            from integrations.tensorboard import TensorBoardSink
 
-        return [WandbSink(wandb.run, scalars=False)]
+            sinks.append(TensorBoardSink(writer._get_file_writer().add_summary, layout=False, **more))
+        wandb = sys.modules.get("wandb")
+        if wandb is not None and wandb.run is not None:
+            from integrations.wandb import WandbSink
+
+            sinks.append(WandbSink(wandb.run, **more))
+        return sinks
+
+    def _writers(self) -> list[Any]:
+        """The event writers of the Trainer's TensorBoard reporters."""
+        reporters = self._trainer.callback_handler.callbacks if self._trainer is not None else []
+        return [writer for c in reporters if (writer := getattr(c, "tb_writer", None)) is not None]
 
 
 def _checkpoint(args: transformers.TrainingArguments, state: transformers.TrainerState) -> Path:

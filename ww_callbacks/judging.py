@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from integrations.schema import Alert, Verdict
@@ -22,6 +23,12 @@ from ww_callbacks.alerts import AlertDesk, AlertList
 from ww_callbacks.distributed import Group
 from ww_callbacks.faults import Faults
 from ww_callbacks.settings import Settings
+
+_EVIDENCE = ("alpha_evidence", "sigma", "D", "num_pl_spikes")
+"""No α is measured without what tells how far to trust it."""
+
+_SPOILING = ("non-finite", "explosion", "scale collapse", "rank collapse", "representation collapse")
+"""Findings while which a snapshot's weights are not ones to keep."""
 
 
 class Judging:
@@ -44,8 +51,10 @@ class Judging:
         )
         if probed:
             self._detectors.insert(0, RepresentationCollapse())
-        self._desk = AlertDesk(settings)
+        self._desk = AlertDesk(settings, faults)
         self._findings: list[Finding] = []
+        self._memorising: list[Finding] = []
+        self._epoch = -1
         self.alerts = AlertList()
         self.verdict: Verdict | None = None
         self.snapshots = 0
@@ -62,6 +71,8 @@ class Judging:
         """The quantities asked for and, unless they were named one by one, those that the detectors read."""
         asked = self._settings.quantities
         names = [asked] if isinstance(asked, str) else list(asked)
+        if "alpha" in names:
+            names += _EVIDENCE
         if "default" in names or self._settings.early_stopping != "off":
             names += needed_quantities(self._detectors)
         return list(resolve(names))
@@ -71,18 +82,17 @@ class Judging:
 
         Returns:
             The alerts to be said now, and the scores to be published.
-
-        Raises:
-            Exception: what a policy of the user's own raises.
         """
         self._findings = self._observe(observation)
         alerts = self._desk.judge(self._findings, observation.step, observation.epoch)
         self.alerts.extend(alerts)
         self.snapshots += 1
         scores: dict[str, float] = {}
+        spoilt = any(f.kind in _SPOILING and f.severity != "info" for f in self._findings)
         for detector in self._overtraining():
             scores |= detector.published()
-            self.best_step = detector.best_step
+            if not spoilt and self._epoch == observation.epoch:
+                self.best_step = detector.best_step
         self.conclude()
         return alerts, scores
 
@@ -90,7 +100,13 @@ class Judging:
         """Reach the verdict that the last snapshot's findings come to."""
         insufficient = " ".join(d.insufficient for d in self._overtraining())
         fields = verdict(self._findings, insufficient=insufficient, snapshots=self.snapshots)
-        self.verdict = Verdict(**vars(fields), stopped=self.stop is not None)
+        reached = Verdict(**vars(fields), stopped=self.stop is not None)
+        passed = [a for a in self.alerts if a.severity != "info"]
+        if passed and reached.state in ("healthy", "insufficient evidence"):
+            said = "; ".join(dict.fromkeys(f"{a.kind} since epoch {a.since_epoch:g}" for a in passed))
+            reason = f"Nothing is wrong at the last snapshot, but there were alerts: {said}."
+            reached = replace(reached, state="watch", reason=reason, recommendation=passed[-1].recommendation)
+        self.verdict = reached
 
     def agree(self, group: Group) -> None:
         """Take over what the first process has judged, so that all act on it in the same step; a collective."""
@@ -100,12 +116,20 @@ class Judging:
 
     def _observe(self, observation: Observation) -> list[Finding]:
         findings: list[Finding] = []
+        whole = observation.epoch == int(observation.epoch) and observation.epoch > self._epoch
         for detector in list(self._detectors):
             try:
-                findings += detector.update(observation)
+                if not isinstance(detector, Overtraining):
+                    findings += detector.update(observation)
+                    continue
+                # It was measured on one snapshot an epoch, and on more it would see what is not there.
+                if whole:
+                    self._memorising = detector.update(observation)
+                findings += self._memorising
             except Exception as error:
                 self._detectors.remove(detector)
                 self._faults.fault(f"the detector of {detector.kind} failed and is left out from now on", error)
+        self._epoch = max(self._epoch, int(observation.epoch))
         return findings
 
     def _overtraining(self) -> list[Overtraining]:
@@ -113,7 +137,8 @@ class Judging:
 
     def state_dict(self) -> dict[str, Any]:
         """The detectors' states and what was said when, as plain values."""
-        return {"detectors": {d.kind: d.state_dict() for d in self._detectors}, "desk": self._desk.state_dict()}
+        desk = {**self._desk.state_dict(), "epoch": self._epoch}
+        return {"detectors": {d.kind: d.state_dict() for d in self._detectors}, "desk": desk}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up a saved state.
@@ -125,3 +150,5 @@ class Judging:
             if detector.kind in state["detectors"]:
                 detector.load_state_dict(state["detectors"][detector.kind])
         self._desk.load_state_dict(state["desk"])
+        self._epoch = int(state["desk"]["epoch"])
+        self._memorising = [f for d in self._overtraining() for f in d.findings()]

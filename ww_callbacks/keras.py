@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,12 +14,12 @@ except ImportError as missing:
         'ww_callbacks.keras needs Keras 3 and a backend (torch or jax): pip install "ww-callbacks[keras]"'
     ) from missing
 
-from integrations.sink import Sink
 from spectral.layers import inspect
 from spectral.layers.spec import LayerSpec
 from ww_callbacks.averages import keras_specs
 from ww_callbacks.cadence import Plan
 from ww_callbacks.callback import Watcher, default_directory, free_directory, shows_settings
+from ww_callbacks.default_sinks import default_sinks
 from ww_callbacks.frames import caller
 from ww_callbacks.keras_sidecars import Sidecars
 from ww_callbacks.probes.representation import RepresentationProbe
@@ -40,9 +39,10 @@ _ACCURACY_NAMES = (
 class SpectralCallback(Watcher, keras.callbacks.Callback):
     """Watches the spectra of the weights while ``model.fit`` trains.
 
-    Writes the model-level medians and scores into the epoch's ``logs``, so that ``History`` and ``EarlyStopping`` see
-    ``spectral/<quantity>/median``, whatever the order of the callbacks; everything else goes to TensorBoard event files
-    in ``log_dir`` and to the W&B run that is open. Stops through ``model.stop_training``.
+    Writes the model-level values into the epoch's ``logs``, so that ``History``, ``EarlyStopping`` and
+    ``ModelCheckpoint`` see ``spectral/<quantity>/<statistic>``, whatever the order of the callbacks; they and all else
+    go to TensorBoard event files in ``log_dir`` and to the W&B run that is open. Stops through
+    ``model.stop_training``.
 
     Args:
         probe: a :class:`~ww_callbacks.probes.representation.RepresentationProbe`, run at its own cadence.
@@ -83,7 +83,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
             structure.specs,
             "keras",
             folder,
-            self._sinks(folder),
+            default_sinks(folder, self.settings),
             refresh=structure.refresh,
             probing=self._probing(self.model),
         )
@@ -128,7 +128,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         if kind is not None:
             self._snapshot(kind, self._iterations(), float(epoch + 1), logs)
         if logs is not None:
-            logs.update({k: v for k, v in run.scalars().items() if k.endswith(("/median", "/score"))})
+            logs.update(run.scalars())
         run.poll()
         self._act()
         with run.meter.running():
@@ -179,23 +179,6 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         return Plan(
             epochs=float(params["epochs"]) if params.get("epochs") else None, steps_per_epoch=params.get("steps")
         )
-
-    def _sinks(self, folder: Path) -> list[Sink]:
-        from importlib.util import find_spec
-
-        sinks: list[Sink] = []
-        if find_spec("tensorboard") is not None:
-            from integrations.tensorboard import TensorBoardSink
-
-            sinks.append(
-                TensorBoardSink(folder, per_layer=self.settings.per_layer, histograms=self.settings.histograms)
-            )
-        wandb = sys.modules.get("wandb")
-        if wandb is not None and wandb.run is not None:
-            from integrations.wandb import WandbSink
-
-            sinks.append(WandbSink(wandb.run, per_layer=self.settings.per_layer, histograms=self.settings.histograms))
-        return sinks
 
 
 def _in_order(callbacks: list[Any], ours: SpectralCallback) -> list[Any]:

@@ -6,6 +6,7 @@ import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,8 +103,25 @@ class SpectralCallback(Watcher, pl.Callback):
         self._step, self._epochs = trainer.global_step, trainer.current_epoch
         saved, self._loaded = self._loaded, None
         run.begin(_plan(trainer), trainer.global_step, float(trainer.current_epoch), saved)
+        self._check_monitors(trainer, run)
         if saved is not None and run.resumed:
             self._restore(trainer, saved.state.adapter)
+
+    def _check_monitors(self, trainer: pl.Trainer, run: Run) -> None:
+        """Refuse a monitor of Lightning's own callbacks that would end the run at its first look."""
+        for watching in trainer.callbacks:  # type: ignore[attr-defined]
+            name = str(getattr(watching, "monitor", None) or "")
+            if not name.startswith("spectral/") or name in run.scalars():
+                continue
+            who, known = type(watching).__name__, sorted(run.monitorable())
+            if name not in known:
+                near = ", ".join(get_close_matches(name, known, n=3)) or "spectral/effective_rank/median"
+                raise ValueError(f"{who} monitors {name!r}, which is not among the values published. Near it: {near}.")
+            if name.startswith("spectral/alpha") and getattr(watching, "strict", False):
+                raise ValueError(
+                    f"{who} monitors {name!r}, and no layer has enough evidence for an α yet: it would end the run at "
+                    "its first look. Give it `strict=False`, or let it monitor another value."
+                )
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs for the run to be taken up again, but W_0, which lies beside the record."""

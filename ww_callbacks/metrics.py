@@ -21,6 +21,7 @@ class MeanLoss:
     def __init__(self) -> None:
         self._sum: Any = None
         self._count = 0
+        self._last: float | None = None
 
     def add(self, loss: Any, scale: float = 1.0) -> None:
         """Add one batch's loss, times ``scale``; None is left out."""
@@ -32,11 +33,12 @@ class MeanLoss:
         self._count += 1
 
     def mean(self) -> float | None:
-        """The mean, or None where nothing was added."""
-        return float(self._sum) / self._count if self._count else None
+        """The mean; where nothing was added since the last reset, the mean before it, or None."""
+        return float(self._sum) / self._count if self._count else self._last
 
     def reset(self) -> None:
         """Begin anew."""
+        self._last = self.mean()
         self._sum, self._count = None, 0
 
     def state(self) -> list[float]:

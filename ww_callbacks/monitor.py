@@ -11,6 +11,7 @@ from integrations.sink import Sink
 from spectral.layers import inspect
 from ww_callbacks.cadence import Cadence, Plan
 from ww_callbacks.callback import Watcher, default_directory, free_directory, shows_settings
+from ww_callbacks.default_sinks import default_sinks
 from ww_callbacks.keeper import saver
 from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.run import Run
@@ -44,14 +45,22 @@ class SpectralMonitor(Watcher):
     """
 
     def __init__(
-        self, model: Any, sinks: Iterable[Sink] = (), probe: RepresentationProbe | None = None, **settings: Any
+        self, model: Any, *, sinks: Iterable[Sink] = (), probe: RepresentationProbe | None = None, **settings: Any
     ) -> None:
         super().__init__(probe, **settings)
         log_dir = self.settings.log_dir
         directory = free_directory(Path(log_dir)) if log_dir else default_directory()
         self._model = model
         structure = Structure(model, lambda: inspect(model, conv=self.settings.convolution))
-        self.run: Run = Run(self.settings, structure.specs, "plain", directory, sinks, refresh=structure.refresh)
+        self.run: Run = Run(
+            self.settings,
+            structure.specs,
+            "plain",
+            directory,
+            [*default_sinks(directory, self.settings), *sinks],
+            refresh=structure.refresh,
+            probing=self._probing(model),
+        )
         self.run.begin(Plan())
         self._cadence = self._asked_cadence()
         self._seen = (0, 0.0)
@@ -76,15 +85,26 @@ class SpectralMonitor(Watcher):
 
         Returns:
             The snapshot, or None if none was due.
+
+        Raises:
+            TypeError: if a step, an epoch or a metric is no number.
+            ValueError: if the loop went back.
         """
-        now = (step, float(epoch or 0.0))
+        given = {"step": step, "epoch": epoch or 0.0, **(metrics or {}), **more}
+        for name, value in given.items():
+            if isinstance(value, str) or not hasattr(value, "__float__"):
+                raise TypeError(f"Expected `{name}` to be a number but got {value!r}.")
+        now = (int(step), float(epoch or 0.0))
+        if now[0] < self._seen[0]:
+            raise ValueError(f"Expected `step` to go on from {self._seen[0]} but got {step}: it counts all steps done.")
         if now == (0, 0.0):
             return self.run.last  # W_0 was measured when the monitor was made
         kind = "full" if self._cadence == Cadence() else self._cadence.due_between(self._seen, now)
         self._seen = now
         if kind is None:
             return None
-        snapshot = self.run.snapshot(kind, *now, {**(metrics or {}), **more})
+        told = {name: float(value) for name, value in given.items() if name not in ("step", "epoch")}
+        snapshot = self.run.snapshot(kind, *now, told)
         with self.run.guarded("keeping the best weights"):
             suffix, save = saver(self._model)
             self._keep_best(suffix, save, validated=False)

@@ -22,7 +22,7 @@ from spectral.detectors import (
 from spectral.layers.matching import arrays_from
 from spectral.layers.selection import select
 from spectral.layers.spec import LayerSpec
-from spectral.summary import summarise
+from spectral.summary import STATISTICS, summarise
 from ww_callbacks.alerts import AlertList
 from ww_callbacks.baseline import Baseline
 from ww_callbacks.budget import Budget
@@ -30,7 +30,7 @@ from ww_callbacks.cadence import Cadence, Kind, Plan
 from ww_callbacks.closing import close_at_exit
 from ww_callbacks.distributed import Alone, Group
 from ww_callbacks.engine import Engine
-from ww_callbacks.faults import Faults
+from ww_callbacks.faults import Faults, logger
 from ww_callbacks.judging import Judging
 from ww_callbacks.measuring import Measured, Measuring
 from ww_callbacks.meter import Meter
@@ -155,6 +155,12 @@ class Run:
     def scalars(self) -> dict[str, float]:
         """The model-level values by their tags, each as last known; what a framework's own callbacks can monitor."""
         return dict(self._known)
+
+    def monitorable(self) -> set[str]:
+        """The tags that :meth:`scalars` may come to hold."""
+        headline = [q.name for q in self.engine.quantities if q.headline]
+        names = {f"spectral/{name}/{statistic}" for name in headline for statistic in STATISTICS}
+        return names | set(self._known) | {"spectral/alpha/share_sufficient"}
 
     def html(self) -> str:
         """The run so far, for a notebook."""
@@ -364,7 +370,10 @@ class Run:
             status={r.layer: r.status for r in rows},
             changed={r.layer: r.changed for r in rows},
         )
+        stopped = self.should_stop
         alerts, scores = self.judging.judge(observation)
+        if self.should_stop and not stopped and self.settings.verbose == 0:
+            logger.warning("ww-callbacks stops the training: %s", self.stop_reason)
         snapshot = Snapshot(
             step=step,
             epoch=epoch,

@@ -56,7 +56,7 @@ class Settings:
         per_layer: also stream every layer's quantities as scalars of their own (many tags).
         histograms: also stream one histogram of log10 λ a layer.
         densities: keep each layer's binned spectral density in the record, for the views.
-        verbose: 0 prints nothing but warnings, 1 one line a snapshot.
+        verbose: 0 prints nothing (a stop is still said, by the logger ``ww_callbacks``), 1 one line a snapshot.
         policies: kind of alert → ``"ignore"``, ``"log"``, ``"warn"``, ``"stop"`` or a callable that takes the alert.
         cooldown: snapshots before the same alert is said again.
         early_stopping: ``"off"`` informs only; ``"cautious"`` and ``"eager"`` stop the run on overtraining, collapse,
@@ -73,9 +73,9 @@ class Settings:
     """
 
     quantities: str | Sequence[str] = "default"
-    layers: Sequence[str] = ()
-    exclude: Sequence[str] = ()
-    types: Sequence[str] = ()
+    layers: str | Sequence[str] = ()
+    exclude: str | Sequence[str] = ()
+    types: str | Sequence[str] = ()
     min_eigenvalues: int = 1
     every_n_epochs: int | None = None
     every_n_steps: int | None = None
@@ -102,14 +102,17 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("layers", "exclude", "types"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value or ()))
+            object.__setattr__(self, name, _names(name, getattr(self, name)))
         if not isinstance(self.quantities, str):
             object.__setattr__(self, "quantities", tuple(self.quantities))
         if self.log_dir is not None:
             object.__setattr__(self, "log_dir", str(self.log_dir))
         resolve(self.quantities)
-        for name, least in (("min_eigenvalues", 1), ("cooldown", 0), ("workers", 1), ("verbose", 0)):
+        for name in ("per_layer", "histograms", "densities", "fine_tuning", "background", "strict", "keep_best"):
+            value = getattr(self, name)
+            if not isinstance(value, bool) and not (name == "keep_best" and value is None):
+                raise ValueError(f"Expected `{name}` to be True or False but got {value!r}.")
+        for name, least in (("min_eigenvalues", 1), ("cooldown", 0), ("workers", 1), ("verbose", 0), ("seed", 0)):
             _check_integer(name, getattr(self, name), least)
         for name in ("every_n_epochs", "every_n_steps", "cheap_every_n_steps"):
             if getattr(self, name) is not None:
@@ -154,6 +157,15 @@ class Settings:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values["policies"] = {k: p if isinstance(p, str) else repr(p) for k, p in self.policies.items()}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def _names(name: str, value: Any) -> tuple[str, ...]:
+    """Names or patterns, one or several; a class stands for its name."""
+    several = [value] if isinstance(value, str | type) else list(value or ())
+    wrong = [v for v in several if not isinstance(v, str | type)]
+    if wrong:
+        raise ValueError(f"Expected `{name}` to be one or several names but got {wrong[0]!r}.")
+    return tuple(v.__name__ if isinstance(v, type) else v for v in several)
 
 
 def _check_integer(name: str, value: object, least: int) -> None:

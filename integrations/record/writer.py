@@ -39,10 +39,12 @@ def check_writable(folder: str | os.PathLike[str]) -> Path:
             probe.write(b"\n" * 4096)
     except OSError as error:
         reason = error.strerror or str(error)
+        remedy = "Make the folder writable or free some space, or name another folder for the record"
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            reason, remedy = "there is a file of that name", "Name another folder for the record"
         raise type(error)(
             error.errno,
-            f"The spectral record cannot be written ({reason}). Make the folder writable or free some space, or name "
-            "another folder for the record",
+            f"The spectral record cannot be written ({reason}). {remedy}",
             str(path),
         ) from error
     return path

@@ -110,7 +110,7 @@ class Overtraining:
         metrics = observation.metrics
         time = self._clock.advance(observation.step, number(metrics, "learning_rate"))
         if observation.step <= 0 or not observation.layers:
-            return self._findings()
+            return self.findings()
         loss = number(metrics, "train_loss")
         if loss is not None and self._memory["first_loss"] is None:
             self._memory["first_loss"] = loss
@@ -118,11 +118,11 @@ class Overtraining:
         if unfitted is not None:
             values["unfitted"] = unfitted
         if not self._slopes.add(time, values):
-            return self._findings()  # the clock stood still: nothing was learned
+            return self.findings()  # the clock stood still: nothing was learned
         if unfitted is not None:
             unfitted = 0.5 * (unfitted + self._slopes.past.get("unfitted", unfitted))
         self._judge(observation, unfitted)
-        return self._findings()
+        return self.findings()
 
     def _output(self, observation: Observation) -> str:
         return self.output if self.output is not None else next(reversed(list(observation.layers)))
@@ -208,7 +208,8 @@ class Overtraining:
         if self._memory["alarm"] is None and self._memory["past_onset"] < self.onset_persistence:
             self.best_step, self.best_epoch = observation.step, observation.epoch
 
-    def _findings(self) -> list[Finding]:
+    def findings(self) -> list[Finding]:
+        """What holds since the alarm; empty before it."""
         alarm = self._memory["alarm"]
         if alarm is None:
             return []

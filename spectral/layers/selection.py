@@ -31,7 +31,7 @@ def select(
     eligible = [s for s in specs if not s.skipped]
     if not eligible:
         reasons = sorted({s.skipped for s in specs})
-        because = f" The parameters found are left out: {'; '.join(reasons)}." if reasons else " It has no parameters."
+        because = f" Its parameters are left out ({'; '.join(reasons)})." if reasons else " It has no parameters."
         raise ValueError(f"The model has no layer whose weights form a matrix.{because}")
     for label, patterns in (("layers", include), ("exclude", exclude)):
         for pattern in patterns:

@@ -42,7 +42,7 @@ def test_a_run_from_top_to_bottom(tmp_path, monkeypatch):
     assert "Since epoch 1." in said and "(scale_collapse -0.61, limit nan)" in said
     assert advice.strip() == "Lower the weight decay."
     assert judged == "spectra: verdict: collapsing. 1 of 3 layers lost its scale. Go back to epoch 1."
-    assert "2 snapshots, 1 alert, cost 1.2 % of the training time" in cost and "runs/a/spectral.jsonl" in cost
+    assert "2 snapshots, 1 alert, cost 1.2 % (0.12 s)" in cost and "runs/a/spectral.jsonl" in cost
     assert "ww-callbacks report runs/a -o report.html" in look and "tensorboard --logdir runs/a" in look
 
 
