@@ -82,7 +82,7 @@ def outcomes(rule: rules.Rule, judged: Iterable[Judged]) -> dict[str, rules.Outc
     return {j.run.name: rule(j.run, j.arrays) for j in judged}
 
 
-def evaluate(did: Mapping[str, rules.Outcome], judged: Sequence[Judged]) -> dict[str, float]:
+def evaluate(did: Mapping[str, rules.Outcome], judged: Sequence[Judged]) -> dict[str, Any]:
     """False alarms, detection and regret of one rule."""
     healthy = [j for j in judged if j.group == "healthy"]
     overtrained = [j for j in judged if j.group == "overtrained"]
@@ -110,8 +110,8 @@ def evaluate(did: Mapping[str, rules.Outcome], judged: Sequence[Judged]) -> dict
         "detected": detected,
         "detection_rate": detected / max(len(overtrained), 1),
         "stopped_too_early": early,
-        "mean_regret": float(np.mean(regrets)) if regrets else float("nan"),
-        "stop_over_best_epoch": float(np.median(ratios)) if ratios else float("nan"),
+        "mean_regret": float(np.mean(regrets)) if regrets else None,
+        "stop_over_best_epoch": float(np.median(ratios)) if ratios else None,
         "nothing_lost": len(nothing),
         "nothing_lost_stopped": idle,
     }
@@ -269,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     broken = load(broken_runs(), options.cached_only)
     long = load(long_runs(), options.cached_only)
     rows: list[dict[str, Any]] = []
-    results: dict[tuple[str, str, str], dict[str, float]] = {}
+    results: dict[tuple[str, str, str], dict[str, Any]] = {}
     for split, judged in (("tuning", tuning), ("held out", held_out)):
         for name, rule in RULES.items():
             did = outcomes(rule, judged)

@@ -27,7 +27,7 @@ def _counts(row: Row) -> list[str]:
     return [
         f"{row['false_alarms']} of {row['healthy']} (≤ {row['false_alarm_upper95']:.1%})",
         f"{row['detected']} of {row['overtrained']}",
-        f"{row['mean_regret']:.2f}",
+        "" if row["mean_regret"] is None else f"{row['mean_regret']:.2f}",
         f"{row['stop_over_best_epoch']:.1f}" if row["detected"] else "",
         f"{row['nothing_lost_stopped']} of {row['nothing_lost']}",
     ]
