@@ -262,7 +262,8 @@ class SpectralCallback(Watcher, transformers.TrainerCallback, ExportableState):
 
     def _sinks(self) -> list[Sink]:
         """What the Trainer's reporters cannot show; they have the scalars from the Trainer's own log."""
-        more: dict[str, Any] = {"scalars": False, "per_layer": self.settings.per_layer, "histograms": self.settings.histograms}
+        asked = self.settings
+        more: dict[str, Any] = {"scalars": False, "per_layer": asked.per_layer, "histograms": asked.histograms}
         sinks: list[Sink] = []
         for writer in self._writers():
             from integrations.tensorboard import TensorBoardSink
