@@ -51,6 +51,8 @@ class Overtraining:
         quorum: how many of the three signals must lie above ``signal`` at the alarm.
         signal: see ``quorum``.
         fitted: f in the score; training error well below it silences the detector.
+        plateau: until the training error has once fallen by less than this share of its whole fall over a doubling of
+            time, learning still gathers speed, and so does what it does to the weights: nothing counts before that.
         output: name of the output layer; the last layer in depth order by default. Where the output layer shares its
             weights with the embedding, name the embedding: :func:`spectral.detectors.output_layer` tells.
         stops: whether a run may be stopped by it.
@@ -73,6 +75,7 @@ class Overtraining:
         quorum: int = 3,
         signal: float = 0.02,
         fitted: float = 0.05,
+        plateau: float = 0.4,
         output: str | None = None,
         stops: bool = True,
     ):
@@ -88,6 +91,7 @@ class Overtraining:
         self.quorum = quorum
         self.signal = positive("signal", signal)
         self.fitted = positive("fitted", fitted)
+        self.plateau = positive("plateau", plateau)
         self.output = output
         self.stops = bool(stops)
         self.score: float | None = None
@@ -101,6 +105,8 @@ class Overtraining:
             "onset": None,  # [step, epoch] at which that began
             "alarm": None,  # the finding's lasting parts, once raised
             "first_loss": None,
+            "highest": 0.0,  # training error
+            "plateau": False,  # whether learning has slowed down once
             "signals": {},
             "missing": "",
         }
@@ -120,6 +126,7 @@ class Overtraining:
         if not self._slopes.add(time, values):
             return self.findings()  # the clock stood still: nothing was learned
         if unfitted is not None:
+            self._look_for_plateau(unfitted)
             unfitted = 0.5 * (unfitted + self._slopes.past.get("unfitted", unfitted))
         self._judge(observation, unfitted)
         return self.findings()
@@ -151,6 +158,15 @@ class Overtraining:
             return min(max(loss / first, 0.0), 1.0)
         return None
 
+    def _look_for_plateau(self, unfitted: float) -> None:
+        """See ``plateau``: learning comes first, and memorising after it has slowed down."""
+        memory = self._memory
+        memory["highest"] = max(unfitted, memory["highest"])
+        before = self._slopes.past.get("unfitted")
+        fallen = memory["highest"] - unfitted
+        if before is not None and self._slopes.snapshots > self.burn_in and before - unfitted <= self.plateau * fallen:
+            memory["plateau"] = True
+
     def _judge(self, observation: Observation, unfitted: float | None) -> None:
         memory, output = self._memory, self._output(observation)
         distance, norm = self._slopes.rise(f"D {output}"), self._slopes.rise(f"F {output}")
@@ -176,10 +192,11 @@ class Overtraining:
         self.score = (distance + norm) * unfitted / (unfitted + self.fitted)
         memory["signals"] = {"distance": distance, "norm": norm, "gap": gap}
         agree = sum(value > self.signal for value in memory["signals"].values())
-        memory["past_onset"] = memory["past_onset"] + 1 if self.score > self.onset else 0
+        memory["past_onset"] = memory["past_onset"] + 1 if memory["plateau"] and self.score > self.onset else 0
         if memory["past_onset"] == 1:
             memory["onset"] = [observation.step, observation.epoch]
-        memory["above"] = memory["above"] + 1 if self.score > self.threshold and agree >= self.quorum else 0
+        beyond = memory["plateau"] and self.score > self.threshold and agree >= self.quorum
+        memory["above"] = memory["above"] + 1 if beyond else 0
         self._move_best(observation)
         if memory["alarm"] is None and memory["above"] >= self.persistence:
             layers = [output] + [
