@@ -57,7 +57,7 @@ class DeadLayer(LayerwiseDetector):
     def judge(self, layer: str, values: Values, memory: Memory, observation: Observation) -> dict[str, float] | bool:
         """See the class."""
         change = self._change(layer, values, observation)
-        if change is None or observation.step == 0:
+        if change is None or observation.step == 0 or observation.status.get(layer, "ok") != "ok":
             return True
         usual = memory.setdefault("usual", [])
         ratio = self._ratio(memory, change)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any, Literal, get_args
 
 from spectral.detectors.alpha_range import AlphaRange
@@ -46,7 +47,8 @@ def default_detectors(
     try:
         watching = Overtraining(**{**PRESETS[preset], **(overtraining or {})})
     except TypeError as error:
-        raise ValueError(f"Unknown argument of the overtraining detector: {error}.") from error
+        known = ", ".join(list(signature(Overtraining).parameters))
+        raise ValueError(f"Unknown argument in `overtraining` ({error}). Expected some of: {known}.") from error
     return [
         NonFinite(),
         Explosion(),

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +38,26 @@ def both(tmp_path_factory):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "tests.ww_callbacks.scale.two_processes", str(folder)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+    run = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        said = run.communicate(timeout=280)[1]
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)  # torchrun leaves its workers behind when it is killed
 
     def result(name):
         place = folder / name
         told = [place / f"rank-{rank}.json" for rank in (0, 1)]
         errors = "".join(path.read_text() for path in place.glob("error-*.txt")) if place.exists() else ""
-        assert all(path.exists() for path in told), errors or run.stderr[-3000:]
+        assert all(path.exists() for path in told), errors or said[-3000:]
         return place, *(json.loads(path.read_text()) for path in told)
 
     return result
