@@ -30,8 +30,9 @@ class TensorBoardSink:
     """Writes model-level scalars, the worst layers and the alerts where TensorBoard shows them.
 
     Args:
-        target: the folder of the event file, or a function that takes a ``Summary`` protocol buffer and a step and adds
-            it to an event file that is already open: ``SummaryWriter.file_writer.add_summary`` of ``torch``.
+        target: the folder of the event file; None for that of the record, also where a resumed run goes on in an older
+            one. Or a function that takes a ``Summary`` protocol buffer and a step and adds it to an event file that is
+            already open: ``SummaryWriter.file_writer.add_summary`` of ``torch``.
         scalars: whether to write the scalars; not where the run's own logger has them already.
         per_layer: also every layer's quantities as scalars; thousands of tags make TensorBoard slow.
         histograms: also one histogram of log10 λ a layer, from its spectral density.
@@ -46,7 +47,7 @@ class TensorBoardSink:
 
     def __init__(
         self,
-        target: str | os.PathLike[str] | Callable[[Any, int], object],
+        target: str | os.PathLike[str] | Callable[[Any, int], object] | None = None,
         scalars: bool = True,
         per_layer: bool = False,
         histograms: bool = False,
@@ -73,7 +74,7 @@ class TensorBoardSink:
         if not callable(self._target):
             from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-            self._writer = EventFileWriter(str(Path(self._target)))
+            self._writer = EventFileWriter(str(Path(run.directory if self._target is None else self._target)))
         self._opened = True
         self._laid_out, self._described = [], set()
         if not resumed:

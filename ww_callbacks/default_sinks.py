@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 from integrations.sink import Sink
 from ww_callbacks.settings import Settings
 
 
-def default_sinks(folder: Path, settings: Settings) -> list[Sink]:
-    """TensorBoard event files in ``folder``, where that is installed, and the W&B run that is open, if one is."""
+def default_sinks(settings: Settings) -> list[Sink]:
+    """TensorBoard event files beside the record, where that is installed, and the W&B run that is open, if one is."""
     sinks: list[Sink] = []
     if find_spec("tensorboard") is not None:
         from integrations.tensorboard import TensorBoardSink
 
-        sinks.append(TensorBoardSink(folder, per_layer=settings.per_layer, histograms=settings.histograms))
+        sinks.append(TensorBoardSink(per_layer=settings.per_layer, histograms=settings.histograms))
     wandb = sys.modules.get("wandb")
     if wandb is not None and getattr(wandb, "run", None) is not None:
         from integrations.wandb import WandbSink

@@ -73,6 +73,18 @@ def processes() -> Group:
     return Processes() if torch.distributed.get_world_size() > 1 else Alone()
 
 
+def processes_of(model: Any) -> Group:
+    """The processes that must read the weights of ``model`` together; this one alone if it has them all.
+
+    They must where the weights are sharded (DTensor) or partitioned (DeepSpeed ZeRO-3).
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(model, torch.nn.Module):
+        return Alone()
+    sharded = any(hasattr(p, "full_tensor") or hasattr(p, "ds_id") for p in model.parameters())
+    return processes() if sharded else Alone()
+
+
 def share(specs: Sequence[LayerSpec], size: int) -> list[frozenset[str]]:
     """Which layers each of ``size`` processes measures, so that their costs Σ n·m·min(n, m) come out even.
 

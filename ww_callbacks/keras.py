@@ -83,7 +83,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
             structure.specs,
             "keras",
             folder,
-            default_sinks(folder, self.settings),
+            default_sinks(self.settings),
             refresh=structure.refresh,
             probing=self._probing(self.model),
         )

@@ -12,6 +12,7 @@ from spectral.layers import inspect
 from ww_callbacks.cadence import Cadence, Plan
 from ww_callbacks.callback import Watcher, default_directory, free_directory, shows_settings
 from ww_callbacks.default_sinks import default_sinks
+from ww_callbacks.distributed import processes_of
 from ww_callbacks.keeper import saver
 from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.run import Run
@@ -32,6 +33,10 @@ class SpectralMonitor(Watcher):
                 if monitor.should_stop:
                     break
 
+    Where several processes train a model whose weights are sharded over them (DTensor, DeepSpeed ZeRO-3), every one of
+    them makes a monitor and calls it alike, for they gather each layer together; one of them writes. Where each has
+    all weights, as under DDP, make it in one process only.
+
     Args:
         model: a torch module, a Keras model, or a mapping of names to arrays that stays the same object.
         sinks: where records go besides the record file and the console; see ``integrations``.
@@ -40,7 +45,8 @@ class SpectralMonitor(Watcher):
 
     Raises:
         TypeError: for an argument that does not exist.
-        ValueError: for a value that cannot be, a filter that matches nothing, or a model without a matrix.
+        ValueError: for a value that cannot be, a filter that matches nothing, a model without a matrix, or
+            ``keep_best`` with sharded weights, for which the loop's own checkpoints are the place.
         OSError: if the folder of the record cannot be written.
     """
 
@@ -51,13 +57,21 @@ class SpectralMonitor(Watcher):
         log_dir = self.settings.log_dir
         directory = free_directory(Path(log_dir)) if log_dir else default_directory()
         self._model = model
+        group = processes_of(model)
+        self._sharded = group.size > 1
+        if self._sharded and self.settings.keep_best:
+            raise ValueError(
+                "Expected `keep_best` to be left out, for the weights are sharded over processes: save checkpoints "
+                "yourself, and take the one at `verdict.best_step`."
+            )
         structure = Structure(model, lambda: inspect(model, conv=self.settings.convolution))
         self.run: Run = Run(
             self.settings,
             structure.specs,
             "plain",
             directory,
-            [*default_sinks(directory, self.settings), *sinks],
+            [*default_sinks(self.settings), *sinks],
+            group=group,
             refresh=structure.refresh,
             probing=self._probing(model),
         )
@@ -105,9 +119,10 @@ class SpectralMonitor(Watcher):
             return None
         told = {name: float(value) for name, value in given.items() if name not in ("step", "epoch")}
         snapshot = self.run.snapshot(kind, *now, told)
-        with self.run.guarded("keeping the best weights"):
-            suffix, save = saver(self._model)
-            self._keep_best(suffix, save, validated=False)
+        if not self._sharded:
+            with self.run.guarded("keeping the best weights"):
+                suffix, save = saver(self._model)
+                self._keep_best(suffix, save, validated=False)
         return snapshot
 
     @property

@@ -41,6 +41,6 @@ def _parameters(model: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
     elif torch is not None and isinstance(model, torch.nn.Module):
         lazy = torch.nn.parameter.is_lazy
         for name, p in model.named_parameters(remove_duplicate=False):
-            yield name, () if lazy(p) else tuple(p.shape)
+            yield name, () if lazy(p) else tuple(getattr(p, "ds_shape", p.shape))  # ZeRO-3 leaves p.shape empty
     elif isinstance(model, Mapping):
         yield from ((str(k), tuple(getattr(v, "shape", ()))) for k, v in model.items())

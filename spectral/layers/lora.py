@@ -16,7 +16,7 @@ from torch import nn
 
 from spectral.layers.parts import Part, skipped, specs
 from spectral.layers.spec import Array, LayerSpec
-from spectral.layers.torch_tensors import effective, gather, to_array, why_not
+from spectral.layers.torch_tensors import effective, gather, to_array, whole_shape, why_not
 
 
 def is_lora(module: nn.Module) -> bool:
@@ -44,7 +44,7 @@ def _factor_names(module: Any, path: str, adapter: str) -> tuple[str, str]:
 def update(module: Any, adapter: str) -> torch.Tensor:
     """scaling·B·A of one adapter, in float32 at least, laid out as the weight that it is added to."""
     with torch.no_grad():
-        a, b = (gather(factor.detach()) for factor in _factors(module, adapter))
+        a, b = (gather(factor).detach() for factor in _factors(module, adapter))
         if a.element_size() < 4:
             a, b = a.float(), b.float()
         rank = a.shape[0]
@@ -65,7 +65,7 @@ def merged(module: Any) -> torch.Tensor:
                 # DoRA (Liu et al. 2024): each output's weights keep a learned length, m·V/‖V‖.
                 inputs = 0 if getattr(module, "fan_in_fan_out", False) else 1
                 length = weight.norm(dim=inputs, keepdim=True)
-                magnitude = module.lora_magnitude_vector[adapter].weight.detach().to(weight.dtype)
+                magnitude = gather(module.lora_magnitude_vector[adapter].weight).detach().to(weight.dtype)
                 weight = weight * (magnitude.reshape(length.shape) / length)
         return weight
 
@@ -114,7 +114,7 @@ def lora_specs(
     shape = next(spec.shape for spec in base if weight_path in spec.parameters)
     _, parts = cut(shape)
     for adapter in _adapters(module):
-        names, rank = _factor_names(module, path, adapter), _factors(module, adapter)[0].shape[0]
+        names, rank = _factor_names(module, path, adapter), whole_shape(_factors(module, adapter)[0])[0]
         why = parts if isinstance(parts, str) else _why_no_update(module, adapter)
         if isinstance(parts, str) or why:
             found.extend(skipped(n, why, kind="lora", type=name) for n in names)

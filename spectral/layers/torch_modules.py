@@ -14,7 +14,16 @@ from spectral.layers import parts as layouts
 from spectral.layers.lora import is_lora, lora_specs, unmergeable
 from spectral.layers.parts import Convention, KernelLayout, Part, experts_transposed, skipped, specs
 from spectral.layers.spec import LayerSpec
-from spectral.layers.torch_tensors import derived, effective, has_weight, memory, to_array, why_not
+from spectral.layers.torch_tensors import (
+    derived,
+    effective,
+    has_weight,
+    memory,
+    partitioned,
+    to_array,
+    whole_shape,
+    why_not,
+)
 
 _WRAPPERS = {
     "DistributedDataParallel": "module",
@@ -149,13 +158,13 @@ def _own_by_name(place: Place, conv: Convention) -> Iterator[tuple[str, list[Lay
         if parameter is None or name in computed:
             continue
         if name in originals_of:
-            yield name, [_original(place, name, tuple(parameter.shape), originals_of[name])]
+            yield name, [_original(place, name, whole_shape(parameter), originals_of[name])]
         else:
             yield name, _parameter_specs(place, name, parameter, conv)
     for name, chain in getattr(module, "parametrizations", {}).items():
         for original, parameter in chain.named_parameters():
             full = f"parametrizations.{name}.{original}"
-            yield full, [_original(place, full, tuple(parameter.shape), name)]
+            yield full, [_original(place, full, whole_shape(parameter), name)]
     if hasattr(module, "_packed_params") and callable(getattr(type(module), "weight", None)):
         weight: Any = module.weight
         yield "weight", _quantised(place, weight, conv)  # torch.ao's quantised modules keep it behind a method
@@ -168,6 +177,10 @@ def _original(place: Place, name: str, shape: tuple[int, ...], effective_name: s
 
 def _derived_specs(place: Place, name: str, originals: tuple[str, ...], conv: Convention) -> list[LayerSpec]:
     path = place.join(name)
+    if any(partitioned(place.module.get_parameter(original)) for original in originals):
+        # Evaluating it would run DeepSpeed's hooks outside of a forward pass.
+        why = "computed from parameters that DeepSpeed ZeRO-3 has partitioned"
+        return [skipped(path, why, type=place.type)]
     try:
         weight = effective(place.module, name)
     except Exception as error:  # the user's own parametrisation may fail on what it was not made for
@@ -205,7 +218,7 @@ def _parameter_specs(
     note: str = "",
 ) -> list[LayerSpec]:
     path, module = place.join(name), place.module
-    shape = () if nn.parameter.is_lazy(tensor) else tuple(tensor.shape)
+    shape = () if nn.parameter.is_lazy(tensor) else whole_shape(tensor)
     why = why_not(tensor)
     scale = next((s for s in ("weight_scale_inv", "weight_scale", "SCB") if hasattr(module, s)), "")
     if not why and scale and name == "weight":
@@ -297,7 +310,9 @@ def _experts(module: nn.Module, name: str, shape: tuple[int, ...]) -> list[Part]
     transposed = getattr(module, "is_transposed", None)
     if transposed is None:
         gate_up, down = (module._parameters.get(f"{n}_proj") for n in ("gate_up", "down"))
-        transposed = gate_up is not None and down is not None and experts_transposed(gate_up.shape, down.shape)
+        transposed = (
+            gate_up is not None and down is not None and experts_transposed(whole_shape(gate_up), whole_shape(down))
+        )
     return layouts.stack(
         shape,
         "expert",

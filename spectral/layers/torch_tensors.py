@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -18,11 +19,29 @@ _ONE_AT_A_TIME = Lock()
 must not overlap."""
 
 
-def gather(tensor: torch.Tensor) -> torch.Tensor:
-    """The whole of a tensor that is sharded over processes (a DTensor); any other tensor as it is.
+def partitioned(tensor: Any) -> bool:
+    """Whether ``tensor`` is a parameter of which DeepSpeed ZeRO-3 has left nothing here but a part of its own.
 
-    For a sharded one this is a collective: every rank must call it, in the same order.
+    Small parameters, which DeepSpeed keeps whole on every process, are not.
     """
+    return hasattr(tensor, "ds_id") and tensor.numel() == 0
+
+
+def whole_shape(tensor: Any) -> tuple[int, ...]:
+    """The shape of ``tensor``, that of the whole where it is sharded or partitioned."""
+    return tuple(getattr(tensor, "ds_shape", tensor.shape))
+
+
+def gather(tensor: torch.Tensor) -> torch.Tensor:
+    """The whole of a tensor that is sharded over processes (a DTensor) or partitioned by DeepSpeed ZeRO-3 (which
+    takes the parameter itself, for a detached one knows of no other parts); any other tensor as it is.
+
+    For these two it is a collective: every rank must call it, in the same order.
+    """
+    if partitioned(tensor):
+        # DeepSpeed frees the whole when the context ends, so the values are copied out of it.
+        with sys.modules["deepspeed"].zero.GatheredParameters([tensor]), torch.no_grad():
+            return tensor.detach().clone()
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
@@ -48,8 +67,8 @@ def why_not(tensor: Any) -> str:
         return "not initialised yet: its shape is known after the first batch"
     if tensor.is_meta:
         return "on the meta device: it has a shape but no values"
-    if hasattr(tensor, "ds_id") and tensor.numel() == 0:
-        return "partitioned by DeepSpeed ZeRO-3: its values are on other processes"
+    if partitioned(tensor) and not (hasattr(tensor, "ds_shape") and "deepspeed" in sys.modules):
+        return "partitioned by DeepSpeed ZeRO-3, which is not there to gather it: its values are on other processes"
     if hasattr(tensor, "quant_state") or type(tensor).__name__ in ("Params4bit", "Int8Params"):
         return f"quantised by bitsandbytes ({type(tensor).__name__}): the stored integers are not the weights"
     if tensor.is_quantized:
@@ -133,7 +152,8 @@ def effective(module: nn.Module, name: str) -> torch.Tensor:
             # Called itself, not through the attribute: that would read and fill the cache of `parametrize.cached()`.
             return chain().detach()
     if name in module._parameters:
-        return module._parameters[name].detach()  # type: ignore[union-attr]
+        parameter: Any = module._parameters[name]
+        return gather(parameter) if partitioned(parameter) else parameter.detach()
     for hook in module._forward_pre_hooks.values():
         if getattr(hook, "name", None) == name and hasattr(hook, "compute_weight"):
             with torch.no_grad():

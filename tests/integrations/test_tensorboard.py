@@ -53,6 +53,13 @@ def test_scalars_stand_at_their_step(tmp_path):
     assert "exponent" in events.SummaryMetadata("spectral/alpha/median").summary_description
 
 
+def test_without_a_folder_it_goes_where_the_record_is(tmp_path):
+    sink = TensorBoardSink()
+    for name in ("first", "second"):
+        write(sink, tmp_path / name)
+        assert list(scalar(read(tmp_path / name), "spectral/alpha/median")) == [0, 10, 20]
+
+
 def test_few_tags_unless_asked(tmp_path):
     write(TensorBoardSink(tmp_path / "few"), tmp_path)
     few = read(tmp_path / "few").Tags()["tensors"]

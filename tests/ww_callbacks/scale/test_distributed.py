@@ -1,12 +1,6 @@
 """Two real gloo processes: shared layers, one writer, one verdict, sharded weights; the records of one process."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,13 +13,13 @@ from integrations.record import read_run
 from spectral.layers import inspect
 from spectral.layers.spec import LayerSpec
 from spectral.registry import resolve
+from tests.ww_callbacks.scale.launch import torchrun
 from tests.ww_callbacks.scale.nets import fit, seeded
 from tests.ww_callbacks.scale.records import assert_same
 from ww_callbacks.distributed import share
 from ww_callbacks.engine import Engine
 from ww_callbacks.lightning import SpectralCallback
 
-ROOT = Path(__file__).parents[3]
 LAYERS = ["net.0.weight", "net.2.weight", "net.4.weight"]
 
 
@@ -35,23 +29,7 @@ def both(tmp_path_factory):
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
         pytest.skip("this torch has no gloo")
     folder = tmp_path_factory.mktemp("both")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "tests.ww_callbacks.scale.two_processes", str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
-    run = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        said = run.communicate(timeout=280)[1]
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(run.pid, signal.SIGKILL)  # torchrun leaves its workers behind when it is killed
+    said = torchrun("tests.ww_callbacks.scale.two_processes", folder)
 
     def result(name):
         place = folder / name

@@ -1,6 +1,8 @@
-"""The same for Keras, with its own BackupAndRestore."""
+"""The same for Keras, with its own BackupAndRestore; on the backend that KERAS_BACKEND names, torch by default."""
 
 import os
+import subprocess
+import sys
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
@@ -58,6 +60,17 @@ def whole(tmp_path_factory):
     return folder
 
 
+def assert_events_go_on(record):
+    """TensorBoard's own reader finds every snapshot of the record in the event files beside it."""
+    from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+
+    events = EventMultiplexer(size_guidance={"tensors": 0}).AddRunsFromDirectory(str(record)).Reload()
+    read = events.Tensors(".", "spectral/log_spectral_norm/median")
+    model = read_run(record).model
+    assert [e.step for e in read] == model["step"].tolist()
+    np.testing.assert_allclose([e.tensor_proto.float_val[0] for e in read], model["log_spectral_norm/median"], 1e-6)
+
+
 @pytest.mark.parametrize("epoch", [1, 2, 3])
 @pytest.mark.parametrize("ours_first", [True, False])
 def test_at_any_epoch(tmp_path, whole, epoch, ours_first, monkeypatch):
@@ -75,6 +88,8 @@ def test_at_any_epoch(tmp_path, whole, epoch, ours_first, monkeypatch):
     (record,) = {path.parent for path in tmp_path.glob("spectral_runs/**/spectral.jsonl")}
     assert_same(whole, record)
     assert not (tmp_path / "backup").exists()
+    assert {path.parent for path in tmp_path.rglob("events.out.tfevents.*")} == {record}
+    assert_events_go_on(record)
 
 
 def test_between_two_snapshots(tmp_path):
@@ -105,3 +120,17 @@ def test_another_run_in_the_same_folder_is_no_resume(tmp_path):
         fit(model_of(seed), callback, epochs=2)
     assert callback.directory == tmp_path / "run-2"
     assert read_run(tmp_path).model["step"].tolist() == [0, 4, 8]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="this is the run that the torch backend's tests start")
+def test_the_same_on_jax_without_importing_torch():
+    pytest.importorskip("jax", reason="needs jax")
+    block = (
+        "import sys, pytest; code = pytest.main([sys.argv[1], '-q', '-p', 'no:cacheprovider'])\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'; sys.exit(code)"
+    )
+    command = [sys.executable, "-c", block, __file__]
+    done = subprocess.run(
+        command, env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True, timeout=250
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]

@@ -1,0 +1,98 @@
+"""What two gloo processes do for test_zero_three: DeepSpeed ZeRO-3 in a plain loop, with a monitor and without.
+
+torchrun --nproc-per-node 2 -m tests.ww_callbacks.scale.zero_three FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from ww_callbacks import SpectralMonitor
+
+RANK = int(os.environ.get("RANK", "0"))
+PERSISTENT = 100
+"""Parameters of fewer values stay whole on every process; the last layer's weight has 48."""
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(12, 24),
+        nn.Tanh(),
+        nn.Linear(24, 16),
+        nn.Tanh(),
+        nn.utils.parametrizations.weight_norm(nn.Linear(16, 16)),
+        nn.Linear(16, 3),
+    )
+
+
+def train(watch=None):
+    """Two epochs of two steps; the losses, and after each epoch the weights and how many values of each were left."""
+    config = {
+        "train_micro_batch_size_per_gpu": 8,
+        "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": PERSISTENT},
+        "zero_allow_untested_optimizer": True,
+    }
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+    monitor = watch(engine) if watch else None
+    generator = torch.Generator().manual_seed(RANK)
+    losses, weights, left = [], [], []
+    for epoch in range(2):
+        for _ in range(2):
+            x = torch.randn(8, 12, generator=generator)
+            loss = nn.functional.cross_entropy(engine(x), x[:, :3].argmax(1))
+            engine.backward(loss)
+            engine.step()
+            losses.append(loss.item())
+        if monitor is not None:
+            monitor.observe(step=2 * (epoch + 1), epoch=epoch + 1)
+        parameters = dict(engine.module.named_parameters())
+        left.append({name: p.numel() for name, p in parameters.items()})
+        with deepspeed.zero.GatheredParameters([p for p in parameters.values() if not p.numel()]):
+            weights.append({name: p.detach().clone() for name, p in parameters.items()})
+    if monitor is not None:
+        monitor.close()
+    return losses, weights, left, monitor, engine
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    deepspeed.init_distributed("gloo")
+    losses, weights, left, *_ = train()
+
+    def watch(engine):
+        return SpectralMonitor(engine, log_dir=str(folder / "record"), verbose=0, strict=True, workers=2)
+
+    watched, after, left_after, monitor, engine = train(watch)
+    told = {
+        "undisturbed": losses == watched
+        and left == left_after
+        and all(torch.equal(a[name], b[name]) for a, b in zip(weights, after, strict=True) for name in a),
+        "own": sorted(monitor.run._measuring.own),
+        "sinks": len(monitor.run._outlets),
+        "directory": str(monitor.directory),
+        "left": left_after[-1],
+    }
+    try:
+        SpectralMonitor(engine, log_dir=str(folder / "refused"), verbose=0, keep_best=True)
+    except ValueError as error:
+        told["keep_best"] = str(error)
+    if RANK == 0:
+        for epoch, values in enumerate(after, 1):
+            torch.save(values, folder / f"weights-{epoch}.pt")
+    (folder / f"rank-{RANK}.json").write_text(json.dumps(told))
+    dist.barrier()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
