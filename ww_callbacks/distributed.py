@@ -73,16 +73,12 @@ def processes() -> Group:
     return Processes() if torch.distributed.get_world_size() > 1 else Alone()
 
 
-def processes_of(model: Any) -> Group:
-    """The processes that must read the weights of ``model`` together; this one alone if it has them all.
-
-    They must where the weights are sharded (DTensor) or partitioned (DeepSpeed ZeRO-3).
-    """
+def is_sharded(model: Any) -> bool:
+    """Whether processes must read the weights of ``model`` together: DTensors, or DeepSpeed ZeRO-3's partitions."""
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(model, torch.nn.Module):
-        return Alone()
-    sharded = any(hasattr(p, "full_tensor") or hasattr(p, "ds_id") for p in model.parameters())
-    return processes() if sharded else Alone()
+        return False
+    return any(hasattr(p, "full_tensor") or hasattr(p, "ds_id") for p in model.parameters())
 
 
 def share(specs: Sequence[LayerSpec], size: int) -> list[frozenset[str]]:

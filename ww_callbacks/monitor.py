@@ -12,7 +12,7 @@ from spectral.layers import inspect
 from ww_callbacks.cadence import Cadence, Plan
 from ww_callbacks.callback import Watcher, default_directory, free_directory, shows_settings
 from ww_callbacks.default_sinks import default_sinks
-from ww_callbacks.distributed import processes_of
+from ww_callbacks.distributed import is_sharded, processes
 from ww_callbacks.keeper import saver
 from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.run import Run
@@ -57,8 +57,7 @@ class SpectralMonitor(Watcher):
         log_dir = self.settings.log_dir
         directory = free_directory(Path(log_dir)) if log_dir else default_directory()
         self._model = model
-        group = processes_of(model)
-        self._sharded = group.size > 1
+        self._sharded = is_sharded(model)
         if self._sharded and self.settings.keep_best:
             raise ValueError(
                 "Expected `keep_best` to be left out, for the weights are sharded over processes: save checkpoints "
@@ -71,7 +70,7 @@ class SpectralMonitor(Watcher):
             "plain",
             directory,
             [*default_sinks(self.settings), *sinks],
-            group=group,
+            group=processes() if self._sharded else None,
             refresh=structure.refresh,
             probing=self._probing(model),
         )

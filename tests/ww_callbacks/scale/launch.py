@@ -1,4 +1,4 @@
-"""Starts a helper program as two gloo processes."""
+"""Starts a helper program as several gloo processes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 
-def torchrun(module: str, folder: Path) -> str:
-    """Run ``module`` with ``folder`` as its argument in two processes on the CPU; what they wrote to standard error."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+def torchrun(module: str, folder: Path, processes: int = 2) -> str:
+    """Run ``module`` with ``folder`` as its argument on the CPU; what the processes wrote to standard error."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     run = subprocess.Popen(
         [*command, "-m", module, str(folder)],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""Weights partitioned by DeepSpeed ZeRO-3 over two real gloo processes, gathered one layer at a time."""
+"""Weights partitioned by DeepSpeed ZeRO-3 over real gloo processes, gathered one layer at a time."""
 
 import json
 from importlib.util import find_spec
@@ -18,13 +18,31 @@ pytestmark = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs de
 LAYERS = ["0.weight", "2.weight", "5.weight"]
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("both")
-    said = torchrun("tests.ww_callbacks.scale.zero_three", folder)
-    told = [folder / f"rank-{rank}.json" for rank in (0, 1)]
+def run(folder, processes):
+    said = torchrun("tests.ww_callbacks.scale.zero_three", folder, processes)
+    told = [folder / f"rank-{rank}.json" for rank in range(processes)]
     assert all(path.exists() for path in told), said[-3000:]
     return folder, *(json.loads(path.read_text()) for path in told)
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("both"), 2)
+
+
+def assert_values(record, step, weights):
+    """The record has at ``step`` what one process measures of ``weights``, bit for bit."""
+    quantities = [q for q in resolve() if not q.needs]
+    recorded = read_run(record).layers.query("step == @step").set_index("layer")
+    rows = Engine([s for s in inspect(weights) if not s.skipped], quantities).measure()
+    assert sorted(recorded.index) == sorted(row.layer for row in rows)
+    for row in rows:
+        np.testing.assert_equal({q.name: recorded.loc[row.layer, q.name] for q in quantities}, dict(row.values))
+
+
+def loaded(path, layers):
+    weights = torch.load(path, weights_only=True)
+    return {name: weights[name].numpy() for name in layers}
 
 
 def test_training_is_not_disturbed_and_weights_stay_partitioned(both):
@@ -43,13 +61,7 @@ def test_layers_are_shared_and_one_process_writes(both):
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_the_values_are_those_of_the_gathered_weights(both, epoch):
     folder, *_ = both
-    weights = torch.load(folder / f"weights-{epoch}.pt", weights_only=True)
-    model = {name: weights[name].numpy() for name in LAYERS}
-    quantities = [q for q in resolve() if not q.needs]
-    recorded = read_run(folder / "record").layers.query(f"step == {2 * epoch}").set_index("layer")
-    assert sorted(recorded.index) == LAYERS
-    for row in Engine([s for s in inspect(model) if not s.skipped], quantities).measure():
-        np.testing.assert_equal({q.name: recorded.loc[row.layer, q.name] for q in quantities}, dict(row.values))
+    assert_values(folder / "record", 2 * epoch, loaded(folder / f"weights-{epoch}.pt", LAYERS))
 
 
 def test_the_distances_are_from_the_weights_before_training(both):
@@ -66,3 +78,17 @@ def test_the_distances_are_from_the_weights_before_training(both):
 def test_keeping_the_best_weights_is_refused(both):
     for told in both[1:]:
         assert "sharded over processes" in told["keep_best"]
+
+
+def test_the_hf_trainer(both):
+    folder, first, second = both
+    layers = ["net.0.weight", "net.2.weight", "net.4.weight"]
+    assert sorted(first["huggingface"] + second["huggingface"]) == layers
+    assert read_run(folder / "huggingface").model["step"].tolist() == [0, 2, 4]
+    assert_values(folder / "huggingface", 4, loaded(folder / "weights-huggingface.pt", layers))
+
+
+def test_one_process_with_several_workers(tmp_path):
+    folder, told = run(tmp_path, 1)
+    assert told["undisturbed"] and told["left"]["0.weight"] == 0 and "sharded" in told["keep_best"]
+    assert_values(folder / "record", 4, loaded(folder / "weights-2.pt", LAYERS))

@@ -20,6 +20,11 @@ from ww_callbacks import SpectralMonitor
 RANK = int(os.environ.get("RANK", "0"))
 PERSISTENT = 100
 """Parameters of fewer values stay whole on every process; the last layer's weight has 48."""
+CONFIG = {
+    "train_micro_batch_size_per_gpu": 8,
+    "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": PERSISTENT},
+    "zero_allow_untested_optimizer": True,
+}
 
 
 def net():
@@ -36,14 +41,9 @@ def net():
 
 def train(watch=None):
     """Two epochs of two steps; the losses, and after each epoch the weights and how many values of each were left."""
-    config = {
-        "train_micro_batch_size_per_gpu": 8,
-        "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": PERSISTENT},
-        "zero_allow_untested_optimizer": True,
-    }
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=CONFIG)
     monitor = watch(engine) if watch else None
     generator = torch.Generator().manual_seed(RANK)
     losses, weights, left = [], [], []
@@ -65,6 +65,24 @@ def train(watch=None):
     return losses, weights, left, monitor, engine
 
 
+def huggingface(folder):
+    """The Trainer with the same stage; the layers that are this process's own."""
+    from tests.ww_callbacks.scale.test_resume_huggingface import Model
+    from tests.ww_callbacks.scale.test_resume_huggingface import train as train_with
+    from ww_callbacks.huggingface import SpectralCallback
+
+    torch.manual_seed(0)
+    callback = SpectralCallback(log_dir=str(folder / "huggingface"), verbose=0, strict=True, every_n_epochs=1)
+    options = {"num_train_epochs": 2, "save_strategy": "no", "optim": "sgd", "ddp_backend": "gloo"}
+    trainer = train_with(folder / "trainer", callback, Model(), deepspeed=CONFIG, **options)
+    parameters = dict(trainer.model.named_parameters())
+    with deepspeed.zero.GatheredParameters([p for p in parameters.values() if not p.numel()]):
+        if RANK == 0:
+            weights = {name: p.detach().clone() for name, p in parameters.items()}
+            torch.save(weights, folder / "weights-huggingface.pt")
+    return sorted(callback.run._measuring.own or ())
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     deepspeed.init_distributed("gloo")
@@ -78,7 +96,7 @@ def main(folder: Path) -> None:
         "undisturbed": losses == watched
         and left == left_after
         and all(torch.equal(a[name], b[name]) for a, b in zip(weights, after, strict=True) for name in a),
-        "own": sorted(monitor.run._measuring.own),
+        "own": sorted(monitor.run._measuring.own or ()),
         "sinks": len(monitor.run._outlets),
         "directory": str(monitor.directory),
         "left": left_after[-1],
@@ -90,6 +108,7 @@ def main(folder: Path) -> None:
     if RANK == 0:
         for epoch, values in enumerate(after, 1):
             torch.save(values, folder / f"weights-{epoch}.pt")
+    told["huggingface"] = huggingface(folder)
     (folder / f"rank-{RANK}.json").write_text(json.dumps(told))
     dist.barrier()
 
