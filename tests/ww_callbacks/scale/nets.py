@@ -34,6 +34,15 @@ class Validated(Net):
         self.log("val_loss", nn.functional.cross_entropy(self.net(x), y))
 
 
+def adapted():
+    """DoRA, which is LoRA and a learned length, on two layers."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(12, 24), nn.Tanh(), nn.Linear(24, 16), nn.Tanh(), nn.Linear(16, 3))
+    return get_peft_model(net, LoraConfig(r=4, target_modules=["0", "2"], init_lora_weights=False, use_dora=True))
+
+
 def loader(batches=4, shuffle=False):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(batches * 8, 12, generator=generator)

@@ -92,3 +92,14 @@ def test_one_process_with_several_workers(tmp_path):
     folder, told = run(tmp_path, 1)
     assert told["undisturbed"] and told["left"]["0.weight"] == 0 and "sharded" in told["keep_best"]
     assert_values(folder / "record", 4, loaded(folder / "weights-2.pt", LAYERS))
+
+
+def test_adapters_are_measured_with_their_base(both):
+    pytest.importorskip("peft", reason="needs peft")
+    from tests.ww_callbacks.scale.nets import adapted
+
+    folder, *_ = both
+    model = adapted()
+    model.load_state_dict(torch.load(folder / "weights-lora.pt", weights_only=True))
+    assert_values(folder / "lora", 1, model)
+    assert read_run(folder / "lora").layers["layer"].str.contains("lora_update").sum() == 4, "two layers, two snapshots"

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from tests.ww_callbacks.scale.nets import adapted
 from ww_callbacks import SpectralMonitor
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -83,6 +84,25 @@ def huggingface(folder):
     return sorted(callback.run._measuring.own or ())
 
 
+def lora(folder):
+    """A step that trains adapters only, with every parameter partitioned, however small."""
+    config = CONFIG | {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0}}
+    model = adapted()
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+    with SpectralMonitor(engine, log_dir=str(folder / "lora"), verbose=0, strict=True) as monitor:
+        loss = engine(torch.ones(8, 12)).square().mean()
+        engine.backward(loss)
+        engine.step()
+        monitor.observe(step=1)
+    parameters = dict(engine.module.named_parameters())
+    assert not any(p.numel() for p in parameters.values())
+    with deepspeed.zero.GatheredParameters(list(parameters.values())):
+        if RANK == 0:
+            weights = {name: p.detach().clone() for name, p in parameters.items()}
+            torch.save(weights, folder / "weights-lora.pt")
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     deepspeed.init_distributed("gloo")
@@ -109,6 +129,7 @@ def main(folder: Path) -> None:
         for epoch, values in enumerate(after, 1):
             torch.save(values, folder / f"weights-{epoch}.pt")
     told["huggingface"] = huggingface(folder)
+    lora(folder)
     (folder / f"rank-{RANK}.json").write_text(json.dumps(told))
     dist.barrier()
 
