@@ -19,7 +19,6 @@ from spectral.layers.torch_tensors import (
     effective,
     has_weight,
     memory,
-    partitioned,
     to_array,
     whole_shape,
     why_not,
@@ -177,9 +176,9 @@ def _original(place: Place, name: str, shape: tuple[int, ...], effective_name: s
 
 def _derived_specs(place: Place, name: str, originals: tuple[str, ...], conv: Convention) -> list[LayerSpec]:
     path = place.join(name)
-    if any(partitioned(place.module.get_parameter(original)) for original in originals):
+    if any(hasattr(place.module.get_parameter(original), "ds_id") for original in originals):
         # Evaluating it would run DeepSpeed's hooks outside of a forward pass.
-        why = "computed from parameters that DeepSpeed ZeRO-3 has partitioned"
+        why = "computed from parameters that are under DeepSpeed ZeRO-3"
         return [skipped(path, why, type=place.type)]
     try:
         weight = effective(place.module, name)
