@@ -22,8 +22,9 @@ def offline(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("WANDB_CONSOLE", "off")
     monkeypatch.setenv("WANDB_X_DISABLE_STATS", "true")
+    wandb.teardown()  # what another test has set up knows nothing of this environment
     yield tmp_path
-    wandb.finish()
+    wandb.teardown()
 
 
 def rows_written() -> list[dict]:

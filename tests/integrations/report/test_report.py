@@ -33,6 +33,15 @@ def page(watched: Any, report: Path) -> Any:
     return watched.page
 
 
+def until(page: Any, expression: str) -> None:
+    """Wait until ``expression`` holds in the page; the page's own policy forbids Playwright's way, which is eval."""
+    for _ in range(300):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"It never came to hold: {expression}")
+
+
 def open_tab(page: Any, view: str) -> None:
     page.locator(f"button[data-tab={view}]").click()
     page.locator(f"[data-view={view}][data-drawn]").wait_for()
@@ -53,13 +62,13 @@ def test_the_page_has_every_view_and_loads_nothing(page):
     open_tab(page, "heat_map")
     assert figure(page, "heat_map", "figure.calcdata.find(c => c[0].trace.type === 'heatmap')[0].z.length") == 5
     page.locator("select[name=quantity]").select_option("log_spectral_norm")
-    page.wait_for_function("document.querySelector('[data-figure=heat_map]').dataset.figureOf.includes('log_spectral')")
+    until(page, "document.querySelector('[data-figure=heat_map]').dataset.figureOf.includes('log_spectral')")
 
     open_tab(page, "layer")
     page.locator("select[name=layer]").select_option("net.2.weight")
     page.locator("[data-figure=spectrum] .legendtext", has_text="power law").wait_for()
     page.locator(".slider input").fill("3")
-    page.wait_for_function("document.querySelector('[data-figure=spectrum]').layout.meta.at === 3")
+    until(page, "document.querySelector('[data-figure=spectrum]').layout.meta.at === 3")
     assert page.locator(".slider output").inner_text() == "3 of 10"
 
     open_tab(page, "flow")
@@ -73,7 +82,7 @@ def test_a_name_with_html_is_a_name(page):
     page.locator("select[name=run]").select_option("second")
     page.locator("select[name=layer]").select_option(HTML_NAME)
     # Of its 60 epochs the report keeps 48 spectra, the first and the last among them.
-    page.wait_for_function("document.querySelector('.slider input').max === '47'")
+    until(page, "document.querySelector('.slider input').max === '47'")
     assert page.locator(".slider output").inner_text() == "59 of 59"
     for view in ("heat_map", "flow", "overview"):
         open_tab(page, view)
