@@ -52,7 +52,9 @@ class Budget:
 
     Nothing is measured on credit. Where all is not affordable, the layers whose spectra are oldest come first, the
     cheaper one of two equally old ones before the other; the rest get the quantities that need no spectrum. Where even
-    these are not affordable, the snapshot is skipped. Costs are predicted from what the same layer cost last time.
+    these are not affordable, the snapshot is skipped; so is a full one after one that could pay for no spectrum, until
+    it can pay for one, lest the small expenses leave nothing for the large. Costs are predicted from what the same
+    layer cost last time.
 
     Args:
         share: the share of training time (0.01 is 1 %); None lets everything pass.
@@ -64,6 +66,7 @@ class Budget:
         self._count = 0
         self._measured: dict[str, int] = {}
         self._skipped: list[int] = []
+        self._bare = False
 
     def choose(
         self, kind: Kind, step: int, specs: Sequence[LayerSpec], known: Mapping[str, Known], meter: Meter
@@ -84,9 +87,8 @@ class Budget:
         if credit < 0.0 and self._count > 1:
             self._skipped.append(step)
             return None
-        before, self._skipped = self._skipped_words(), []
         if kind == "cheap":
-            return Choice(kind, left_out=before)
+            return Choice(kind, left_out=self._said_skipped())
         wanted = sorted(specs, key=lambda s: (self._measured.get(s.name, -1), s.cost))
         chosen: list[str] = []
         for spec in wanted:
@@ -94,9 +96,13 @@ class Budget:
             if seconds <= credit:
                 credit -= seconds
                 chosen.append(spec.name)
+        if not chosen and self._bare:
+            self._skipped.append(step)
+            return None
+        self._bare = not chosen
         for name in chosen:
             self._measured[name] = self._count
-        words = [_left_words([s.name for s in specs], chosen), before]
+        words = [_left_words([s.name for s in specs], chosen), self._said_skipped()]
         return Choice("full", frozenset(chosen), "; ".join(filter(None, words)))
 
     def paid(self, total: float, spectra: float) -> None:
@@ -105,10 +111,12 @@ class Budget:
         # The first one bears what comes once (imports, opening files): later ones tell what is to be expected.
         self._fixed = rest if self._count <= 2 else max(0.5 * (self._fixed + rest), min(rest, 2.0 * self._fixed))
 
-    def _skipped_words(self) -> str:
+    def _said_skipped(self) -> str:
+        """What has been skipped since it was said last, in words."""
         if not self._skipped:
             return ""
         first, last, count = self._skipped[0], self._skipped[-1], len(self._skipped)
+        self._skipped = []
         where = f"at step {first}" if count == 1 else f"at steps {first} to {last}"
         return f"{count} snapshot{'' if count == 1 else 's'} {where} skipped"
 
