@@ -143,3 +143,21 @@ def test_the_same_on_jax_without_importing_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", block, __file__], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+
+
+def test_keras_own_checkpoint_keeps_the_epoch_that_the_detector_would_keep(tmp_path):
+    keeper = keras.callbacks.ModelCheckpoint(
+        tmp_path / "kept.weights.h5",
+        monitor="spectral/overtraining/keep",
+        mode="min",
+        save_best_only=True,
+        save_weights_only=True,
+    )
+    callback = SpectralCallback(log_dir=tmp_path / "log", verbose=0)
+    model, logs = fit(keeper, callback)
+    assert keeper.best == min(logs["spectral/overtraining/keep"]) == -5.0  # no alarm: the last epoch is the one to keep
+    last = model.get_weights()
+    model.set_weights([np.zeros_like(w) for w in last])
+    model.load_weights(tmp_path / "kept.weights.h5")
+    for kept, now in zip(model.get_weights(), last, strict=True):
+        np.testing.assert_array_equal(kept, now)
