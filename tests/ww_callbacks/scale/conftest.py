@@ -1,5 +1,4 @@
 from importlib.util import find_spec
 
-# Programs that tests start in processes of their own; where DeepSpeed is missing, its own cannot even be imported to look
-# for doctests.
+# A program that a test starts in processes of its own: without DeepSpeed it cannot even be imported.
 collect_ignore = [] if find_spec("deepspeed") else ["zero_three.py"]
