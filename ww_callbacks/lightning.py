@@ -99,7 +99,8 @@ class SpectralCallback(Watcher, pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take W_0 and publish the first snapshot."""
         run = self._watched()
-        log_settings(trainer, self.settings)
+        with run.guarded("logging the arguments"):
+            log_settings(trainer, self.settings)
         self._step, self._epochs = trainer.global_step, trainer.current_epoch
         saved, self._loaded = self._loaded, None
         run.begin(_plan(trainer), trainer.global_step, float(trainer.current_epoch), saved)

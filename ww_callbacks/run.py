@@ -160,7 +160,8 @@ class Run:
         """The tags that :meth:`scalars` may come to hold."""
         headline = [q.name for q in self.engine.quantities if q.headline]
         names = {f"spectral/{name}/{statistic}" for name in headline for statistic in STATISTICS}
-        return names | set(self._known) | {"spectral/alpha/share_sufficient"}
+        always = ("alpha/share_sufficient", "overtraining/score", "overtraining/keep", "alerts", "overhead")
+        return names | set(self._known) | {f"spectral/{name}" for name in always}
 
     def html(self) -> str:
         """The run so far, for a notebook."""
