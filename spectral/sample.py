@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from math import isfinite, isnan
 
 import numpy as np
 
 from spectral.arrays import dot, largest_magnitude, row_blocks
+from spectral.cached import cached_attribute
 from spectral.fits.clauset import PowerLawFit, clauset_fit
 from spectral.layers.spec import Array
 from spectral.registry import Quantity, Value
@@ -36,24 +36,24 @@ class LayerSample:
     seed: int = 0
     scratch: dict[str, object] = field(default_factory=dict, repr=False)
 
-    @cached_property
+    @cached_attribute
     def largest(self) -> float:
         """Largest |W_ij| over all matrices; NaN or inf if an element is."""
         magnitudes = [largest_magnitude(w) for w in self.matrices]
         return float("nan") if any(map(isnan, magnitudes)) else max(magnitudes, default=0.0)
 
-    @cached_property
+    @cached_attribute
     def shape(self) -> tuple[int, int]:
         """(N, M): larger and smaller side of the layer's first matrix."""
         rows, columns = self.matrices[0].shape
         return max(rows, columns), min(rows, columns)
 
-    @cached_property
+    @cached_attribute
     def singular_values(self) -> list[np.ndarray]:
         """σ of each matrix, float64, descending, from the Gram product; those below about 1e-7·σ_1 are 0."""
         return [gram_singular_values(w) for w in self.matrices]
 
-    @cached_property
+    @cached_attribute
     def resolved_singular_values(self) -> list[np.ndarray]:
         """σ of each matrix, float64, descending, the smallest ones resolved too, by an SVD where that is needed."""
         return [
@@ -61,13 +61,13 @@ class LayerSample:
             for s, w in zip(self.singular_values, self.matrices, strict=True)
         ]
 
-    @cached_property
+    @cached_attribute
     def eigenvalues(self) -> np.ndarray:
         """Eigenvalues λ = σ² of all matrices pooled, float64, ascending."""
         with np.errstate(over="ignore", under="ignore"):
             return np.sort(np.concatenate([s**2 for s in self.singular_values]))
 
-    @cached_property
+    @cached_attribute
     def initial_singular_values(self) -> list[np.ndarray]:
         """σ of each matrix of W_0, as :attr:`singular_values`; empty without a baseline."""
         if self.initial is None:
@@ -86,13 +86,13 @@ class LayerSample:
         """log10 λ_1 = 2·log10 σ_1; NaN for W = 0."""
         return 2.0 * float(np.log10(self.largest_singular_value)) if self.largest_singular_value > 0.0 else np.nan
 
-    @cached_property
+    @cached_attribute
     def relative_eigenvalues(self) -> np.ndarray:
         """λ/λ_1 of all matrices pooled, ascending, from (σ/σ_1)², so that no scale over- or underflows; 0 for W = 0."""
         values = np.sort(np.concatenate(self.singular_values))
         return (values / values[-1]) ** 2 if len(values) and values[-1] > 0.0 else values
 
-    @cached_property
+    @cached_attribute
     def relative_power_law(self) -> PowerLawFit:
         """The power law fitted to λ/λ_1 with default settings: the same at every scale of W."""
         return clauset_fit(self.relative_eigenvalues)
@@ -102,7 +102,7 @@ class LayerSample:
         """The power law fitted to the pooled eigenvalues, with default settings."""
         return self.relative_power_law.rescaled(float(self.eigenvalues[-1]) if len(self.eigenvalues) else np.nan)
 
-    @cached_property
+    @cached_attribute
     def norm(self) -> float:
         """‖W‖_F over all matrices; scaled by a power of two where squares would over- or underflow."""
         exponent = scaling_exponent(self.largest)
@@ -110,13 +110,13 @@ class LayerSample:
         squares = (float(sum(dot(w, w) for w in matrix)) for matrix in blocks)
         return float(np.ldexp(np.sqrt(sum(squares)), exponent))
 
-    @cached_property
+    @cached_attribute
     def element_mean(self) -> float:
         """Mean of the elements of all matrices."""
         total = sum(float(sum(w.sum() for (w,) in row_blocks(matrix))) for matrix in self.matrices)
         return total / self.elements
 
-    @cached_property
+    @cached_attribute
     def element_variance(self) -> float:
         """Variance s² of the elements of all matrices about their mean."""
         mean = self.element_mean
@@ -127,12 +127,12 @@ class LayerSample:
         """Number of elements of all matrices."""
         return sum(int(w.shape[0]) * int(w.shape[1]) for w in self.matrices)
 
-    @cached_property
+    @cached_attribute
     def from_initial(self) -> Difference:
         """W compared with W_0."""
         return Difference.between(self.matrices, self.initial)
 
-    @cached_property
+    @cached_attribute
     def from_previous(self) -> Difference:
         """W compared with the weights of the last snapshot."""
         return Difference.between(self.matrices, self.previous)

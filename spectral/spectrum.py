@@ -20,6 +20,7 @@ from math import frexp, isfinite, ldexp
 import numpy as np
 
 from spectral.arrays import as_array, float64, largest_magnitude, on_accelerator, row_blocks
+from spectral.lapack import leading_eigenvectors, symmetric_eigenvalues
 from spectral.layers.spec import Array
 
 RESOLVED = 2e-5
@@ -100,9 +101,7 @@ def leading_vectors(matrix: Array, count: int) -> Array:
     gram = _gram(tall, exponent)
     if on_accelerator(gram):
         return sys.modules["torch"].linalg.eigh(gram)[1][:, max(0, side - count) :]
-    import scipy.linalg
-
-    return scipy.linalg.eigh(gram, subset_by_index=[max(0, side - count), side - 1])[1]
+    return leading_eigenvectors(gram, count)
 
 
 def scaling_exponent(largest: float) -> int:
@@ -146,7 +145,7 @@ def _gram(tall: Array, exponent: int) -> Array:
 
 
 def _symmetric_eigenvalues(gram: Array) -> np.ndarray:
-    """Eigenvalues of a symmetric matrix, ascending, float64, on the host."""
+    """Eigenvalues of a symmetric matrix, which is overwritten, ascending, float64, on the host."""
     if on_accelerator(gram):
         return sys.modules["torch"].linalg.eigvalsh(gram).cpu().numpy()
-    return np.linalg.eigvalsh(gram)
+    return symmetric_eigenvalues(gram)

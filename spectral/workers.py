@@ -65,6 +65,8 @@ class WorkerPool:
         items = list(items)
         order = sorted(range(len(items)), key=lambda i: -cost(items[i])) if cost else list(range(len(items)))
         if self._controller is None:
+            import scipy.linalg  # noqa: F401  # a BLAS of its own, which the controller finds only once it is loaded
+
             self._controller = ThreadpoolController()
         results: dict[int, Result] = {}
         with self._controller.limit(limits=1, user_api="blas"):

@@ -1,5 +1,7 @@
 import os
 import pickle
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -60,3 +62,18 @@ def test_pickles():
     pool = WorkerPool(3)
     pool.map(abs, [1])
     assert pickle.loads(pickle.dumps(pool)).workers == 3
+
+
+def test_the_blas_of_scipy_is_held_to_one_thread_though_nobody_has_loaded_it_yet():
+    code = """
+from threadpoolctl import threadpool_info
+from spectral.workers import WorkerPool
+def inside(_):
+    import scipy.linalg
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+assert not any("scipy" in library["filepath"].split("/")[-2] for library in threadpool_info())
+print(WorkerPool(2).map(inside, range(2)))
+"""
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert set(done.stdout) <= set("[1, ]\n"), done.stdout

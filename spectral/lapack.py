@@ -1,0 +1,96 @@
+"""LAPACK's symmetric eigenvalues and eigenvectors, called so that other threads go on meanwhile.
+
+NumPy releases the interpreter lock only for matrices of side over 500, and SciPy's wrappers never do: a thread that
+decomposes smaller layers with them holds up the training, and several such threads are no faster than one. SciPy
+publishes its LAPACK's addresses (``scipy.linalg.cython_lapack``), and a call through ctypes runs without the lock.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+_BLOCK = 64
+"""Columns of workspace beyond LAPACK's least, for a reduction to tridiagonal form by blocks."""
+
+
+def symmetric_eigenvalues(matrix: np.ndarray) -> np.ndarray:
+    """Eigenvalues of a symmetric matrix, by dsyevd.
+
+    Args:
+        matrix: square, at least 1×1, float64, C-contiguous; it is overwritten.
+
+    Returns:
+        The eigenvalues, ascending.
+
+    Raises:
+        numpy.linalg.LinAlgError: if the iteration does not converge.
+
+    >>> symmetric_eigenvalues(np.array([[2.0, 1.0], [1.0, 2.0]])).round(12).tolist()
+    [1.0, 3.0]
+    """
+    side = len(matrix)
+    values, workspace, whole = np.empty(side), np.empty((2 + _BLOCK) * side + 1), np.empty(1, np.int32)
+    _call("dsyevd", b"N", b"L", side, matrix, side, values, workspace, len(workspace), whole, 1)
+    return values
+
+
+def leading_eigenvectors(matrix: np.ndarray, count: int) -> np.ndarray:
+    """The eigenvectors of a symmetric matrix's ``count`` largest eigenvalues, by dsyevr.
+
+    Args:
+        matrix: square, at least 1×1, float64, C-contiguous; it is overwritten.
+        count: how many; all if there are fewer.
+
+    Returns:
+        Orthonormal columns, in the order of ascending eigenvalues.
+
+    Raises:
+        numpy.linalg.LinAlgError: if the iteration does not converge.
+
+    >>> abs(leading_eigenvectors(np.array([[2.0, 1.0], [1.0, 2.0]]), 1)).round(4).tolist()
+    [[0.7071], [0.7071]]
+    """
+    side, nothing = len(matrix), np.zeros(1)
+    count = min(count, side)
+    vectors, values, supports = np.empty((count, side)), np.empty(side), np.empty(2 * side, np.int32)
+    workspace, whole = np.empty((26 + _BLOCK) * side), np.empty(10 * side, np.int32)
+    matrix_given = (b"L", side, matrix, side)
+    span = (nothing, nothing, side - count + 1, side)  # of range I: eigenvalues by their numbers, from 1
+    output = (np.empty(1, np.int32), values, vectors, side, supports)
+    scratch = (workspace, len(workspace), whole, len(whole))
+    _call("dsyevr", b"V", b"I", *matrix_given, *span, nothing, *output, *scratch)
+    return vectors.T
+
+
+def _call(name: str, *arguments: bytes | int | np.ndarray) -> None:
+    """Call a LAPACK routine, by reference as Fortran does, with the status that ends every routine's arguments."""
+    status = ctypes.c_int(0)
+    given: list[Any] = [_as_c(argument) for argument in arguments]
+    places = [a.ctypes.data if isinstance(a, np.ndarray) else ctypes.addressof(a) for a in (*given, status)]
+    _routine(name, len(places))(*places)
+    if status.value != 0:
+        raise np.linalg.LinAlgError(f"Eigenvalues did not converge: LAPACK's {name} ended with {status.value}.")
+
+
+def _as_c(argument: bytes | int | np.ndarray) -> Any:
+    if isinstance(argument, bytes):
+        return ctypes.c_char(argument)
+    return ctypes.c_int(argument) if isinstance(argument, int) else argument
+
+
+@lru_cache(maxsize=4)
+def _routine(name: str, arguments: int) -> Any:
+    from scipy.linalg import cython_lapack
+
+    capsules: Mapping[str, object] = cython_lapack.__pyx_capi__
+    capsule = capsules[name]
+    named = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", ctypes.pythonapi))
+    address = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+        ("PyCapsule_GetPointer", ctypes.pythonapi)
+    )
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * arguments)(address(capsule, named(capsule)))
