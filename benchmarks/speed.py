@@ -29,6 +29,7 @@ from spectral.workers import WorkerPool, available_cores
 
 NEEDS_MORE = ("rand_", "max_rand_eval", "num_traps", "ww_", "sigma_mp", "bulk_", "mp_softrank", "num_spikes", "W_scale")
 """Beginnings of the columns that WeightWatcher fills only with randomisation and MP fit."""
+FIT_SIZES = (20, 32, 40, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 EVERYTHING = {"mp_fit": True, "randomize": True, "detX": True}
 
 
@@ -131,7 +132,7 @@ def fit_shares(sizes: list[int]) -> list[dict[str, object]]:
             w = rng.standard_normal((size, size))
             if kind == "heavy":
                 w *= (rng.pareto(2.0, size) + 1.0)[:, None]
-            rounds = 1 if size >= 4096 else 5
+            rounds = 1 if size >= 4096 else 5 if size >= 512 else 200
             with threadpool_limits(1, user_api="blas"):
                 spectrum, values = np.inf, np.zeros(0)
                 for _ in range(rounds):
@@ -255,7 +256,7 @@ def main() -> None:
         for name, weights in (("mlp", mlp()), ("stack", stack()), ("minilm", _peers.minilm(python))):
             rows += contest(name, weights, peers, workers, options.rounds, not options.plain)
     contests = list(rows)
-    shares = fit_shares([s for s in (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192) if s <= options.largest])
+    shares = fit_shares([s for s in FIT_SIZES if s <= options.largest])
     memory = peak_copies([(2048, 2048), (4096, 4096), (8192, 1024), (1024, 8192), (30522, 384)])
     scaling = by_size_and_count(workers)
     plot(scaling, options.plot)
@@ -265,7 +266,8 @@ def main() -> None:
     }
     figures |= {f"over_floor_{r['workload']}": float(r["over_floor"]) for r in contests if r["kind"] == "plain"}  # type: ignore[arg-type]
     figures["fit_share_max"] = max(float(r["share"]) for r in shares if int(r["size"]) >= 1024)  # type: ignore[arg-type,call-overload]
-    figures["fit_share_max_below_1024"] = max(float(r["share"]) for r in shares if 64 <= int(r["size"]) < 1024)  # type: ignore[arg-type,call-overload]
+    figures["fit_share_max_below_1024"] = max(float(r["share"]) for r in shares if 40 <= int(r["size"]) < 1024)  # type: ignore[arg-type,call-overload]
+    figures["fit_share_max_below_40"] = max(float(r["share"]) for r in shares if int(r["size"]) < 40)  # type: ignore[arg-type,call-overload]
     figures["peak_copies"] = max(float(r["peak_copies"]) for r in memory)  # type: ignore[arg-type]
     figures["slope_size"] = slope(scaling, "size", 512)
     figures["slope_count"] = slope(scaling, "count")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -242,9 +241,7 @@ def measure_layer(
     except Exception as error:  # one layer that cannot be read must not lose the others
         missing: dict[str, Value] = {q.name: "" if q.text else float("nan") for q in wanted}
         return missing, f"failed: {type(error).__name__}: {error}"
-    # The seed is that of the engine, so that a run and an analysis of its weights draw the same nulls.
-    sample = LayerSample(matrices, initial=before, seed=zlib.crc32(spec.name.encode()) ^ seed)
-    return measure(sample, wanted)
+    return measure(LayerSample(matrices, initial=before, seed=spec.null_seed(seed)), wanted)
 
 
 def _analysis(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -240,7 +239,7 @@ class Engine:
             matrices=spec.arrange(arrays),
             initial=None if initial is None else spec.arrange(initial),
             previous=None if state.previous is None else spec.arrange(state.previous),
-            seed=self._seed(spec),
+            seed=spec.null_seed(self.seed),
         )
         values, state.status = measure(sample, [q for q in missing if q.needs != "reference"])
         state.values.update(values)
@@ -258,13 +257,9 @@ class Engine:
             self.spectral_seconds += state.seconds
         return density
 
-    def _seed(self, spec: LayerSpec) -> int:
-        # By shape and not by name: names differ between frameworks, and the same weights give the same numbers.
-        return zlib.crc32(repr(spec.matrix_shapes).encode()) ^ self.seed
-
     def _reference(self, spec: LayerSpec, matrices: Sequence[Array]) -> Mapping[str, Value]:
         wanted = [q for q in self.quantities if not q.needs and q.cost != "request"]
-        return measure(LayerSample(matrices=matrices, seed=self._seed(spec)), wanted)[0]
+        return measure(LayerSample(matrices=matrices, seed=spec.null_seed(self.seed)), wanted)[0]
 
     def measure_reference(self, baseline: Baseline) -> None:
         """Take W_0 from ``baseline`` and measure it, so that quantities can refer to its values."""

@@ -79,10 +79,14 @@ class Report:
         figure = go.Figure()
         for name, (xs, ys) in lines.items():
             figure.add_scatter(x=list(xs), y=list(ys), name=name, mode="markers" if markers else "lines+markers")
-        figure.update_layout(title=title, xaxis_title=x, yaxis_title=y, template="plotly_white", width=760, height=460)
+        figure.update_layout(xaxis_title=x, yaxis_title=y, template="plotly_white")
         figure.update_xaxes(type="log" if "x" in log else "linear")
         figure.update_yaxes(type="log" if "y" in log else "linear")
-        self._figures[key] = figure
+        self.plot(key, title, figure)
+
+    def plot(self, key: str, title: str, figure: Any) -> None:
+        """Add a plotly figure."""
+        self._figures[key] = figure.update_layout(title=title, width=760, height=460)
         self._parts.append(f"![{title}]({self.name}_{key}.svg)")
 
     def write(self, folder: Path | None) -> str:

@@ -15,6 +15,7 @@ import spectral
 from examples.reproductions._networks import mlp, seeded
 from examples.reproductions._report import Report, arguments
 from examples.reproductions._training import accuracy, flat_digits, train
+from integrations import figures
 from spectral.across.model_series import model_series
 
 METRICS = ("alpha", "alpha_weighted", "log_spectral_norm", "log_norm", "log_alpha_norm", "stable_rank", "rand_distance")
@@ -88,9 +89,14 @@ def main(argv: Sequence[str] | None = None) -> dict:
         )
     report.table("simpson", paradox, "Simpson's paradox: the slope within each depth against that of the depths' means")
     by_depth = {f"depth {d}": [r for r in rows if r["depth"] == d] for d in depths}
-    for x, y in (("log_spectral_norm", "accuracy"), ("alpha_weighted", "accuracy"), ("alpha", "rand_distance")):
-        lines = {name: ([r[x] for r in members], [r[y] for r in members]) for name, members in by_depth.items()}
-        report.figure(f"{x}_{y}", f"{y} against {x} (means over layers)", x, y, lines, markers=True)
+    for name in ("log_spectral_norm", "alpha_weighted"):
+        fits = {label: _fit(members, name) for label, members in by_depth.items()}
+        scatter = figures.metric_against_accuracy(fits, f"{name} (mean over layers)", "test accuracy")
+        scatter.update_layout(legend={"orientation": "v", "x": 1, "y": 1, "yref": "paper", "yanchor": "auto"})
+        report.plot(f"{name}_accuracy", f"Test accuracy against {name}, a line a depth", scatter)
+    lines = {label: ([r["alpha"] for r in m], [r["rand_distance"] for r in m]) for label, m in by_depth.items()}
+    title = "rand_distance against alpha (means over layers)"
+    report.figure("alpha_rand_distance", title, "alpha", "rand_distance", lines, markers=True)
     report.text(
         "These are small networks of one family on one small set, so the published correlations on pretrained ImageNet "
         "models need not appear; what does not is kept here as it came out. Accuracy falls with label noise that is "

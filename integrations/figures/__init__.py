@@ -10,7 +10,7 @@ Each function takes one run or several, as records or as paths, and returns a ``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from integrations.extras import require
@@ -21,12 +21,15 @@ from integrations.figures.style import Spec
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from spectral.across.model_series import ModelSeries
+
 __all__ = [
     "correlation_flow",
     "heat_map",
     "histograms",
     "layer_history",
     "layer_spectrum",
+    "metric_against_accuracy",
     "save",
     "timeline",
 ]
@@ -91,6 +94,24 @@ def histograms(runs: Runs) -> go.Figure:
     from integrations.figures.specs.histograms import histograms_spec
 
     return _figure(histograms_spec(views(runs)))
+
+
+def metric_against_accuracy(
+    series: ModelSeries | Mapping[str, ModelSeries], metric: str = "metric", accuracy: str = "accuracy"
+) -> go.Figure:
+    """The scatter of ``spectral.across.model_series`` with its least-squares line; several series are overlaid.
+
+    Simpson's paradox shows where every series slopes one way and all models together the other.
+
+    Args:
+        series: one comparison, or several by name.
+        metric: title of the metric's axis.
+        accuracy: title of the accuracy's axis.
+    """
+    from integrations.figures.specs.model_series import model_series_spec
+
+    several = series if isinstance(series, Mapping) else {"models": series}
+    return _figure(model_series_spec(several, metric, accuracy))
 
 
 def _figure(spec: Spec) -> go.Figure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,6 +56,13 @@ class LayerSpec:
     def cost(self) -> float:
         """Cost of its spectrum in arbitrary units: Σ n·m·min(n, m) over its matrices."""
         return float(sum(n * m * min(n, m) for n, m in self.matrix_shapes))
+
+    def null_seed(self, seed: int = 0) -> int:
+        """The seed of the layer's random nulls, by ``seed`` and by its matrices' shapes.
+
+        Not by its name, which differs between frameworks: the same weights are to give the same numbers.
+        """
+        return zlib.crc32(repr(self.matrix_shapes).encode()) ^ seed
 
     def matrices(self) -> list[Array]:
         """The layer's matrices as they are now.

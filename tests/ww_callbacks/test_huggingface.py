@@ -140,6 +140,22 @@ def test_streams_to_the_tensorboard_reporter(tmp_path):
     np.testing.assert_allclose([e.value for e in read], callback.summary["log_spectral_norm/median"], rtol=1e-6)
 
 
+def test_single_layers_and_histograms_reach_the_tensorboard_reporter(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    callback = SpectralCallback(verbose=0, per_layer=True, histograms=True)
+    train(tmp_path, callback, report_to=["tensorboard"])
+    events = EventAccumulator(str(callback.directory), size_guidance={"tensors": 0, "scalars": 0}).Reload()
+    history = callback.history
+    layer = history["layer"].iloc[0]
+    one = events.Tensors(f"spectral_layers/{layer}/log_spectral_norm")
+    assert [e.step for e in one] == [0, 4, 8, 12, 16, 20]
+    expected = history.query("layer == @layer")["log_spectral_norm"]
+    np.testing.assert_allclose([e.tensor_proto.float_val[0] for e in one], expected, rtol=1e-6)
+    assert [e.step for e in events.Tensors(f"spectral_layers/{layer}/log10_lambda")] == [0, 4, 8, 12, 16, 20]
+    assert not [tag for tag in events.Tags()["tensors"] if tag.startswith("spectral/log_spectral_norm")], "logged twice"
+
+
 def test_refused_before_training(tmp_path):
     with pytest.raises(ValueError, match="matches nothing"):
         train(tmp_path, SpectralCallback(layers=["encoder*"]))

@@ -142,6 +142,24 @@ def test_lightnings_own_callbacks_monitor_our_values_whatever_the_order(tmp_path
     assert list(summary.epoch) == [0, 1, 2, 3]
 
 
+def test_an_unknown_monitor_is_refused_before_training_with_what_is_near(tmp_path):
+    stopper = EarlyStopping("spectral/effective_rank/medain", mode="max")
+    with pytest.raises(
+        ValueError, match=r"EarlyStopping monitors 'spectral/effective_rank/medain'.*effective_rank/median"
+    ):
+        fit(tmp_path, stopper, SpectralCallback(verbose=0), validate=True)
+
+
+def test_a_monitor_without_evidence_is_refused_before_training_unless_it_may_be_missing(tmp_path):
+    """The layers are far too small for an α with evidence."""
+    callback = SpectralCallback(verbose=0)
+    with pytest.raises(ValueError, match=r"no layer has enough evidence for an α yet.*`strict=False`"):
+        fit(tmp_path, EarlyStopping("spectral/alpha/median"), callback, validate=True)
+    lenient = EarlyStopping("spectral/alpha/median", strict=False, verbose=False)
+    trainer, _ = fit(tmp_path, lenient, SpectralCallback(verbose=0), epochs=2, validate=True)
+    assert trainer.current_epoch == 2
+
+
 def test_streams_to_tensorboard(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import spectral
 from ww_callbacks import SpectralMonitor
 
 
@@ -25,6 +26,16 @@ def test_every_call_is_a_snapshot_where_no_cadence_is_asked_for(weights, tmp_pat
     one_line = pd.read_json(tmp_path / "spectral.jsonl", lines=True).query("record == 'layer'")
     np.testing.assert_allclose(one_line.alpha.to_numpy(float), history.alpha.to_numpy(float), rtol=1e-14)
     assert monitor.verdict is not None
+
+
+def test_a_run_says_of_weights_what_an_analysis_says_of_them(weights, tmp_path):
+    names = ("default", "rand_distance", "trap_z_uncentred")
+    with SpectralMonitor(weights, quantities=names, log_dir=tmp_path, seed=3, verbose=0) as monitor:
+        history = monitor.history.set_index("layer")
+    layers = spectral.analyze(weights, names, seed=3).layers.set_index("layer")
+    shared = [name for name in layers.columns if name in history.columns and name != "kind"]
+    assert {"alpha", "effective_rank", "rand_distance", "trap_z_uncentred"} <= set(shared)
+    pd.testing.assert_frame_equal(history[shared], layers[shared], check_exact=True, check_dtype=False)
 
 
 def test_cadence_where_every_step_is_told(weights, tmp_path):

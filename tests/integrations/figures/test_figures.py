@@ -13,6 +13,7 @@ from integrations.figures.standing import standings
 from integrations.figures.style import LIGHT_GREY, PURPLE
 from integrations.record import RecordSink
 from integrations.schema import Alert, LayerInfo, LayerRow, RunInfo, Snapshot
+from spectral.across.model_series import model_series
 from tests.integrations.synthetic import SyntheticRun
 
 HTML_NAME = "block.<img src=x onerror=alert(1)>.weight"
@@ -255,6 +256,25 @@ def test_a_run_that_has_only_begun_is_drawn(tmp_path):
     for figure in (figures.timeline(tmp_path), figures.heat_map(tmp_path), figures.correlation_flow(tmp_path),
                    figures.histograms(tmp_path), figures.layer_history(tmp_path, "net.0.weight")):  # fmt: skip
         assert "appear" in figure.layout.annotations[0].text
+
+
+def test_a_metric_against_accuracy_with_one_line_a_series():
+    small = model_series([2.0, 3.0, 4.0], [70.0, 80.0, 90.0], ["a", "b", "<b>"])
+    large = model_series([5.0, 4.5, 7.0, np.nan], [60.0, 55.0, 75.0, 1.0])
+    figure = figures.metric_against_accuracy({"small": small, "large": large}, "alpha", "accuracy in %")
+    marks, lines = traces(figure, mode="markers"), traces(figure, mode="lines")
+    assert [len(trace.x) for trace in marks] == [3, 3], "a model without a metric is left out"
+    assert marks[0].name == f"small: RMSE {small.rmse:.3g}, τ = 1.00 (p = 0.33, 3 models)"
+    assert marks[0].text[2] == "&lt;b&gt;"
+    assert (list(lines[0].x), [round(y, 9) for y in lines[0].y]) == ([2.0, 4.0], [70.0, 90.0])
+    assert (lines[1].y[1] - lines[1].y[0]) / (7.0 - 4.5) == pytest.approx(large.slope)
+    assert figure.layout.xaxis.title.text == "alpha" and figure.layout.yaxis.title.text == "accuracy in %"
+
+
+def test_a_series_without_a_line_says_so():
+    figure = figures.metric_against_accuracy(model_series([3.0, 3.0], [1.0, 2.0]))
+    assert not traces(figure, mode="lines") and "no line" in figure.data[0].name
+    assert "No model" in figures.metric_against_accuracy(model_series([], [])).layout.annotations[0].text
 
 
 def test_no_run_is_refused():
