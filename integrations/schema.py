@@ -109,6 +109,11 @@ class Snapshot:
     time: float
     left_out: str = ""
 
+    def __repr__(self) -> str:
+        """One line: what a notebook shows of hundreds of layers would bury the cell."""
+        values = ", ".join(f"{name}={value:.4g}" for name, value in list(self.model.items())[:4])
+        return f"Snapshot(step={self.step}, epoch={self.epoch:g}, {self.kind}, {len(self.rows)} layers: {values}, …)"
+
 
 @dataclass(frozen=True)
 class Alert:

@@ -15,8 +15,11 @@ import numpy as np
 
 from spectral.layers.spec import Array
 
-BLOCK = 1 << 20
-"""Elements in one block of rows: 8 MiB as float64, which stays near the cache."""
+BLOCK = 1 << 15
+"""Elements in one block of rows: 256 KiB as float64, of which a few stay in a core's cache."""
+
+_BLOCK_ON_ACCELERATOR = 1 << 22
+"""There each operation has a price of its own, whatever its size."""
 
 
 def on_accelerator(array: Array) -> bool:
@@ -50,11 +53,12 @@ def row_blocks(*arrays: Array | None, rows: int | None = None) -> Iterator[tuple
 
     Args:
         arrays: the arrays, the first not None; None gives None in every block.
-        rows: rows of a block; by default as many as make :data:`BLOCK` elements.
+        rows: rows of a block; by default as many as make :data:`BLOCK` elements, or more on an accelerator.
     """
     first = as_array(arrays[0])
     others = [None if a is None else as_array(a) for a in arrays[1:]]
-    rows = rows or max(1, BLOCK // max(1, first.shape[1]))
+    elements = _BLOCK_ON_ACCELERATOR if on_accelerator(first) else BLOCK
+    rows = rows or max(1, elements // max(1, first.shape[1]))
     for start in range(0, first.shape[0], rows):
         block = first[start : start + rows]
         yield float64(block), *(None if a is None else float64(beside(a[start : start + rows], block)) for a in others)

@@ -76,6 +76,6 @@ def _candidates(x: np.ndarray, chosen: float) -> dict[str, list[float]]:
         places = np.unique(np.append(places[spread], np.argmin(np.abs(x - chosen))))
     return {
         "xmin": x[places].tolist(),
-        "D": [scan.distance(int(i)) for i in places],
+        "D": scan.distances(places).tolist(),
         "alpha": (1.0 + scan.beta[places]).tolist(),
     }

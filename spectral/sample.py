@@ -120,7 +120,8 @@ class LayerSample:
     def element_variance(self) -> float:
         """Variance s² of the elements of all matrices about their mean."""
         mean = self.element_mean
-        return sum(float(sum(dot(w - mean, w - mean) for (w,) in row_blocks(m))) for m in self.matrices) / self.elements
+        centred = ((w - mean for (w,) in row_blocks(matrix)) for matrix in self.matrices)
+        return sum(float(sum(dot(c, c) for c in matrix)) for matrix in centred) / self.elements
 
     @property
     def elements(self) -> int:
@@ -159,7 +160,8 @@ class Difference:
             return cls(np.nan, np.nan, np.nan)
         sums = [0.0, 0.0, 0.0]
         for matrix, other in zip(matrices, others, strict=True):
-            parts = [(dot(v, v), dot(w - v, w - v), dot(w, v)) for w, v in row_blocks(matrix, other)]
+            blocks = ((w, v, w - v) for w, v in row_blocks(matrix, other))
+            parts = [(dot(v, v), dot(d, d), dot(w, v)) for w, v, d in blocks]
             sums = [total + float(sum(part)) for total, part in zip(sums, zip(*parts, strict=True), strict=True)]
         return cls(float(np.sqrt(sums[0])), float(np.sqrt(sums[1])), sums[2])
 

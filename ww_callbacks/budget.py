@@ -88,7 +88,7 @@ class Budget:
             self._skipped.append(step)
             return None
         if kind == "cheap":
-            return Choice(kind, left_out=self._said_skipped())
+            return Choice(kind, left_out=self.skipped_since_said())
         wanted = sorted(specs, key=lambda s: (self._measured.get(s.name, -1), s.cost))
         chosen: list[str] = []
         for spec in wanted:
@@ -102,7 +102,7 @@ class Budget:
         self._bare = not chosen
         for name in chosen:
             self._measured[name] = self._count
-        words = [_left_words([s.name for s in specs], chosen), self._said_skipped()]
+        words = [_left_words([s.name for s in specs], chosen), self.skipped_since_said()]
         return Choice("full", frozenset(chosen), "; ".join(filter(None, words)))
 
     def paid(self, total: float, spectra: float) -> None:
@@ -111,8 +111,8 @@ class Budget:
         # The first one bears what comes once (imports, opening files): later ones tell what is to be expected.
         self._fixed = rest if self._count <= 2 else max(0.5 * (self._fixed + rest), min(rest, 2.0 * self._fixed))
 
-    def _said_skipped(self) -> str:
-        """What has been skipped since it was said last, in words."""
+    def skipped_since_said(self) -> str:
+        """What has been skipped since it was said last, in words; empty if nothing."""
         if not self._skipped:
             return ""
         first, last, count = self._skipped[0], self._skipped[-1], len(self._skipped)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from integrations.schema import LayerRow
+from spectral.workers import available_cores
 from ww_callbacks.accelerator import HostCopies
 from ww_callbacks.background import DEPTH, Background, Done
 from ww_callbacks.budget import Budget, Choice
@@ -13,6 +15,22 @@ from ww_callbacks.cadence import Kind
 from ww_callbacks.distributed import Alone, Group, share
 from ww_callbacks.engine import Capture, Engine
 from ww_callbacks.meter import Meter
+
+MOST_WORKERS = 4
+"""Each may need three float64 copies of its layer's largest matrix."""
+
+
+def default_workers(background: bool) -> int:
+    """How many layers are measured at a time where the user does not say.
+
+    One beside the training. Inline the training waits, and its threads are idle: as many as it has (which launchers of
+    several processes on one machine limit), up to :data:`MOST_WORKERS`.
+    """
+    if background:
+        return 1
+    torch = sys.modules.get("torch")
+    threads = available_cores() if torch is None else min(torch.get_num_threads(), available_cores())
+    return max(1, min(threads, MOST_WORKERS))
 
 
 @dataclass(frozen=True)
@@ -158,9 +176,15 @@ class Measuring:
         self._group = Alone()
 
     def close(self) -> None:
-        """End the background's thread."""
+        """End the background's thread, and say what was skipped and no later snapshot could say."""
         if self._background is not None:
             self._background.close()
+        if skipped := self._budget.skipped_since_said():
+            self._complain(
+                f"{skipped} up to the end: `max_overhead` did not allow more in so short a time. Give a larger share "
+                "to see more of a run like this one",
+                "budget",
+            )
 
     @property
     def _first(self) -> bool:

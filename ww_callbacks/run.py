@@ -32,7 +32,7 @@ from ww_callbacks.distributed import Alone, Group
 from ww_callbacks.engine import Engine
 from ww_callbacks.faults import Faults, logger
 from ww_callbacks.judging import Judging
-from ww_callbacks.measuring import Measured, Measuring
+from ww_callbacks.measuring import Measured, Measuring, default_workers
 from ww_callbacks.meter import Meter
 from ww_callbacks.outlets import Outlets
 from ww_callbacks.probing import Probing
@@ -84,7 +84,8 @@ class Run:
         self.judging = Judging(settings, specs, probing is not None, self.faults)
         self.probing = probing
         quantities = self.judging.quantities()
-        self.engine = Engine(self._chosen(specs), quantities, settings.workers, settings.seed, settings.densities)
+        workers = settings.workers or default_workers(settings.background)
+        self.engine = Engine(self._chosen(specs), quantities, workers, settings.seed, settings.densities)
         self._group = group or Alone()
         self._refresh = refresh
         self._measuring = Measuring(
@@ -92,7 +93,7 @@ class Run:
             self._group,
             Budget(settings.max_overhead),
             settings.background,
-            settings.workers,
+            workers,
             self.faults.complain,
             self.faults.fault,
         )

@@ -67,7 +67,8 @@ class Settings:
         fine_tuning: the run goes on from trained weights; it changes what is recommended.
         max_overhead: share of training time that the callback may cost (0.01 is 1 %); none means unlimited.
         background: compute spectra on worker threads while training goes on.
-        workers: layers measured at a time, one thread each.
+        workers: layers measured at a time, one thread each; none means one beside the training, and inline, where the
+            training waits, as many as it has threads, up to four.
         seed: seed of the random nulls; the global random state is never touched.
         strict: raise on an error of the callback's own instead of saying it once.
     """
@@ -96,7 +97,7 @@ class Settings:
     fine_tuning: bool = False
     max_overhead: float | None = None
     background: bool = False
-    workers: int = 1
+    workers: int | None = None
     seed: int = 0
     strict: bool = False
 
@@ -112,9 +113,9 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, bool) and not (name == "keep_best" and value is None):
                 raise ValueError(f"Expected `{name}` to be True or False but got {value!r}.")
-        for name, least in (("min_eigenvalues", 1), ("cooldown", 0), ("workers", 1), ("verbose", 0), ("seed", 0)):
+        for name, least in (("min_eigenvalues", 1), ("cooldown", 0), ("verbose", 0), ("seed", 0)):
             _check_integer(name, getattr(self, name), least)
-        for name in ("every_n_epochs", "every_n_steps", "cheap_every_n_steps"):
+        for name in ("every_n_epochs", "every_n_steps", "cheap_every_n_steps", "workers"):
             if getattr(self, name) is not None:
                 _check_integer(name, getattr(self, name), 1)
         _check_choice("weights", self.weights, WEIGHTS)

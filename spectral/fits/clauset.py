@@ -12,6 +12,8 @@ few j bounds D_i from below, and a candidate whose bound exceeds the best D foun
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import isfinite
 from typing import Literal
 
 import numpy as np
@@ -69,7 +71,7 @@ def usable(eigenvalues: np.ndarray, cut: float | Literal["weightwatcher"] = RELA
     """
     values = np.sort(np.asarray(eigenvalues, dtype=np.float64).ravel())
     # Sorted, NaN and infinity are at the end; mostly nothing is to be left out.
-    if len(values) and not np.isfinite(values[-1]):
+    if len(values) and not isfinite(values[-1]):
         values = values[np.isfinite(values)]
     if len(values) and not values[0] > 0.0:
         values = values[values > 0.0]
@@ -79,7 +81,8 @@ def usable(eigenvalues: np.ndarray, cut: float | Literal["weightwatcher"] = RELA
         return values[np.searchsorted(values, WEIGHTWATCHER_CUT, side="right") :]
     if not isinstance(cut, int | float) or not 0.0 <= cut < 1.0:
         raise ValueError(f"Expected `cut` to be 'weightwatcher' or a share of the largest eigenvalue, but got {cut!r}.")
-    return values[np.searchsorted(values, cut * values[-1]) :]
+    least = cut * values[-1]
+    return values if values[0] >= least else values[values.searchsorted(least) :]
 
 
 def clauset_fit(
@@ -151,9 +154,12 @@ class Scan:
         if len(self.candidates) == 0:
             return None
         if len(self.x) <= _DENSE:
-            distances = self._all_distances()
-            first = int(distances.argmin())
-            return int(self.candidates[first]), float(distances[first])
+            first, last = self.candidates[0], self.candidates[-1] + 1
+            # Mostly every eigenvalue is a candidate, and a slice spares copies.
+            whole = last - first == len(self.candidates)
+            distances = self.distances(slice(first, last) if whole else self.candidates)
+            nearest = int(distances.argmin())
+            return int(self.candidates[nearest]), float(distances[nearest])
         remaining, bounds = self.candidates, np.zeros(len(self.candidates))
         best, smallest = -1, np.inf
         for points in (8, 32, 128):
@@ -184,13 +190,19 @@ class Scan:
             eigenvalues=size,
         )
 
-    def _all_distances(self) -> np.ndarray:
-        """D of every candidate, through one matrix of candidates × eigenvalues."""
-        i = self.candidates[:, None]
+    def distances(self, i: np.ndarray | slice) -> np.ndarray:
+        """D of several eigenvalues, through one matrix of these × all eigenvalues."""
         # Below x_i, where D_i does not look, the survival function is 1 and the empirical one is set to 1: no gap.
-        gap = np.exp(self.beta[i] * np.minimum(self._log[i] - self._log, 0.0))
-        gap -= np.minimum(self._tail / self._tail[i], 1.0)
-        return np.abs(gap, out=gap).max(axis=1)
+        gap = self._log[i, None] - self._log
+        np.minimum(gap, 0.0, out=gap)
+        gap *= self.beta[i, None]
+        np.exp(gap, out=gap)
+        gap -= _empirical_survival(len(self.x))[i] if len(self.x) <= _DENSE else self._survival(i)
+        return np.abs(gap, out=gap).max(axis=1, initial=0.0)
+
+    def _survival(self, i: np.ndarray | slice) -> np.ndarray:
+        """Share of the tail from x_i on that is at least x_j, 1 below: a row an i, a column a j."""
+        return np.minimum(self._tail / self._tail[i, None], 1.0)
 
     def _bounds(self, candidates: np.ndarray, points: int) -> np.ndarray:
         """Lower bounds on D: the largest gap over ``points`` places spread evenly over each candidate's tail."""
@@ -199,3 +211,9 @@ class Scan:
         place = candidates + offset.astype(np.intp)
         survival = np.exp(self.beta[candidates] * (self._log[candidates] - self._log[place]))
         return np.max(np.abs(1.0 - survival - offset / tail), axis=0)
+
+
+@lru_cache(maxsize=_DENSE)
+def _empirical_survival(size: int) -> np.ndarray:
+    """What :meth:`Scan._survival` is for every one of ``size`` eigenvalues."""
+    return Scan(np.arange(1.0, size + 1.0))._survival(slice(None))
