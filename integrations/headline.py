@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from integrations.schema import Alert, Snapshot, Value
+from integrations.words import words
 from spectral.registry import Quantity, all_quantities
 from spectral.summary import NEEDS_EVIDENCE
 
@@ -53,9 +54,8 @@ def layer_scalars(snapshot: Snapshot) -> dict[str, float]:
 def describe(name: str) -> str:
     """The definition of the quantity that the scalar ``name`` is of; empty if it is of none."""
     parts = name.split("/")
-    known = {quantity.name: quantity for quantity in all_quantities()}
-    quantity = known.get(parts[-1] if name.startswith(LAYER_PREFIX) else parts[1] if len(parts) > 1 else "")
-    return f"{quantity.title}: {quantity.definition}" if quantity is not None else ""
+    known = words(parts[-1] if name.startswith(LAYER_PREFIX) else parts[1] if len(parts) > 1 else "")
+    return f"{known.title}: {known.definition}" if known.definition else ""
 
 
 def outliers(snapshot: Snapshot, count: int = 3) -> list[Outlier]:

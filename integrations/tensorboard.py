@@ -23,7 +23,7 @@ from integrations.headline import (
     unmeasured,
 )
 from integrations.schema import Alert, RunInfo, Snapshot, Verdict
-from spectral.registry import all_quantities
+from integrations.words import words
 
 
 class TensorBoardSink:
@@ -105,12 +105,12 @@ class TensorBoardSink:
 
     def alert(self, alert: Alert) -> None:
         """Write the alert as text."""
-        words = (
+        text = (
             f"**{alert.severity}: {_escape(alert.kind)}** in {_escape(layers_text(alert.layers))}, "
             f"since epoch {alert.since_epoch:g}\n\n{_escape(alert.message)}\n\n"
             f"Evidence: {_escape(evidence_text(alert))}\n\n{_escape(alert.recommendation)}"
         )
-        self._add(_text("alert_log", words), alert.step)
+        self._add(_text("alert_log", text), alert.step)
 
     def close(self, verdict: Verdict | None) -> None:
         """Write the verdict, and close the event file if it is ours."""
@@ -119,8 +119,8 @@ class TensorBoardSink:
         self._opened = False
         try:
             if verdict is not None:
-                words = f"**{_escape(verdict.state)}**: {_escape(verdict.reason)}\n\n{_escape(verdict.recommendation)}"
-                self._add(_text("verdict", words), self._step)
+                text = f"**{_escape(verdict.state)}**: {_escape(verdict.reason)}\n\n{_escape(verdict.recommendation)}"
+                self._add(_text("verdict", text), self._step)
         finally:
             if self._writer is not None:
                 writer, self._writer = self._writer, None
@@ -138,13 +138,15 @@ class TensorBoardSink:
     def _scalar(self, tag: str, value: float) -> Any:
         from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 
-        words = "" if tag in self._described else describe(tag)  # TensorBoard keeps the first description of a tag
+        # TensorBoard keeps the first description of a tag.
+        description = "" if tag in self._described else describe(tag)
         self._described.add(tag)
-        return scalar_pb(tag, value, description=words or None)
+        return scalar_pb(tag, value, description=description or None)
 
     def _lay_out(self, tags: Mapping[str, float], step: int) -> None:
         """Write the layout once there are tags, and again when a quantity joins."""
-        names = [q.name for q in all_quantities() if f"{PREFIX}{q.name}/median" in tags]
+        medians = [tag.removeprefix(PREFIX) for tag in tags if tag.endswith("/median")]
+        names = [name for name in (tag.removesuffix("/median") for tag in medians) if words(name).definition]
         if names and not set(names) <= set(self._laid_out):
             self._laid_out = list(dict.fromkeys([*self._laid_out, *names]))
             self._add(_layout(self._laid_out), step)
@@ -171,10 +173,10 @@ def _escape(text: str) -> str:
     return text
 
 
-def _text(name: str, words: str) -> Any:
+def _text(name: str, text: str) -> Any:
     from tensorboard.plugins.text.summary_v2 import text_pb
 
-    return text_pb(f"{PREFIX}{name}", words)
+    return text_pb(f"{PREFIX}{name}", text)
 
 
 def _histogram(tag: str, density: Mapping[str, Any]) -> Any:
@@ -201,7 +203,7 @@ def _layout(names: Sequence[str]) -> Any:
     from tensorboard.plugins.custom_scalar import layout_pb2, metadata
     from tensorboard.util import tensor_util
 
-    titles = {quantity.name: quantity.title for quantity in all_quantities()}
+    titles = {name: words(name).title for name in names}
     charts = []
     for name in names:
         tag = f"{PREFIX}{name}/"

@@ -25,6 +25,10 @@ def available_cores() -> int:
         return os.cpu_count() or 1
 
 
+_WORTHWHILE = 2e7
+"""Cost of all items, in multiplications, below which threads that take turns at the interpreter only get in the way."""
+
+
 class WorkerPool:
     """Maps a function over layers with a fixed number of threads, each with one BLAS thread.
 
@@ -60,17 +64,20 @@ class WorkerPool:
         Args:
             function: what to do with one item; what it raises is raised here.
             items: the items.
-            cost: the cost of an item; the costliest are started first, so that no long one is left to the end.
+            cost: the cost of an item in multiplications; the costliest are started first, so that no long one is left
+                to the end, and where all are cheap no thread is started.
         """
         items = list(items)
-        order = sorted(range(len(items)), key=lambda i: -cost(items[i])) if cost else list(range(len(items)))
+        costs = [cost(item) for item in items] if cost else []
+        order = sorted(range(len(items)), key=lambda i: -costs[i]) if costs else list(range(len(items)))
+        alone = self.workers == 1 or len(items) <= 1 or (bool(costs) and sum(costs) < _WORTHWHILE)
         if self._controller is None:
             import scipy.linalg  # noqa: F401  # a BLAS of its own, which the controller finds only once it is loaded
 
             self._controller = ThreadpoolController()
         results: dict[int, Result] = {}
         with self._controller.limit(limits=1, user_api="blas"):
-            if self.workers == 1 or len(items) <= 1:
+            if alone:
                 for i in order:
                     results[i] = function(items[i])
             else:

@@ -20,11 +20,11 @@ class Faults:
         self._strict = strict
         self._said: set[str] = set()
 
-    def complain(self, message: str, key: str) -> None:
+    def complain(self, message: str, key: str, ending: str = " Training goes on.") -> None:
         """Say ``message``, once for each ``key``."""
         if key not in self._said:
             self._said.add(key)
-            logger.warning("ww-callbacks: %s. Training goes on.", message)
+            logger.warning("ww-callbacks: %s.%s", message, ending)
 
     def fault(self, what: str, error: Exception) -> None:
         """Say an error of ours.

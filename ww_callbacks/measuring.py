@@ -84,7 +84,7 @@ class Measuring:
         budget: Budget,
         background: bool,
         workers: int,
-        complain: Callable[[str, str], None],
+        complain: Callable[..., None],
         fault: Callable[[str, Exception], None],
     ) -> None:
         self.engine = engine
@@ -184,6 +184,7 @@ class Measuring:
                 f"{skipped} up to the end: `max_overhead` did not allow more in so short a time. Give a larger share "
                 "to see more of a run like this one",
                 "budget",
+                "",
             )
 
     @property

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from integrations.figures.style import rests_on_fit, short_names, words
+from integrations.figures.style import rests_on_fit, short_names
 from integrations.record import RunRecord, read_run
 from integrations.schema import Alert, Verdict
+from integrations.words import words
 
 Run = RunRecord | str | os.PathLike[str]
 """What the figures take for a run: its record, or the path of it."""
@@ -125,10 +126,12 @@ class RunView:
     def measured(self, quantity: str) -> np.ndarray:
         """The snapshots that measured ``quantity``, as positions, one a step, the last where there are several.
 
-        Cheap snapshots are left out for what needs a spectrum.
+        Cheap snapshots are left out for what needs a spectrum, and those between two probes for what a probe measures.
         """
-        cheap = words(quantity).cost == "cheap"
-        when = np.arange(len(self.steps)) if cheap else np.flatnonzero(self.full)
+        cost = words(quantity).cost
+        when = np.arange(len(self.steps)) if cost == "cheap" else np.flatnonzero(self.full)
+        if cost == "probe":
+            when = when[np.isfinite(self.values(quantity)[:, when]).any(axis=0)]
         _, from_the_end = np.unique(self.steps[when][::-1], return_index=True)
         return when[np.sort(len(when) - 1 - from_the_end)]
 

@@ -10,9 +10,9 @@ import html
 import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
 from typing import Any
+
+from integrations.words import words
 
 Spec = dict[str, Any]
 """A figure as plotly's own description of it: ``data``, ``layout`` and perhaps ``frames``."""
@@ -45,29 +45,6 @@ ALPHA_SCALE = tuple(
 
 ZERO_SCALE = ((0.0, "#8c3600"), (0.25, "#e79a55"), (0.5, "#f4f4f0"), (0.75, "#7aa9d6"), (1.0, "#123b78"))
 """Orange below zero, blue above."""
-
-
-@dataclass(frozen=True)
-class Words:
-    """What a figure says about a quantity: title, definition with units, and family."""
-
-    title: str
-    definition: str
-    family: str
-    cost: str
-    headline: bool
-    worst: str
-
-
-@cache
-def words(name: str) -> Words:
-    """What the register says about the quantity ``name``; a quantity it does not know keeps its bare name."""
-    from spectral.registry import all_quantities
-
-    for known in all_quantities():
-        if known.name == name:
-            return Words(known.title, known.definition, known.family, known.cost, known.headline, known.worst)
-    return Words(name.replace("_", " "), "", "", "spectrum", False, "")
 
 
 def rests_on_fit(name: str) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from integrations.figures.in_words import alerted_layers, headline, notes
 from integrations.figures.run_view import RunView
 from integrations.figures.standing import standings
-from integrations.figures.style import words
+from integrations.words import words
 
 MOST_ALERTS = 300
 

@@ -18,8 +18,16 @@ def blas_threads() -> list[int]:
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_results_in_the_order_of_the_items(workers):
     items = list(range(17))
-    assert WorkerPool(workers).map(lambda n: n * n, items, cost=lambda n: n % 5) == [n * n for n in items]
+    assert WorkerPool(workers).map(lambda n: n * n, items, cost=lambda n: 1e7 * (n % 5)) == [n * n for n in items]
     assert WorkerPool(workers).map(lambda n: n, []) == []
+
+
+def test_threads_only_where_they_pay():
+    def thread_names(cost):
+        return set(WorkerPool(2).map(lambda _: threading.current_thread().name, range(8), cost=lambda _: cost))
+
+    assert thread_names(cost=1000.0) == {threading.current_thread().name}
+    assert all(name.startswith("spectral") for name in thread_names(cost=1e7))
 
 
 def test_one_blas_thread_inside_and_the_old_setting_afterwards():

@@ -34,6 +34,23 @@ def test_values_stand_beside_the_layers_other_quantities(tmp_path):
     assert len(summary) == 3 and all(r["probe_seconds"] > 0 for r in summary)
 
 
+def test_the_views_show_what_the_probe_measured_at_its_own_cadence(tmp_path):
+    from integrations import figures
+    from integrations.figures.run_view import views
+    from integrations.headline import describe
+
+    callback = SpectralCallback(probe=RepresentationProbe(batch(), every_n_epochs=2), log_dir=tmp_path, verbose=0)
+    fit(tmp_path, callback, model=Probed())
+    picture = figures.heat_map(tmp_path, "feature_rank")
+    drawn = next(trace for trace in picture.data if trace.type == "heatmap")
+    assert sorted({float(x) for x in drawn.x}) == [0, 2, 4]
+    assert picture.layout.coloraxis.colorbar.title.text == "numerical rank of features"
+    titles = [note.text for note in figures.timeline(tmp_path).layout.annotations]
+    assert any("effective rank of features" in title for title in titles)
+    assert list(views(tmp_path)[0].measured("alpha")) == [0, 1, 2, 3, 4, 5]
+    assert describe("spectral/feature_rank/median").startswith("numerical rank of features: #{σ_i")
+
+
 def test_training_is_not_disturbed(tmp_path):
     weights = []
     for callbacks in ((), (SpectralCallback(probe=RepresentationProbe(batch(), every_n_epochs=1), verbose=0),)):

@@ -1,7 +1,10 @@
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 
+from ww_callbacks import measuring
 from ww_callbacks.settings import Settings
 
 
@@ -42,3 +45,15 @@ def test_an_unknown_argument_names_the_nearest():
 
 def test_a_callable_policy_is_shown_as_text():
     assert "print" in Settings(policies={"explosion": print}).as_dict()["policies"]["explosion"]
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "background", "workers"),
+    [(8, 8, False, 4), (8, 2, False, 2), (2, 8, False, 2), (8, 1, False, 1), (8, 8, True, 1), (3, None, False, 3)],
+)
+def test_workers_are_the_trainings_idle_threads_unless_told(monkeypatch, cores, threads, background, workers):
+    """``threads`` None: a process without torch."""
+    monkeypatch.setattr(measuring, "available_cores", lambda: cores)
+    fake = None if threads is None else SimpleNamespace(get_num_threads=lambda: threads)
+    monkeypatch.setitem(sys.modules, "torch", fake)
+    assert measuring.default_workers(background) == workers

@@ -14,7 +14,8 @@ from rich.text import Text
 from integrations.figures.in_words import BAD, GOOD, OPEN, WATCH, headline
 from integrations.figures.run_view import RunView
 from integrations.figures.standing import LayerStanding, standings
-from integrations.figures.style import SEVERITIES, words
+from integrations.figures.style import SEVERITIES
+from integrations.words import words
 
 FIXED_LINES = 24
 """Lines of the screen that are no layer's."""

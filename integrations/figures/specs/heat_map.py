@@ -22,9 +22,9 @@ from integrations.figures.style import (
     heading,
     layout,
     message_figure,
-    words,
 )
 from integrations.schema import Alert
+from integrations.words import words
 
 WHOLE_MODEL = "whole model"
 

@@ -17,8 +17,8 @@ from integrations.figures.style import (
     heading,
     layout,
     message_figure,
-    words,
 )
+from integrations.words import words
 
 QUANTITIES = ("alpha", "log_spectral_norm")
 

@@ -19,8 +19,8 @@ from integrations.figures.style import (
     heading,
     layout,
     message_figure,
-    words,
 )
+from integrations.words import words
 
 COLUMNS = 3
 PANEL, GAP, TOP, BOTTOM = 150, 66, 84, 50

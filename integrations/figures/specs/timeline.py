@@ -21,8 +21,8 @@ from integrations.figures.style import (
     heading,
     layout,
     message_figure,
-    words,
 )
+from integrations.words import words
 
 PANEL, GAP, TOP, BOTTOM = 98, 32, 62, 46
 FIRST = 200

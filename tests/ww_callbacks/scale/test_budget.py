@@ -68,6 +68,17 @@ def test_nothing_on_credit_and_the_next_snapshot_says_so():
     assert after.spectra == {"a", "b", "c"} and after.left_out == "2 snapshots at steps 10 to 20 skipped"
 
 
+def test_a_run_too_short_for_the_budget_says_so_once_at_its_end(tmp_path, caplog):
+    net = nn.ModuleList(nn.Linear(400, 400) for _ in range(2))
+    with SpectralMonitor(net, log_dir=str(tmp_path), verbose=0, max_overhead=1e-6) as monitor:
+        for step in range(1, 6):
+            monitor.observe(step=step, epoch=float(step))
+        assert "max_overhead" not in caplog.text
+    said = [r.getMessage() for r in caplog.records if "max_overhead" in r.getMessage()]
+    assert len(said) == 1 and "snapshots at steps 1 to 5 skipped up to the end" in said[0]
+    assert "Training goes on" not in said[0]
+
+
 @pytest.mark.parametrize("background", [False, True])
 def test_the_cost_of_a_run_stays_below_the_share(tmp_path, background):
     torch.manual_seed(0)
