@@ -11,10 +11,11 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import orjson
 
 from integrations.schema import Alert, LayerRow, RunInfo, Snapshot, Verdict
@@ -203,5 +204,21 @@ def _rounded(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return _rounded(value.tolist())
     if isinstance(value, (list, tuple)):
-        return [_rounded(item) for item in value]
+        at_once = _rounded_floats(value) if value and all(type(item) is float for item in value) else None
+        return [_rounded(item) for item in value] if at_once is None else at_once
     return value
+
+
+def _rounded_floats(values: Sequence[float]) -> list[float] | None:
+    """Many numbers at once, the same as one by one; None where one is not finite, or its power of ten is not exact."""
+    numbers = np.asarray(values)
+    magnitude = np.abs(numbers)
+    if not np.isfinite(magnitude).all():
+        return None
+    shift = SIGNIFICANT - 1 - np.floor(np.log10(np.where(magnitude > 0.0, magnitude, 1.0)))
+    if np.abs(shift).max() > 22:  # 10^22 is the largest power of ten that is a float64
+        return None
+    power = 10.0 ** np.abs(shift)
+    up = shift >= 0
+    whole = np.round(np.where(up, numbers * power, numbers / power))
+    return np.where(up, whole / power, whole * power).tolist()
