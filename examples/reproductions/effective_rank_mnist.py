@@ -42,8 +42,8 @@ class Variant:
 
 VARIANTS = (
     Variant("dropout .5", "728.74, 98.09 %, .0613"),
-    Variant("L1", "111.21, 98.22 %, .0618", epochs=8, dropout=0.3, decay=0.85, l1=5e-5),
-    Variant("L2", "395.69, 98.24 %, .0593", epochs=6, batch=48, rate=1.5e-3, l2=1e-4),
+    Variant("L1", "111.21, 98.22 %, .0618", epochs=20, dropout=0.3, decay=0.85, l1=1e-4),
+    Variant("L2", "395.69, 98.24 %, .0593", epochs=20, batch=48, rate=1.5e-3, decay=0.85, l2=1e-4),
     Variant("no dropout", epochs=2, dropout=0.0),
     Variant("dropout .7", epochs=2, dropout=0.7),
     Variant("U·V of rank 111 from the start", epochs=3, factorised=111),
