@@ -50,14 +50,20 @@ class Analysis:
         """What was measured and what was not, in a line."""
         failed = int((self.layers["status"] != "ok").sum())
         skipped = sum(bool(spec.skipped) for spec in self.specs)
-        parts = [f"{len(self.layers)} layers"]
+        parts = [_counted(len(self.layers), "layer")]
         if failed:
             parts.append(f"{failed} of them not ok (see `status`)")
         if skipped:
-            parts.append(f"{skipped} parameters that are none (see `describe()`)")
+            parts.append(f"{_counted(skipped, 'parameter')} not measured (see `describe()`)")
         if self.unmatched:
-            parts.append(f"{len(self.unmatched)} layers not in the baseline")
+            some = ", ".join(self.unmatched[:3]) + (", …" if len(self.unmatched) > 3 else "")
+            parts.append(f"{_counted(len(self.unmatched), 'layer')} not in the baseline ({some})")
         return ", ".join(parts)
+
+    @property
+    def not_shown(self) -> int:
+        """How many quantities :meth:`shown` leaves out."""
+        return len(self.layers.columns) - len(self.shown().columns) - 2  # kind and type are never shown
 
     def shown(self) -> pd.DataFrame:
         """The table for people: of many quantities only the headlines, α's evidence and the labels."""
@@ -82,13 +88,19 @@ class Analysis:
         """The table and the summary as text."""
         table = self.shown().to_string(index=False, na_rep="–", float_format=short)
         summary = self.statistics().to_string(na_rep="–", float_format=short) if self.summary else ""
-        return "\n\n".join(filter(None, (self.heading(), table, summary)))
+        more = f"{_counted(self.not_shown, 'quantity', 'quantities')} more in `layers`" if self.not_shown else ""
+        return "\n\n".join(filter(None, (self.heading(), table, more, summary)))
 
     def _repr_html_(self) -> str:
         table = self.shown().to_html(index=False, border=0, na_rep="–", float_format=short)
         summary = self.statistics().to_html(border=0, na_rep="–", float_format=short)
         details = f"<details><summary>over all layers</summary>{summary}</details>" if self.summary else ""
         return f"<p>{html.escape(self.heading())}</p>{table}{details}"
+
+
+def _counted(count: int, noun: str, plural: str = "") -> str:
+    """``3 layers``, ``1 layer``."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
 def short(value: float) -> str:
@@ -192,8 +204,15 @@ def _wanted(quantities: str | Sequence[str], with_baseline: bool) -> list[Quanti
     if "default" in names:
         names = (*names, "warning")
     usable = [q for q in resolve(names) if q.needs == "" or (with_baseline and q.needs != "previous")]
+    if not names:
+        raise ValueError("Expected at least one quantity but got none: leave `quantities` out for the default ones.")
     if not usable:
-        raise ValueError(f"{', '.join(map(repr, names))} compare with earlier weights: name a `baseline`.")
+        given = ", ".join(map(repr, names))
+        if all(q.needs == "previous" for q in resolve(names)):
+            raise ValueError(
+                f"{given}: measured from one snapshot of a training to the next, which an analysis has not."
+            )
+        raise ValueError(f"{given}: measured against earlier weights; name a `baseline`.")
     return usable
 
 

@@ -22,6 +22,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from spectral.arrays import as_array
+
 
 def vector_entropy(vectors: ArrayLike) -> np.ndarray:
     """Entropy S = −Σ v² ln v² / ln n of every column, each normalised to length 1 first.
@@ -104,13 +106,16 @@ def localisation(matrix: ArrayLike, side: Literal["inputs", "outputs", "smaller"
             fewer, which costs least. On the larger side there are still only min(rows, columns) vectors.
 
     Raises:
-        ValueError: for another side.
+        ValueError: for another side, and for what is no finite matrix.
         numpy.linalg.LinAlgError: if LAPACK does not converge.
 
     >>> localisation(np.diag([3.0, 2.0])).participation_ratio.tolist()
     [1.0, 1.0]
     """
-    w = np.asarray(matrix, dtype=np.float64)
+    w = np.asarray(as_array(matrix), dtype=np.float64)
+    if w.ndim != 2 or not np.isfinite(w).all():
+        what = f"the shape {w.shape}" if w.ndim != 2 else "NaN or infinite elements"
+        raise ValueError(f"Expected a finite matrix of two dimensions but got {what}.")
     rows, columns = w.shape
     if side not in ("inputs", "outputs", "smaller"):
         raise ValueError(f"Expected the side 'inputs', 'outputs' or 'smaller' but got {side!r}.")

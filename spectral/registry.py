@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -56,6 +56,14 @@ class Quantity:
     worst: Literal["", "low", "high", "both"] = ""
     text: bool = False
 
+
+ELSEWHERE = {
+    "raw": "distance_from_init",
+    "euclidean": "mean_distance_from_init",
+    "cka": "cka_to_init",
+    "alpha_hat": "alpha_weighted",
+}
+"""Names that other tools and papers give to quantities, and ours."""
 
 _QUANTITIES: dict[str, Quantity] = {}
 
@@ -109,6 +117,16 @@ def all_quantities() -> tuple[Quantity, ...]:
     return tuple(_QUANTITIES.values())
 
 
+def _unknown(name: str, known: Mapping[str, Quantity]) -> str:
+    """What is said of a name that is not declared."""
+    if "," in name:
+        return f"Unknown quantity `{name}`: give several as a list, one name each."
+    other = ELSEWHERE.get(name.lower())
+    near = [other] if other else difflib.get_close_matches(name.lower(), [*known, "all", "default"], n=3, cutoff=0.4)
+    hint = f" Did you mean {', '.join(f'`{n}`' for n in near)}?" if near else ""
+    return f"Unknown quantity `{name}`.{hint} Expected 'default', 'all' or some of: {', '.join(sorted(known))}."
+
+
 def resolve(names: str | Iterable[str] = "default") -> tuple[Quantity, ...]:
     """The quantities that ``names`` stands for, in the order of declaration.
 
@@ -128,9 +146,5 @@ def resolve(names: str | Iterable[str] = "default") -> tuple[Quantity, ...]:
         elif name in known:
             wanted.add(name)
         else:
-            near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4)
-            hint = f" Did you mean {', '.join(f'`{n}`' for n in near)}?" if near else ""
-            raise ValueError(
-                f"Unknown quantity `{name}`.{hint} Expected 'default', 'all' or some of: {', '.join(sorted(known))}."
-            )
+            raise ValueError(_unknown(str(name), known))
     return tuple(q for q in known.values() if q.name in wanted)

@@ -144,7 +144,10 @@ def _torch_checkpoint(path: Path) -> Mapping[str, Any]:
                 "Where you trust it, load it yourself and pass its state dict, or save that with "
                 "`safetensors.torch.save_file(model.state_dict(), …)`."
             ) from error
-        raise ValueError(f"{path} is not a readable torch checkpoint: {reason}") from error
+        raise ValueError(
+            f"{path} is not a readable torch checkpoint: {reason}. Files that can be read are safetensors, torch "
+            "checkpoints and ONNX; load any other, as a Keras model, yourself and pass the model."
+        ) from error
     return _weights_in(loaded, path)
 
 

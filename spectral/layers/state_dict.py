@@ -127,7 +127,13 @@ def _entry_specs(name: str, entry: Stored, names: Names, conv: Convention) -> li
     kind, cut = guess(name, entry.shape, names, conv)
     if isinstance(cut, str):
         return [skipped(name, cut, kind=kind, shape=entry.shape)]
-    return specs(name, cut, entry.read, kind=kind, type="", shape=entry.shape, note="guessed from name and shape")
+    return specs(name, cut, entry.read, kind=kind, type="", shape=entry.shape, note=_guessed(kind))
+
+
+def _guessed(kind: str) -> str:
+    """What is said of a layer of which only its name and shape are known."""
+    # The number of groups is in no shape: a kernel of g groups looks like one with g times fewer inputs.
+    return "guessed from name and shape" + (", taken to have one group" if "conv" in kind else "")
 
 
 def _composed_specs(weight: Composed, names: Names, conv: Convention) -> list[LayerSpec]:
@@ -144,7 +150,7 @@ def _composed_specs(weight: Composed, names: Names, conv: Convention) -> list[La
         type="",
         shape=weight.shape,
         parameters=weight.parameters,
-        note=f"{weight.how}; guessed from name and shape",
+        note=f"{weight.how}; {_guessed(kind)}",
     )
 
 

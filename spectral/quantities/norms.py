@@ -6,6 +6,7 @@ import numpy as np
 
 from spectral.registry import quantity
 from spectral.sample import LayerSample
+from spectral.spectrum import RESOLVED
 
 
 @quantity(
@@ -82,6 +83,8 @@ def sv_min(sample: LayerSample) -> float:
 def log_median_singular_value(sample: LayerSample) -> float:
     """Natural log of the median singular value, pooled over the matrices: where the bulk of the spectrum lies."""
     median = float(np.median(np.concatenate(sample.singular_values)))
+    if median < RESOLVED * sample.largest_singular_value:
+        median = float(np.median(np.concatenate(sample.resolved_singular_values)))
     return float(np.log(median)) if median > 0.0 else np.nan
 
 

@@ -9,21 +9,16 @@ import numpy as np
 
 from spectral.phases import phase as decide_phase
 from spectral.quantities.ranks import effective_rank, participation_ratio, stable_rank
-from spectral.quantities.shared import largest_eigenvalue, on_host, once, relative_eigenvalues_of_one_shape
+from spectral.quantities.shared import largest_eigenvalue, on_host, once, relative_eigenvalues_of_one_shape, spikes
 from spectral.random_matrix import tracy_widom
 from spectral.random_matrix.farms import fixed_aspect_submatrices
 from spectral.random_matrix.null_zscore import null_z_score
 from spectral.random_matrix.rand_distance import mp_distance as distance_from_mp
-from spectral.random_matrix.spikes import Spikes, bulk_distance, critical_strength, find_spikes
+from spectral.random_matrix.spikes import bulk_distance, critical_strength
 from spectral.registry import quantity
 from spectral.sample import LayerSample
 
 FAMILY = "random matrix"
-
-
-def _spikes(sample: LayerSample) -> Spikes:
-    """Of λ/λ_1, so that no scale over- or underflows."""
-    return once(sample, "spikes", lambda: find_spikes(relative_eigenvalues_of_one_shape(sample), sample.shape))
 
 
 # W against the Marchenko–Pastur law of its bulk
@@ -37,19 +32,19 @@ def _spikes(sample: LayerSample) -> Spikes:
 )
 def bulk_variance(sample: LayerSample) -> float:
     """Variance s² of an element of the bulk, in units of the weights squared: see ``spikes.find_spikes``."""
-    return _spikes(sample).variance * largest_eigenvalue(sample)
+    return spikes(sample).variance * largest_eigenvalue(sample)
 
 
 @quantity("bulk_edge", title="bulk edge λ₊", definition="λ₊ = s²(√N + √M)², s² the bulk variance", family=FAMILY)
 def bulk_edge(sample: LayerSample) -> float:
     """Upper edge λ₊ of the bulk, in units of λ."""
-    return _spikes(sample).bulk_max * largest_eigenvalue(sample)
+    return spikes(sample).bulk_max * largest_eigenvalue(sample)
 
 
 @quantity("bulk_softrank", title="soft rank λ₊/λ_1", definition="λ₊/λ_1, λ₊ the bulk edge", family=FAMILY, worst="low")
 def bulk_softrank(sample: LayerSample) -> float:
     """Soft rank λ₊/λ_1: about 1 for noise, towards 0 the further the largest eigenvalue stands out of the bulk."""
-    return _spikes(sample).bulk_max
+    return spikes(sample).bulk_max
 
 
 @quantity(
@@ -60,7 +55,7 @@ def bulk_softrank(sample: LayerSample) -> float:
 )
 def bulk_spikes(sample: LayerSample) -> float:
     """Number of eigenvalues that a random matrix of the bulk's variance would not have: see ``spikes.find_spikes``."""
-    found = _spikes(sample)
+    found = spikes(sample)
     return float(len(found.eigenvalues)) if np.isfinite(found.variance) else np.nan
 
 
@@ -72,7 +67,7 @@ def bulk_spikes(sample: LayerSample) -> float:
 )
 def distance_of_bulk(sample: LayerSample) -> float:
     """How badly the Marchenko–Pastur law fits the bulk; noise has about √(ln M)/M: see ``spikes.bulk_distance``."""
-    return bulk_distance(relative_eigenvalues_of_one_shape(sample), sample.shape, _spikes(sample))
+    return bulk_distance(relative_eigenvalues_of_one_shape(sample), sample.shape, spikes(sample))
 
 
 @quantity(
@@ -83,7 +78,7 @@ def distance_of_bulk(sample: LayerSample) -> float:
 )
 def spike_strength(sample: LayerSample) -> float:
     """Strength of the strongest rank-one part over the critical strength, at least 1; NaN where nothing stands out."""
-    found = _spikes(sample)
+    found = spikes(sample)
     return (
         float(found.strengths[0]) / critical_strength(sample.shape)
         if len(found.strengths) and found.variance > 0
@@ -99,7 +94,7 @@ def spike_strength(sample: LayerSample) -> float:
 )
 def tw_z(sample: LayerSample) -> float:
     """The largest eigenvalue, over all matrices, in Tracy–Widom units of the bulk: see ``tracy_widom``."""
-    return _spikes(sample).z
+    return spikes(sample).z
 
 
 @quantity(
@@ -111,7 +106,7 @@ def tw_z(sample: LayerSample) -> float:
 )
 def tw_p(sample: LayerSample) -> float:
     """How often noise has so large an eigenvalue, the number of matrices pooled taken into account."""
-    tail = tracy_widom.sf(_spikes(sample).z)
+    tail = tracy_widom.sf(spikes(sample).z)
     return float(-np.expm1(len(sample.matrices) * np.log1p(-tail)))
 
 

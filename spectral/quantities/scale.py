@@ -21,7 +21,8 @@ from spectral.sample import LayerSample
 def scale_collapse(sample: LayerSample) -> float:
     """log10 of the smaller of ‖W‖_F/‖W_0‖_F and σ_1/σ_1(W_0): −1 is a tenth of the size at the baseline.
 
-    W_0's norms are taken from ``sample.reference`` where it has them, and measured on ``sample.initial`` otherwise.
+    NaN where W or W_0 is 0. W_0's norms are taken from ``sample.reference`` where it has them, and measured on
+    ``sample.initial`` otherwise.
     """
     reference = sample.reference or {}
     frobenius, log_spectral = reference.get("frobenius_norm"), reference.get("log_spectral_norm")
@@ -32,4 +33,4 @@ def scale_collapse(sample: LayerSample) -> float:
     else:
         largest = max((float(s[0]) for s in sample.initial_singular_values if len(s)), default=np.nan)
     ratio = np.minimum(np.divide(sample.norm, frobenius), np.divide(sample.largest_singular_value, largest))
-    return float(np.log10(ratio)) if ratio > 0.0 else np.nan
+    return float(np.log10(ratio)) if 0.0 < ratio < np.inf else np.nan

@@ -9,6 +9,7 @@ import numpy as np
 
 from spectral.arrays import as_array, on_accelerator
 from spectral.layers.spec import Array
+from spectral.random_matrix.spikes import Spikes, find_spikes
 from spectral.sample import LayerSample
 
 T = TypeVar("T")
@@ -29,6 +30,11 @@ def relative_eigenvalues_of_one_shape(sample: LayerSample) -> np.ndarray:
 def largest_eigenvalue(sample: LayerSample) -> float:
     """λ_1, the unit of the relative eigenvalues; NaN without any."""
     return float(sample.eigenvalues[-1]) if len(sample.eigenvalues) else np.nan
+
+
+def spikes(sample: LayerSample) -> Spikes:
+    """The eigenvalues beyond the random bulk, in units of λ_1, so that no scale over- or underflows."""
+    return once(sample, "spikes", lambda: find_spikes(relative_eigenvalues_of_one_shape(sample), sample.shape))
 
 
 def of_one_shape(sample: LayerSample) -> bool:

@@ -243,3 +243,42 @@ def test_convolutions_as_weightwatcher_has_them(shape):
     (row,) = spectral.analyze({"weight": weight}, list(golden), conv="weightwatcher").layers.to_dict("records")
     for name in golden:
         assert row[name] == pytest.approx(golden[name], rel=1e-9), name
+
+
+@pytest.mark.parametrize(
+    ("quantities", "message"),
+    [
+        ([], "at least one quantity"),
+        ("update_norm", "which an analysis has not"),
+        ("distance_from_init", "name a `baseline`"),
+        ("raw", "Did you mean `distance_from_init`"),
+        ("alpha_hat", "Did you mean `alpha_weighted`"),
+        ("All", "Did you mean `all`"),
+        ("log_norm,alpha", "give several as a list"),
+    ],
+)
+def test_wrong_quantities_are_refused_with_the_remedy(quantities, message):
+    with pytest.raises(ValueError, match=message):
+        spectral.analyze(np.eye(3), quantities)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_baseline_that_is_not_finite_is_said_in_the_status(bad):
+    w = np.random.default_rng(0).standard_normal((20, 10))
+    before = w.copy()
+    before[0, 0] = bad
+    row = spectral.analyze(w, ["norm", "distance_from_init", "scale_collapse"], baseline=before).layers.iloc[0]
+    assert "scale_collapse, distance_from_init: the baseline's norm is not finite" in row["status"]
+    assert np.isnan(row["distance_from_init"]) and np.isnan(row["scale_collapse"]) and np.isfinite(row["norm"])
+
+
+def test_a_baseline_of_zeros_has_no_scale_to_compare_with():
+    w = np.random.default_rng(0).standard_normal((20, 10))
+    row = spectral.analyze(w, ["scale_collapse"], baseline=np.zeros((20, 10))).layers.iloc[0]
+    assert np.isnan(row["scale_collapse"])
+
+
+def test_layers_that_the_baseline_lacks_are_named():
+    w = {"a": np.ones((3, 4)), "b": np.ones((3, 4))}
+    result = spectral.analyze(w, ["distance_from_init"], baseline={"a": np.ones((3, 4))})
+    assert "1 layer not in the baseline (b)" in result.heading()

@@ -72,7 +72,8 @@ def _analyze(args: argparse.Namespace) -> int:
         "unmatched": result.unmatched,
     }
     _weights.write(args.output, f"Spectra of {args.model}", result.heading(), result.layers, document)
-    _print(args, result.heading(), result.shown(), document)
+    more = f"; {result.not_shown} more columns with `-o` or `--json`" if result.not_shown else ""
+    _print(args, result.heading() + more, result.shown(), document)
     return EXIT_OK if (result.layers["status"] == "ok").all() else EXIT_FINDING
 
 

@@ -204,3 +204,18 @@ def test_label_only_with_evidence():
     left, right = np.linalg.qr(gaussian(400, 300))[0], np.linalg.qr(gaussian(300, 300, 1))[0]
     assert value("warning", [(left * sigma) @ right.T]) == "over-trained"
     assert value("warning", [gaussian(300, 300)]) == ""
+
+
+@pytest.mark.parametrize("shape", [(200, 120), (256, 256), (512, 256)])
+@pytest.mark.parametrize("mean", [0.0, 0.2, 0.5])
+def test_noise_with_a_mean_is_no_evidence_for_a_power_law(shape, mean):
+    """The mean's one spike stands out of the bulk, and makes no tail of it."""
+    rng = np.random.default_rng(0)
+    reasons = [value("alpha_evidence", [rng.standard_normal(shape) + mean]) for _ in range(20)]
+    assert "sufficient" not in reasons
+
+
+def test_many_spikes_are_evidence():
+    rng = np.random.default_rng(0)
+    heavy = (rng.pareto(1.5, 300) + 1)[:, None] * rng.standard_normal((300, 200))
+    assert value("alpha_evidence", [heavy]) == "sufficient"

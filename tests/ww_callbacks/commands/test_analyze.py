@@ -42,7 +42,7 @@ def test_analyze_prints_the_table(model, capsys):
     assert main(["analyze", model]) == EXIT_OK
     printed = capsys.readouterr()
     assert printed.err == ""
-    assert "3 layers, 1 parameters that are none" in printed.out
+    assert "3 layers, 1 parameter not measured" in printed.out
     for layer in spectral.analyze(model).layers.to_dict("records"):
         (line,) = [line for line in printed.out.splitlines() if line.strip().startswith(layer["layer"])]
         assert f"{layer['alpha']:.4g}" in line
