@@ -83,12 +83,15 @@ class Judging:
         Returns:
             The alerts to be said now, and the scores to be published.
         """
-        self._findings = self._observe(observation)
+        found = self._observe(observation)
+        spoiling = {f.severity for f in found if f.kind in _SPOILING}
+        spoilt = not spoiling <= {"info"}
+        # Weights that are blown up or dead memorise nothing, and the growth that is fitted is that of the fault.
+        self._findings = [f for f in found if not ("critical" in spoiling and f.kind == Overtraining.kind)]
         alerts = self._desk.judge(self._findings, observation.step, observation.epoch)
         self.alerts.extend(alerts)
         self.snapshots += 1
         scores: dict[str, float] = {}
-        spoilt = any(f.kind in _SPOILING and f.severity != "info" for f in self._findings)
         for detector in self._overtraining():
             scores |= detector.published()
             if not spoilt and self._epoch == observation.epoch:

@@ -21,8 +21,8 @@ from spectral.detectors.layerwise import (
 class Explosion(LayerwiseDetector):
     """A layer moves by more than ``update`` of its own norm between snapshots, or has grown ``growth``-fold.
 
-    In formulas ‖W_t − W_{t−1}‖_F / ‖W_{t−1}‖_F > ``update``, or ‖W_t‖_F / ‖W_0‖_F > ``growth`` (not for a layer that
-    began at zero). Neither is taken for an explosion while the training loss keeps what it gained, unless that is less
+    In formulas ‖W_t − W_{t−1}‖_F / ‖W_{t−1}‖_F > ``update`` (not for a layer that shrinks), or
+    ‖W_t‖_F / ‖W_0‖_F > ``growth`` (not for a layer that began at zero). Neither is taken for an explosion while the training loss keeps what it gained, unless that is less
     than a fifth of it, or the layer has grown more than ``growth`` squared: a first loss that is itself exploded makes
     any later one look like a gain. Where no training loss is known, it is a warning that stops nothing.
 
@@ -59,6 +59,10 @@ class Explosion(LayerwiseDetector):
         first = memory.get("first", 0.0)
         ratio = norm / first if norm is not None and first > 0 else math.nan
         moved = change is not None and change > self.update_limit and self._run.get("snapshots", 0) > self.burn_in
+        if norm is not None:
+            # What takes half of a layer's norm away moves it as far, and is the collapse detectors' to say.
+            moved = moved and norm > (1.0 - self.update_limit / 2.0) * memory.get("last", 0.0)
+            memory["last"] = norm
         useful = LossMemory.stuck(self._run) is False and not LossMemory.gained_little(self._run)
         if not (moved or ratio > self.growth) or (useful and not ratio > self.growth**2):
             return False

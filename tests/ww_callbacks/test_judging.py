@@ -1,0 +1,52 @@
+"""What the detectors find, put together."""
+
+import math
+
+import pytest
+
+from spectral.detectors import Finding, Observation, Overtraining
+from spectral.layers.spec import LayerSpec
+from ww_callbacks.faults import Faults
+from ww_callbacks.judging import Judging
+from ww_callbacks.settings import Settings
+
+
+@pytest.fixture
+def memorising(monkeypatch):
+    """An overtraining detector that finds it in every snapshot."""
+    found = Finding("overtraining", "critical", (), {}, 1, 1.0, "It memorises.", "Take epoch 1.", may_stop=True)
+    monkeypatch.setattr(Overtraining, "update", lambda self, observation: [found])
+
+
+def judged(norms, losses):
+    judging = Judging(Settings(), [LayerSpec("a", (), "dense", "", (9, 9), ((9, 9),))], False, Faults(strict=True))
+    kinds = []
+    before = norms[0]
+    for i, (norm, loss) in enumerate(zip(norms, losses, strict=True)):
+        values = {"frobenius_norm": norm, "relative_update_norm": abs(norm - before) / before, "scale_collapse": 0.0}
+        metrics = {"train_loss": loss} if i else {}
+        layers = {"a": values}
+        observation = Observation(i, float(i), layers, metrics, status={"a": "ok"}, changed={"a": True})
+        judging.judge(observation)
+        kinds.append({alert.kind for alert in judging.alerts})
+        before = norm
+    return judging, kinds
+
+
+def test_weights_that_blow_up_are_not_said_to_memorise(memorising):
+    norms = [1.0, 1.0, 1.0, *(3.0**i for i in range(1, 8))]
+    judging, kinds = judged(norms, [math.nan, 2.0, 1.0, *[50.0] * 7])
+    first = next(i for i, found in enumerate(kinds) if "explosion" in found)
+    assert judging.verdict.state == "diverging"
+    assert "memorises" not in judging.verdict.reason and first < 9
+
+
+def test_weights_that_are_well_may_be_said_to_memorise(memorising):
+    judging, kinds = judged([1.0] * 5, [math.nan, 2.0, 1.0, 0.5, 0.4])
+    assert kinds[-1] == {"overtraining"} and judging.verdict.state == "overtraining"
+
+
+def test_a_layer_that_shrinks_does_not_explode():
+    norms = [10.0, 10.0, 10.0, *(10.0 * 0.3**i for i in range(1, 8))]
+    _, kinds = judged(norms, [math.nan, 2.0, 1.0, *[2.3] * 7])
+    assert "explosion" not in kinds[-1]
