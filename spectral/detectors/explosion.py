@@ -22,9 +22,10 @@ class Explosion(LayerwiseDetector):
     """A layer moves by more than ``update`` of its own norm between snapshots, or has grown ``growth``-fold.
 
     In formulas ‖W_t − W_{t−1}‖_F / ‖W_{t−1}‖_F > ``update`` (not for a layer that shrinks), or
-    ‖W_t‖_F / ‖W_0‖_F > ``growth`` (not for a layer that began at zero). Neither is taken for an explosion while the training loss keeps what it gained, unless that is less
-    than a fifth of it, or the layer has grown more than ``growth`` squared: a first loss that is itself exploded makes
-    any later one look like a gain. Where no training loss is known, it is a warning that stops nothing.
+    ‖W_t‖_F / ‖W_0‖_F > ``growth`` (not for a layer that began at zero). Neither is taken for an explosion while the
+    training loss keeps what it gained, unless that is less than a fifth of it, or the layer has grown more than
+    ``growth`` squared: a first loss that is itself exploded makes any later one look like a gain. Where no training
+    loss is known, it is a warning that stops nothing.
 
     Args:
         update: relative size of the change between two snapshots, 0.5 by default (healthy runs stay below 0.25 after
