@@ -11,9 +11,13 @@ from spectral.layers.spec import LayerSpec
 from ww_callbacks.cadence import Kind
 from ww_callbacks.meter import Meter
 
-_SECONDS_A_LAYER = 5e-3
-_SECONDS_A_UNIT = 1e-9
+_SECONDS_A_LAYER = 2e-3
+_SECONDS_A_UNIT = 3e-10
 """What a spectrum costs where none has been measured yet, per unit of :attr:`LayerSpec.cost`; rather too much."""
+
+
+_FIXED_AT_MOST = 0.05
+"""What a snapshot is taken to cost besides spectra while only the first is known, in seconds."""
 
 
 class Known(Protocol):
@@ -109,7 +113,10 @@ class Budget:
         """Tell what a snapshot cost: seconds in all, and those that went into spectra."""
         rest = max(total - spectra, 0.0)
         # The first one bears what comes once (imports, opening files): later ones tell what is to be expected.
-        self._fixed = rest if self._count <= 2 else max(0.5 * (self._fixed + rest), min(rest, 2.0 * self._fixed))
+        if self._count <= 1:
+            self._fixed = min(rest, _FIXED_AT_MOST)
+        else:
+            self._fixed = rest if self._count == 2 else max(0.5 * (self._fixed + rest), min(rest, 2.0 * self._fixed))
 
     def skipped_since_said(self) -> str:
         """What has been skipped since it was said last, in words; empty if nothing."""

@@ -57,7 +57,7 @@ class Watcher:
     run: Run | None = None
     _keeper: BestKeeper | None = None
 
-    def __init__(self, probe: RepresentationProbe | None = None, **settings: Any) -> None:
+    def __init__(self, *, probe: RepresentationProbe | None = None, **settings: Any) -> None:
         self.settings = Settings.of(settings)
         self.probe = probe
 

@@ -53,8 +53,8 @@ class SpectralCallback(Watcher, transformers.TrainerCallback, ExportableState):
         ValueError: for a value that cannot be.
     """
 
-    def __init__(self, probe: RepresentationProbe | None = None, **settings: Any) -> None:
-        Watcher.__init__(self, probe, **settings)
+    def __init__(self, *, probe: RepresentationProbe | None = None, **settings: Any) -> None:
+        Watcher.__init__(self, probe=probe, **settings)
         self._trainer: transformers.Trainer | None = None
         self._measured_step = -1
         self._loss_mark = (0, 0.0)

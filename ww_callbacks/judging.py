@@ -54,7 +54,7 @@ class Judging:
         self._desk = AlertDesk(settings, faults)
         self._findings: list[Finding] = []
         self._memorising: list[Finding] = []
-        self._epoch = -1
+        self._epoch, self._shown = -1, False
         self.alerts = AlertList()
         self.verdict: Verdict | None = None
         self.snapshots = 0
@@ -94,7 +94,7 @@ class Judging:
         scores: dict[str, float] = {}
         for detector in self._overtraining():
             scores |= detector.published()
-            if not spoilt and self._epoch == observation.epoch:
+            if not spoilt and self._shown:
                 self.best_step = detector.best_step
         self.conclude()
         return alerts, scores
@@ -119,20 +119,20 @@ class Judging:
 
     def _observe(self, observation: Observation) -> list[Finding]:
         findings: list[Finding] = []
-        whole = observation.epoch == int(observation.epoch) and observation.epoch > self._epoch
+        due = int(observation.epoch) > self._epoch
         for detector in list(self._detectors):
             try:
                 if not isinstance(detector, Overtraining):
                     findings += detector.update(observation)
                     continue
                 # It was measured on one snapshot an epoch, and on more it would see what is not there.
-                if whole:
+                if due:
                     self._memorising = detector.update(observation)
                 findings += self._memorising
             except Exception as error:
                 self._detectors.remove(detector)
                 self._faults.fault(f"the detector of {detector.kind} failed and is left out from now on", error)
-        self._epoch = max(self._epoch, int(observation.epoch))
+        self._epoch, self._shown = max(self._epoch, int(observation.epoch)), due
         return findings
 
     def _overtraining(self) -> list[Overtraining]:

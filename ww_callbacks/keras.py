@@ -54,9 +54,9 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         ValueError: for a value that cannot be.
     """
 
-    def __init__(self, probe: RepresentationProbe | None = None, **settings: Any) -> None:
+    def __init__(self, *, probe: RepresentationProbe | None = None, **settings: Any) -> None:
         keras.callbacks.Callback.__init__(self)
-        Watcher.__init__(self, probe, **settings)
+        Watcher.__init__(self, probe=probe, **settings)
         self._begun = False
         self._measured_step = -1
         self._steps = 0

@@ -54,8 +54,8 @@ class SpectralCallback(Watcher, pl.Callback):
         ValueError: for a value that cannot be.
     """
 
-    def __init__(self, probe: RepresentationProbe | None = None, **settings: Any) -> None:
-        super().__init__(probe, **settings)
+    def __init__(self, *, probe: RepresentationProbe | None = None, **settings: Any) -> None:
+        super().__init__(probe=probe, **settings)
         self._loss = MeanLoss()
         self._step = 0
         self._measured_step = -1

@@ -175,14 +175,16 @@ class Measuring:
             self._background.flush()
         self._group = Alone()
 
-    def close(self) -> None:
+    def close(self, meter: Meter) -> None:
         """End the background's thread, and say what was skipped and no later snapshot could say."""
         if self._background is not None:
             self._background.close()
         if skipped := self._budget.skipped_since_said():
+            share = (self._budget.share or 0.0) * meter.elapsed
             self._complain(
-                f"{skipped} up to the end: `max_overhead` did not allow more in so short a time. Give a larger share "
-                "to see more of a run like this one",
+                f"{skipped} up to the end: `max_overhead={self._budget.share:g}` allows {share:.2g} s of the "
+                f"{meter.elapsed:.0f} s of the run, and {meter.spent:.2g} s are spent. Give a larger share to see "
+                "more of a run like this one",
                 "budget",
                 "",
             )

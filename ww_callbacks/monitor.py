@@ -53,7 +53,7 @@ class SpectralMonitor(Watcher):
     def __init__(
         self, model: Any, *, sinks: Iterable[Sink] = (), probe: RepresentationProbe | None = None, **settings: Any
     ) -> None:
-        super().__init__(probe, **settings)
+        super().__init__(probe=probe, **settings)
         log_dir = self.settings.log_dir
         directory = free_directory(Path(log_dir)) if log_dir else default_directory()
         self._model = model

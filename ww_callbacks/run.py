@@ -349,7 +349,7 @@ class Run:
         if self._group.size == 1:
             return
         self.judging.agree(self._group)
-        self._known = self._group.broadcast(self._known)
+        self.step, self._known = self._group.broadcast((self.step, self._known))
 
     def _publish(self, measured: Measured) -> Snapshot:
         rows, kind, metrics = measured.rows, measured.choice.kind, measured.metrics
@@ -405,7 +405,7 @@ class Run:
             try:
                 self._publish_all(self._measuring.flush(self.meter))
             finally:
-                self._measuring.close()
+                self._measuring.close(self.meter)
                 if self.leads:
                     self.judging.conclude()
         self._outlets.each(lambda sink: sink.close(self.verdict))

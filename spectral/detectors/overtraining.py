@@ -176,7 +176,7 @@ class Overtraining:
                 if f"D {output}" not in self._slopes.slopes and self._slopes.snapshots > 1
                 else "neither training loss nor training accuracy is known"
                 if unfitted is None
-                else f"only {self._slopes.snapshots} snapshots so far"
+                else f"only {self._slopes.snapshots} epochs seen so far"
             )
             self.score = None
             self._move_best(observation)
@@ -184,7 +184,7 @@ class Overtraining:
         memory["missing"] = (
             ""
             if self._slopes.snapshots >= self.burn_in + self.persistence
-            else (f"only {self._slopes.snapshots} snapshots so far")
+            else (f"only {self._slopes.snapshots} epochs seen so far")
         )
         hidden = [s for name, s in self._slopes.slopes.items() if name.startswith("D ") and name != f"D {output}"]
         own = self._slopes.slopes[f"D {output}"]
@@ -261,7 +261,7 @@ class Overtraining:
     def insufficient(self) -> str:
         """Why overtraining cannot be judged yet, in words; empty if it can."""
         if self._slopes.snapshots == 0:
-            return "no snapshot after the start"
+            return "no epoch has ended yet"
         return self._memory["missing"]
 
     def published(self) -> dict[str, float]:

@@ -50,3 +50,12 @@ def test_a_layer_that_shrinks_does_not_explode():
     norms = [10.0, 10.0, 10.0, *(10.0 * 0.3**i for i in range(1, 8))]
     _, kinds = judged(norms, [math.nan, 2.0, 1.0, *[2.3] * 7])
     assert "explosion" not in kinds[-1]
+
+
+def test_the_overtraining_detector_sees_one_snapshot_an_epoch_whatever_the_cadence(monkeypatch):
+    seen = []
+    monkeypatch.setattr(Overtraining, "update", lambda self, observation: seen.append(observation.epoch) or [])
+    judging = Judging(Settings(), [LayerSpec("a", (), "dense", "", (9, 9), ((9, 9),))], False, Faults(strict=True))
+    for i in range(9):
+        judging.judge(Observation(20 * i, 20 * i / 29, {"a": {}}, {}, status={"a": "ok"}, changed={"a": True}))
+    assert seen == [20 * i / 29 for i in (0, 2, 3, 5, 6, 8)]

@@ -54,7 +54,7 @@ def test_a_few_snapshots_do_not_suffice():
     assert detector.insufficient
     for observation, _ in zip(observations("digits-clean-0"), range(5), strict=False):
         detector.update(observation)
-    assert "snapshots" in detector.insufficient
+    assert "epochs" in detector.insufficient
     replay(again := Overtraining(), "digits-clean-0")
     assert again.insufficient == ""
 

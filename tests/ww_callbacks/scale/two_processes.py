@@ -129,6 +129,24 @@ def tensor_parallel(folder):
     report(folder, **told(callback), sharded=type(model.net[0].weight).__name__)
 
 
+def keeping(folder):
+    callback = SpectralCallback(log_dir=str(folder / "record"), keep_best=True, **EPOCHS)
+    fit(seeded(), callback, devices=2, strategy="ddp", use_distributed_sampler=False)
+    kept = callback.best_checkpoint
+    report(folder, **told(callback), step=callback.run.step, kept=kept.name, there=kept.exists())
+
+
+def keeping_huggingface(folder):
+    from tests.ww_callbacks.scale.test_resume_huggingface import Model, train
+    from ww_callbacks.huggingface import SpectralCallback as Callback
+
+    callback = Callback(log_dir=str(folder / "record"), keep_best=True, **EPOCHS)
+    options = {"ddp_backend": "gloo", "num_train_epochs": 2, "ddp_find_unused_parameters": False}
+    train(folder, callback, Model(), **options)
+    kept = callback.best_checkpoint
+    report(folder, **told(callback), step=callback.run.step, kept=kept.name, there=kept.exists())
+
+
 def huggingface(folder):
     from tests.ww_callbacks.scale.test_resume_huggingface import Model, train
     from ww_callbacks.huggingface import SpectralCallback as Callback
@@ -142,7 +160,7 @@ def huggingface(folder):
     report(folder, **told(callback))
 
 
-SCENARIOS = (ddp, background, budget, one_sided_nan, fsdp, tensor_parallel, huggingface)
+SCENARIOS = (ddp, background, budget, one_sided_nan, fsdp, tensor_parallel, huggingface, keeping, keeping_huggingface)
 
 
 def main(folder: Path) -> None:
