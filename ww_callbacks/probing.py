@@ -18,10 +18,17 @@ class Probing:
         model: the model, run on this process alone.
 
     Raises:
+        TypeError: if ``probe`` is no probe.
         TypeError, ValueError: if the model cannot be probed; see :meth:`RepresentationProbe.validate`.
     """
 
     def __init__(self, probe: RepresentationProbe, model: Any) -> None:
+        if not isinstance(probe, RepresentationProbe):
+            what = "the class itself" if probe is RepresentationProbe else type(probe).__name__
+            raise TypeError(
+                f"Expected `probe` to be a RepresentationProbe, but got {what}. Wrap the batch: "
+                "`probe=RepresentationProbe(batch)`, from `ww_callbacks.probes.representation`."
+            )
         probe.validate(model)
         self._probe, self._model = probe, model
         self._found: dict[int, Mapping[str, Mapping[str, float]]] = {}

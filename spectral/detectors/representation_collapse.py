@@ -75,10 +75,8 @@ class RepresentationCollapse(LayerwiseDetector):
         worst = min(shown, key=lambda s: s.evidence[QUANTITY])
         stuck = LossMemory.stuck(self._run)
         rank = worst.evidence[QUANTITY]
-        seen = (
-            f"`{worst.layer}` answers every input of the probe alike"
-            if rank == 0
-            else f"the effective rank of the features of `{worst.layer}` is {rank:.1f}"
+        seen = f"the effective rank of the features of `{worst.layer}` is {rank:.1f}" + (
+            " (it answers every input of the probe alike)" if rank == 0 else ""
         )
         return Finding(
             kind=self.kind,

@@ -107,7 +107,7 @@ def feature_effective_rank(features: np.ndarray) -> float:
     return float(np.exp(-(p * np.log(p)).sum()))
 
 
-def jacobian_rank(gram: np.ndarray, eps: float | None = None) -> int:
+def jacobian_rank(gram: np.ndarray, eps: float | None = None) -> float:
     r"""Numerical rank of a Jacobian J from its Gram matrix :math:`G=J^\top J` (or :math:`JJ^\top`).
 
     The eigenvalues λ of G are σ², so the threshold is squared: :math:`\#\{\lambda \ge \varepsilon^2\lambda_1\}`.
@@ -118,7 +118,7 @@ def jacobian_rank(gram: np.ndarray, eps: float | None = None) -> int:
         eps: relative threshold ε on σ; None for 1.19e-7 times the side of G.
 
     Returns:
-        The rank; 0 where J is zero.
+        The rank; 0 where J is zero; NaN if an element of G is not finite.
 
     Raises:
         ValueError: if ``gram`` is not square or not float64.
@@ -126,6 +126,8 @@ def jacobian_rank(gram: np.ndarray, eps: float | None = None) -> int:
     gram = np.asarray(gram)
     if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or gram.dtype != np.float64:
         raise ValueError(f"Expected a square matrix in float64, but got the shape {gram.shape} in {gram.dtype}.")
+    if not np.isfinite(gram).all():
+        return math.nan
     return numerical_rank(np.sqrt(np.clip(np.linalg.eigvalsh(gram), 0, None)), eps)
 
 

@@ -51,6 +51,28 @@ def test_the_views_show_what_the_probe_measured_at_its_own_cadence(tmp_path):
     assert describe("spectral/feature_rank/median").startswith("numerical rank of features: #{σ_i")
 
 
+def test_values_of_the_whole_model_are_drawn_in_the_timeline_and_in_no_heat_map(tmp_path):
+    from integrations import figures
+    from integrations.words import words
+
+    labels = torch.arange(32) % 3
+    names = ["classification_dimension", "independence_deficit"]
+    probe = RepresentationProbe(batch(), labels, every_n_epochs=2, quantities=names)
+    callback = SpectralCallback(probe=probe, log_dir=tmp_path, verbose=0)
+    fit(tmp_path, callback, model=Probed())
+    rows = [json.loads(line) for line in (tmp_path / "spectral.jsonl").open()]
+    picture = figures.timeline(tmp_path)
+    titles = [note.text for note in picture.layout.annotations]
+    drawn = [(list(trace.x), list(trace.y)) for trace in picture.data if trace.x is not None]
+    for name in names:
+        points = {r["epoch"]: r[name] for r in rows if r["record"] == "model" and r.get(name) is not None}
+        assert list(points) == [0, 2, 4]
+        assert (list(points), list(points.values())) in drawn
+        assert sum(f"{words(name).title}: one value" in title for title in titles) == 1
+        with pytest.raises(ValueError, match=f"`{name}` is one value for the whole model.*timeline"):
+            figures.heat_map(tmp_path, name)
+
+
 def test_training_is_not_disturbed(tmp_path):
     weights = []
     for callbacks in ((), (SpectralCallback(probe=RepresentationProbe(batch(), every_n_epochs=1), verbose=0),)):
@@ -78,5 +100,11 @@ def test_a_collapse_of_the_features_is_an_alert(tmp_path):
 def test_what_cannot_be_probed_is_refused_before_training(tmp_path):
     model = Probed()
     model.training_step = lambda *_: pytest.fail("training started")
-    with pytest.raises((TypeError, ValueError, RuntimeError), match=r"5|12"):
-        fit(tmp_path, SpectralCallback(probe=RepresentationProbe(torch.zeros(4, 5)), verbose=0), model=model)
+    for probe, said in (
+        (RepresentationProbe(batch()[:, :5]), "5|12"),
+        (RepresentationProbe(batch()[:1]), "two different samples"),
+        (batch(), r"RepresentationProbe\(batch\)"),
+        (RepresentationProbe, "got the class itself"),
+    ):
+        with pytest.raises((TypeError, ValueError, RuntimeError), match=said):
+            fit(tmp_path, SpectralCallback(probe=probe, verbose=0), model=model)

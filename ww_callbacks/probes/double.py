@@ -13,6 +13,12 @@ _REFUSES = (
     "from its forward, or measure only the features' ranks."
 )
 
+_PROBE_REFUSES = (
+    "Expected a model that runs in float64, which `jacobian_rank` and `perturbed_pca_dimension` need, but `{model}` "
+    "refuses it ({why}). Remove casts such as `.float()` and checks of the dtype from its forward, or leave these "
+    "quantities out."
+)
+
 
 def double_copy(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Parameters and buffers by name, detached, floating-point ones in float64; the model keeps its own."""
@@ -27,6 +33,29 @@ def _double(tensor: torch.Tensor) -> torch.dtype:
     import torch
 
     return torch.float64 if tensor.is_floating_point() else tensor.dtype
+
+
+def check_runs_in_double(model: torch.nn.Module, inputs: torch.Tensor) -> None:
+    """Run ``model``, which has run on ``inputs`` in its own precision, in float64.
+
+    Raises:
+        TypeError: if it cannot, with its own error.
+    """
+    import torch
+    from torch.func import functional_call
+
+    try:
+        functional_call(model, double_copy(model), (inputs,))
+    except (MemoryError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:  # a check of the user's own may raise anything
+        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise refusal(model, said) from error
+
+
+def refusal(model: torch.nn.Module, why: str) -> TypeError:
+    """The error for a model without float64, which names what needs it."""
+    return TypeError(_PROBE_REFUSES.format(model=type(model).__name__, why=why))
 
 
 def evaluate(model: torch.nn.Module, tensors: dict[str, torch.Tensor], inputs: Any) -> Any:

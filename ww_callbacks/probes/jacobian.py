@@ -58,7 +58,7 @@ def groups(names: Sequence[str], sizes: Mapping[str, int], limit: float) -> Iter
         if sizes[name] > limit:
             raise ValueError(
                 f"Expected a layer with at most {limit:.0f} features for a Jacobian in memory, but `{name}` has "
-                f"{sizes[name]}: take a smaller patch or other layers."
+                f"{sizes[name]}: allow more `memory`, take a smaller patch or other layers."
             )
         if group and used + sizes[name] > limit:
             yield group

@@ -18,6 +18,7 @@ from spectral.representation import (
     perturbed_pca_dimension,
     resolve_probe,
 )
+from ww_callbacks.probes.batch import check_kind, check_values, class_labels
 
 if TYPE_CHECKING:
     from ww_callbacks.probes.keras_driver import KerasDriver
@@ -34,7 +35,8 @@ class RepresentationProbe:
 
     Args:
         batch: inputs as the model takes them: a tensor or array, or a dict of them for keyword arguments. A few dozen
-            samples do for the ranks; the classification dimension wants several a class and dimension.
+            samples do for the ranks, at least two different ones; the classification dimension wants several a class
+            and dimension.
         labels: class of each sample, 0 … classes − 1; needed by ``classification_dimension`` and
             ``independence_deficit``.
         every_n_epochs: the cadence, in epochs; the untrained model (epoch 0) is always measured.
@@ -52,7 +54,8 @@ class RepresentationProbe:
         seed: of the probe's own generator.
 
     Raises:
-        ValueError: for a value that cannot be.
+        TypeError: for a batch that is neither a tensor or array nor a dict of them.
+        ValueError: for a value that cannot be, such as labels that are not whole numbers where they are needed.
     """
 
     def __init__(
@@ -85,8 +88,9 @@ class RepresentationProbe:
         needing = [q.name for q in resolve_probe(quantities) if q.needs_labels]
         if needing and labels is None:
             raise ValueError(f"Expected `labels` with the probe batch, since `{needing[0]}` needs them; got none.")
-        self.batch = batch
-        self.labels = None if labels is None else np.asarray(labels)
+        self.batch = check_kind(batch)
+        # Unused labels may be anything, a regression's targets for example.
+        self.labels = class_labels(labels) if needing else labels
         self.every_n_epochs = every_n_epochs
         self.layers = (layers,) if isinstance(layers, str) else tuple(layers)
         self.points, self.patch, self.corner = points, patch, corner
@@ -119,10 +123,12 @@ class RepresentationProbe:
 
         Raises:
             TypeError: if the model is neither torch nor Keras, or refuses float64 where a quantity needs it.
-            ValueError: if the model's forward fails on the batch, the output is no tensor, a class has no sample, a
-                layer has no matrix, the batch cannot be differentiated, or something does not fit in memory.
+            ValueError: if the batch is empty, not finite or holds no two different samples, the model's forward fails
+                on it, the output is no tensor, a class has no sample, a layer has no matrix, the batch cannot be
+                differentiated, or something does not fit in memory.
         """
         self._last = None
+        check_values(self.batch, ranked=any(name not in _DOUBLE for name in self.quantities))
         with _random_states_kept():
             self._validate(self._driver(model))
 

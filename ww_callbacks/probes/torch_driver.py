@@ -14,7 +14,7 @@ from spectral.layers import inspect
 from spectral.layers.selection import select
 from spectral.layers.torch_modules import Place, places
 from spectral.representation import FLOAT32_EPS, jacobian_rank
-from ww_callbacks.probes.double import check_double, check_tensor, double_copy, evaluate
+from ww_callbacks.probes.double import check_double, check_runs_in_double, check_tensor, double_copy, evaluate, refusal
 from ww_callbacks.probes.jacobian import Patch, forward_grams, groups, reverse_grams, to_numpy
 from ww_callbacks.probes.state import undisturbed
 
@@ -148,12 +148,22 @@ class TorchDriver:
         """Output and every tap's features, in the model's own precision.
 
         Raises:
-            ValueError: if the output is not a tensor.
+            ValueError: if the output is not a tensor, or ``output`` fails on it.
         """
         batch = self.move(batch)
         with undisturbed(self.model), torch.no_grad(), tapped(self.taps) as caught:
             out = self.model(**batch) if isinstance(batch, dict) else self.model(batch)
-        return check_tensor(self.model, self._output(out)).detach(), caught
+        return check_tensor(self.model, self._taken(out)).detach(), caught
+
+    def _taken(self, out: Any) -> Any:
+        try:
+            return self._output(out)
+        except Exception as error:  # the user's own function may raise anything
+            what = type(out).__name__ + (f" with the keys {list(out)}" if isinstance(out, Mapping) else "")
+            raise ValueError(
+                f"Expected the probe's `output` to take a tensor out of what `{type(self.model).__name__}` returns "
+                f"({what}), but it fails: {type(error).__name__}: {error}. Mend that function; the forward itself runs."
+            ) from error
 
     def features(self, batch: Any) -> dict[str, np.ndarray]:
         """Each layer's features as a matrix: samples and positions × channels, float64."""
@@ -223,9 +233,10 @@ class TorchDriver:
         """
         x = self._double_inputs(batch)[:1]
         with undisturbed(self.model), torch.no_grad(), tapped(self.taps) as caught:
-            evaluate(self.model, double_copy(self.model), x)
-            for value in caught.values():
-                check_double(self.model, value)
+            check_runs_in_double(self.model, x)
+            for layer, value in caught.items():
+                if value.dtype != torch.float64:
+                    raise refusal(self.model, f"float64 went in and `{layer}` gives {value.dtype}")
         if not caught:
             raise ValueError("Expected the model to call at least one of the probed layers, but it calls none.")
         return {tap.layer: caught[tap.layer].numel() for tap in self.taps if tap.layer in caught}
@@ -248,8 +259,9 @@ class TorchDriver:
         needed = 8.0 * n * sum(sizes.values())
         if needed > memory:
             raise ValueError(
-                f"Expected the perturbed features to fit in {memory / 1e9:.1f} GB, but {n} of them take "
-                f"{needed / 1e9:.1f} GB: name fewer layers, those with few features, or fewer perturbations."
+                f"Expected the perturbed features to fit in `memory`, {_size(memory)}, but {n} of them take "
+                f"{_size(needed)}: allow more memory, name fewer layers, those with few features, or fewer "
+                "perturbations."
             )
 
     def jacobian_ranks(
@@ -278,7 +290,7 @@ class TorchDriver:
         x = self._double_inputs(batch)
         names = [tap.layer for tap in self.taps if tap.layer in sizes]
         side = len(patch.mask(x[0]))
-        ranks: dict[str, list[int]] = {name: [] for name in names}
+        ranks: dict[str, list[float]] = {name: [] for name in names}
         with undisturbed(self.model), torch.no_grad():
             call = self._function()
             for sample in x:
@@ -328,6 +340,14 @@ class TorchDriver:
                 for name, value in zip(sizes, found, strict=True):
                     rows.setdefault(name, []).append(to_numpy(value.reshape(count, -1)))
             yield {name: np.concatenate(parts) for name, parts in rows.items()}
+
+
+def _size(count: float) -> str:
+    """``count`` bytes in the largest unit of which there is one."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count:g} bytes"
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -25,6 +25,7 @@ from integrations.figures.style import (
 )
 from integrations.schema import Alert
 from integrations.words import words
+from spectral.representation.quantities import PROBE_QUANTITIES
 
 WHOLE_MODEL = "whole model"
 
@@ -33,11 +34,16 @@ def heat_map_spec(runs: Sequence[RunView], quantity: str = "alpha") -> Spec:
     """The heat map of ``quantity``, one panel a run on one colour scale.
 
     Raises:
-        ValueError: if no run measured it.
+        ValueError: if no run measured it, or it is one value for the whole model.
     """
     known = dict.fromkeys(name for run in runs for name in run.quantities)
     if not any(len(run.steps) for run in runs):
         return message_figure("No snapshot yet: the first one appears when training starts.")
+    if quantity in PROBE_QUANTITIES and PROBE_QUANTITIES[quantity].scope == "model":
+        raise ValueError(
+            f"Expected a quantity of layers, but `{quantity}` is one value for the whole model: where a probe measured "
+            "it, it is drawn in the timeline (`figures.timeline`)."
+        )
     if quantity not in known:
         raise ValueError(f"No run measured the quantity `{quantity}`. Expected one of: {', '.join(known)}.")
     rows = max(len(run.layers) for run in runs)

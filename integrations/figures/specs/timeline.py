@@ -23,6 +23,7 @@ from integrations.figures.style import (
     message_figure,
 )
 from integrations.words import words
+from spectral.representation.quantities import PROBE_QUANTITIES
 
 PANEL, GAP, TOP, BOTTOM = 98, 32, 62, 46
 FIRST = 200
@@ -44,6 +45,8 @@ def timeline_spec(runs: Sequence[RunView]) -> Spec:
     panels: list[tuple[str, str, str]] = [("Loss" if losses else "Alerts (the loop told no loss)", "", "loss")]
     panels += [(name.replace("_", " "), "what the training loop told", f"metrics/{name}") for name in others]
     panels += [(f"{words(name).title}: {_shown(name)}", explain(name), name) for name in _headlines(runs)]
+    whole = _of_model(runs)
+    panels += [(f"{words(name).title}: one value for the whole model", explain(name), name) for name in whole]
     panels.append(("Share of wall time spent in this callback", "", "overhead"))
     heights = [FIRST] + [PANEL] * (len(panels) - 1)
     height = TOP + BOTTOM + sum(heights) + GAP * (len(panels) - 1)
@@ -73,6 +76,8 @@ def timeline_spec(runs: Sequence[RunView]) -> Spec:
                 spec["data"] += _losses(run, position, losses, place)
             elif what.startswith("metrics/") or what == "overhead":
                 spec["data"] += _line(run, what, place, style, position)
+            elif what in whole:
+                spec["data"] += _single(run, what, place, style, position)
             else:
                 spec["data"] += _band(run, what, place, style, position)
         top = bottom - GAP / inner
@@ -95,6 +100,16 @@ def _headlines(runs: Sequence[RunView]) -> list[str]:
         column.removesuffix("/median") for run in runs for column in map(str, run.record.model) if "/median" in column
     ]
     return list(dict.fromkeys(names))
+
+
+def _of_model(runs: Sequence[RunView]) -> list[str]:
+    """The quantities with one value for the whole model that one of ``runs`` measured."""
+    return [
+        name
+        for name, quantity in PROBE_QUANTITIES.items()
+        if quantity.scope == "model"
+        and any((values := run.model(name)) is not None and np.isfinite(values).any() for run in runs)
+    ]
 
 
 def _shown(name: str) -> str:
@@ -122,6 +137,15 @@ def _line(run: RunView, column: str, place: Spec, style: Spec, position: int) ->
             **place,
         }
     ]
+
+
+def _single(run: RunView, name: str, place: Spec, style: Spec, position: int) -> list[Spec]:
+    """One value for the whole model, at the snapshots that have it: few, so that each is marked."""
+    lines = _line(run, name, place, style, position)
+    for trace in lines:
+        keep = np.isfinite(trace["y"])
+        trace.update(x=run.epochs[keep], y=trace["y"][keep], mode="lines+markers")
+    return lines
 
 
 def _losses(run: RunView, position: int, losses: Sequence[str], place: Spec) -> list[Spec]:

@@ -58,6 +58,10 @@ def test_jacobian_rank_from_either_gram_matrix(rank):
     assert jacobian_rank(jacobian.T @ jacobian) == jacobian_rank(jacobian @ jacobian.T) == rank
 
 
+def test_jacobian_rank_of_a_model_that_diverged_is_nan_and_no_error():
+    assert np.isnan(jacobian_rank(np.full((32, 32), np.nan)))
+
+
 def test_jacobian_rank_refuses_float32_where_the_squared_threshold_would_drown():
     with pytest.raises(ValueError, match="float64"):
         jacobian_rank(np.eye(3, dtype=np.float32))

@@ -354,7 +354,9 @@ def test_missing_classes_and_labels_are_refused(quantity):
         RepresentationProbe(vectors(), LABELS, quantities=[quantity]).validate(Returns(torch.exp))
 
 
-@pytest.mark.parametrize("batch", [vectors(d=7), {"x": vectors(), "mask": vectors()}, np.zeros((4, 3, 20, 2))])
+@pytest.mark.parametrize(
+    "batch", [vectors(d=7), {"x": vectors(), "mask": vectors()}, np.arange(480.0).reshape(4, 3, 20, 2)]
+)
 def test_a_batch_that_the_model_does_not_take_is_refused(batch):
     with pytest.raises(ValueError, match="forward takes, but it fails on the first sample"):
         RepresentationProbe(batch).validate(mlp())
@@ -375,8 +377,99 @@ def test_what_cannot_be_differentiated_or_does_not_fit_is_refused():
         RepresentationProbe(tokens, quantities=["jacobian_rank"]).validate(embedding)
     with pytest.raises(ValueError, match="inside the 16×16 image"):
         RepresentationProbe(images(), quantities=["jacobian_rank"], corner=(10, 10), patch=8).validate(cnn())
+    probe = RepresentationProbe(images(), quantities=["perturbed_pca_dimension"], memory=100)
+    with pytest.raises(ValueError, match=r"100 bytes, but 5000 of them take \d+\.\d MB"):
+        probe.validate(cnn())
     with pytest.raises(ValueError, match="fewer perturbations"):
         RepresentationProbe(images(), quantities=["perturbed_pca_dimension"], memory=1e6).validate(cnn())
+
+
+class Insists(nn.Module):
+    """Runs in float32 only, and says so in its own way."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.linear, self.error = nn.Linear(20, 5), error
+
+    def forward(self, x):
+        if x.dtype != torch.float32:
+            raise self.error
+        return self.linear(x)
+
+
+@pytest.mark.parametrize(
+    "error", [AssertionError(), ValueError("need float32"), TypeError("need float32"), RuntimeError("only single")]
+)
+def test_a_model_that_checks_the_precision_itself_is_refused_with_its_own_error(error):
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    with pytest.raises(TypeError, match=rf"float64, which `jacobian_rank`.*`Insists` refuses it \({said}\)"):
+        RepresentationProbe(vectors(), quantities=["jacobian_rank"]).validate(Insists(error))
+    RepresentationProbe(vectors()).validate(Insists(error))
+
+
+def test_an_output_function_that_fails_is_named_and_not_the_forward():
+    model = Returns(lambda out: {"logits": out})
+    with pytest.raises(ValueError, match=r"probe's `output`.*keys \['logits'\].*KeyError: 'logit'"):
+        RepresentationProbe(vectors(), output=lambda out: out["logit"]).validate(model)
+
+
+@pytest.mark.parametrize("batch", [(vectors(), LABELS), [vectors(), vectors()], {"x": [1.0, 2.0]}, {}, "x", None])
+def test_a_batch_that_is_no_tensor_is_refused_with_the_two_arguments(batch):
+    with pytest.raises(TypeError, match=r"RepresentationProbe\(inputs, labels\)"):
+        RepresentationProbe(batch)
+
+
+def holding(value):
+    batch = vectors()
+    batch[3, 2] = value
+    return batch
+
+
+@pytest.mark.parametrize(
+    "batch, said",
+    [
+        (vectors()[:0], "samples along its first axis"),
+        (vectors()[:0].numpy(), "samples along its first axis"),
+        (torch.tensor(1.0), "samples along its first axis"),
+        (holding(float("nan")), "1 of 40 samples hold NaN or infinity, first sample 3"),
+        (holding(float("inf")).bfloat16(), "1 of 40 samples hold NaN or infinity"),
+        ({"input": holding(float("nan"))}, "`input` of the probe batch"),
+        (vectors()[:1], "two different samples.*got one:"),
+        (vectors()[:1].repeat(9, 1), "two different samples.*got 9 equal ones"),
+    ],
+)
+def test_a_batch_that_can_never_be_measured_is_refused(batch, said):
+    with pytest.raises(ValueError, match=said):
+        RepresentationProbe(batch, quantities=["default", "jacobian_rank"]).validate(mlp())
+
+
+def test_one_sample_does_for_a_jacobian():
+    RepresentationProbe(vectors()[:1], quantities=["jacobian_rank"]).validate(mlp())
+
+
+def test_a_mask_of_minus_infinity_is_taken():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(20, 5)
+
+        def forward(self, x, mask):
+            return self.linear(torch.softmax(x + mask, dim=1))
+
+    mask = torch.zeros(40, 20).masked_fill(vectors() > 1, -float("inf"))
+    RepresentationProbe({"x": vectors(), "mask": mask}).validate(Masked())
+
+
+@pytest.mark.parametrize("labels", [LABELS + 0.5, np.where(LABELS == 0, np.nan, LABELS), np.array(list("ab") * 20)])
+def test_labels_that_are_no_classes_are_refused_where_they_are_needed(labels):
+    with pytest.raises(ValueError, match="`labels` to be the classes as whole numbers"):
+        RepresentationProbe(vectors(), labels, quantities=["independence_deficit"])
+    RepresentationProbe(vectors(), labels).validate(mlp())
+
+
+def test_whole_labels_of_any_type_are_taken():
+    for labels in (LABELS.astype(float), torch.as_tensor(LABELS), LABELS.tolist()):
+        RepresentationProbe(vectors(), labels, quantities=["classification_dimension"]).validate(mlp())
 
 
 @pytest.mark.parametrize(
