@@ -197,9 +197,10 @@ class SpectralCallback(Watcher, transformers.TrainerCallback, ExportableState):
         **others: Any,
     ) -> None:
         """Take the last snapshot if the run ended between two, and close."""
-        if self._measured_step != state.global_step:
+        run = self._watched()
+        if run.missed(state.global_step) or self._measured_step != state.global_step:
             self._snapshot("full", state, control, float(state.epoch or 0.0), others)
-        self._watched().finish()
+        run.finish()
 
     def _snapshot(
         self,

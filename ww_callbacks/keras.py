@@ -141,7 +141,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         run = self._watched()
         if self._begun:
             step = self._iterations()
-            if self._measured_step != step:
+            if run.missed(step) or self._measured_step != step:
                 self._snapshot("full", step, float(self._epoch + 1), logs)
         run.finish()
 

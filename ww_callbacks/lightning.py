@@ -195,7 +195,7 @@ class SpectralCallback(Watcher, pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the last snapshot if the run ended between two, and close."""
         run = self._watched()
-        if self._measured_step != trainer.global_step:
+        if run.missed(trainer.global_step) or self._measured_step != trainer.global_step:
             self._snapshot(trainer, "full", float(trainer.current_epoch))
         run.finish()
 

@@ -105,6 +105,11 @@ class Measuring:
         self._own = None if alone else share(self.engine.specs, self._group.size)[self._group.rank]
 
     @property
+    def skipped_last(self) -> int | None:
+        """The step of the last snapshot, if there was no room for it; None if it was taken."""
+        return self._skipped[-1] if self._skipped else None
+
+    @property
     def own(self) -> frozenset[str] | None:
         """The layers that this process measures; None for all."""
         return self._own

@@ -297,6 +297,12 @@ class Run:
             return self._snapshot(kind, step, epoch, metrics or {})
         return None
 
+    def missed(self, step: int) -> bool:
+        """Wait for the background, at the end; whether it had no room for the snapshot of ``step``, the last one."""
+        with self.meter.running(), self.faults.guard("a snapshot"):
+            self._publish_all(self._measuring.flush(self.meter))
+        return self._measuring.skipped_last == step
+
     def poll(self) -> None:
         """Publish what the background has finished."""
         if self.settings.background:

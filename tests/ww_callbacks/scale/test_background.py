@@ -166,3 +166,20 @@ def test_jobs_come_back_in_order_and_errors_with_them():
     assert [done.result for done in background.flush()] == [5]
     background.close()
     assert not any(t.name == "spectral background" for t in threading.enumerate() if t.is_alive())
+
+
+def test_the_last_snapshot_is_taken_at_the_end_where_there_was_no_room_for_it(tmp_path, monkeypatch):
+    pytest.importorskip("pytorch_lightning", reason="needs the extra lightning")
+    from tests.ww_callbacks.scale.nets import fit, seeded
+    from ww_callbacks.lightning import SpectralCallback
+
+    real = measuring.Engine.measure
+    monkeypatch.setattr(measuring.Engine, "measure", lambda *a, **k: time.sleep(0.3) or real(*a, **k))
+    model = seeded()
+    fit(model, SpectralCallback(log_dir=str(tmp_path), verbose=0, background=True, every_n_steps=1), epochs=3)
+    record = read_run(tmp_path)
+    steps = record.model["step"].tolist()
+    assert steps[-1] == 12 and len(steps) < 13, "snapshots were skipped, but not the last"
+    last = record.layers.query("step == 12").set_index("layer")
+    weight = model.net[0].weight.detach().double()
+    assert last.loc["net.0.weight", "frobenius_norm"] == pytest.approx(float(weight.norm()), rel=1e-9)
