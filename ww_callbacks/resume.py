@@ -46,7 +46,10 @@ def resumption(run: Run, saved: Saved) -> Callable[[], int]:
     state = saved.state
     if not any(name in state.layers for name in run.engine.states):
         known = ", ".join(list(state.layers)[:3])
-        raise ValueError(f"it watched other layers ({known}, …), and none of them is there now")
+        raise ValueError(
+            f"it watched other layers ({known}, …), and none of them is there now; Keras numbers layers and models "
+            "without a `name=` anew each time they are built"
+        )
     directory = _folder(run, state)
     baseline = Baseline.open(directory)
     run.judging.load_state_dict({"detectors": state.detectors, "desk": state.desk})
