@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral
 from typing import Literal
 
 
@@ -56,17 +57,17 @@ def linear_network_ranks(
         The three ranks.
 
     Raises:
-        ValueError: if there are fewer than two widths, one is not positive, r is not between 1 and the inputs, the
-            loss is unknown, or cross-entropy has fewer than two outputs.
+        ValueError: if there are fewer than two widths, one is no positive whole number, r is no whole number between 1
+            and the inputs, the loss is unknown, or cross-entropy has fewer than two outputs.
 
     >>> linear_network_ranks([25, 5, 10, 10])
     HessianRanks(outer=150, functional=175, loss=250, parameters=275)
     """
-    if len(widths) < 2 or min(widths) < 1:
-        raise ValueError(f"Expected two or more positive widths, but got {list(widths)}.")
+    if len(widths) < 2 or not all(isinstance(width, Integral) and width >= 1 for width in widths):
+        raise ValueError(f"Expected two or more positive whole numbers as widths, but got {list(widths)}.")
     rank = widths[0] if input_rank is None else input_rank
-    if not 1 <= rank <= widths[0]:
-        raise ValueError(f"Expected `input_rank` between 1 and {widths[0]}, but got {input_rank}.")
+    if not isinstance(rank, Integral) or not 1 <= rank <= widths[0]:
+        raise ValueError(f"Expected `input_rank` as a whole number between 1 and {widths[0]}, but got {input_rank}.")
     if loss not in ("squared", "cross-entropy"):
         raise ValueError(f"Expected `loss` to be 'squared' or 'cross-entropy', but got {loss!r}.")
     outputs = widths[-1] - (loss == "cross-entropy")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spectral.compression.factors import check_sigma
+
 
 @dataclass(frozen=True)
 class SuggestedRanks:
@@ -40,14 +42,15 @@ def suggest_ranks(
         The ranks; all but ``break_even`` at least 1 and at most the number of σ (``tail`` 0 without a fit).
 
     Raises:
-        ValueError: if no σ is positive, or ``share`` is not in (0, 1].
+        ValueError: if no σ is positive, one is negative or not finite, there are more than min(rows, columns), or
+            ``share`` is not in (0, 1].
 
     >>> suggest_ranks(np.array([2.0, 1.0, 1.0, 0.0]), (4, 4), xmin=2.0)
     SuggestedRanks(effective=3, energy=3, tail=1, break_even=1)
     """
-    sigma = np.sort(np.asarray(sigma, dtype=np.float64))[::-1]
-    if sigma.size == 0 or not np.isfinite(sigma).all() or not sigma[0] > 0:
-        raise ValueError("Expected finite singular values with at least one above zero.")
+    sigma = check_sigma(sigma, shape)
+    if not sigma[0] > 0:
+        raise ValueError("Expected at least one singular value above zero, but got zeros: a zero matrix has no rank.")
     if not 0 < share <= 1:
         raise ValueError(f"Expected `share` in (0, 1], but got {share}.")
     p = sigma[sigma > 0] / sigma.sum()

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from spectral.compression.factors import check_sigma, check_whole
+
 
 def compression_table(sigma: np.ndarray, shape: tuple[int, int], ranks: Iterable[int]) -> list[dict[str, float]]:
     r"""What the best approximation of each rank costs and leaves out.
@@ -20,13 +22,15 @@ def compression_table(sigma: np.ndarray, shape: tuple[int, int], ranks: Iterable
         ``energy`` = Σ_{i≤r}λ_i/Σλ; ``relative_error`` = ‖W − W_r‖_F/‖W‖_F; ``spectral_error`` = σ_{r+1}/σ_1.
 
     Raises:
-        ValueError: if a rank is out of range.
+        ValueError: if a rank is out of range, a σ is negative or not finite, or there are more than min(rows, columns).
+        TypeError: if a rank is no whole number.
     """
-    sigma = np.sort(np.asarray(sigma, dtype=np.float64))[::-1]
+    sigma = check_sigma(sigma, shape)
     rows, columns = shape
     total = np.sum(sigma**2)
     table = []
     for rank in ranks:
+        check_whole(rank)
         if not 1 <= rank <= sigma.size:
             raise ValueError(f"Expected a rank between 1 and {sigma.size}, but got {rank}.")
         left = float(np.sum(sigma[rank:] ** 2) / total) if total > 0 else 0.0

@@ -36,8 +36,10 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--table-only", action="store_true", help="write no low-rank copy")
     parser.add_argument("--rank", type=int, metavar="R", help="the same rank for every layer, instead of a rule")
-    parser.add_argument("--rule", choices=RULES, default="energy", help="where each layer's rank comes from")
-    parser.add_argument("--energy", type=float, default=0.9, metavar="SHARE", help="share of Σλ that 'energy' keeps")
+    parser.add_argument("--rule", choices=RULES, help="where each layer's rank comes from (default: energy)")
+    parser.add_argument(
+        "--energy", type=float, metavar="SHARE", help="share of Σλ that the rule 'energy' keeps (default: 0.9)"
+    )
     parser.add_argument("--randomised", action="store_true", help="by the range finder of Halko, Martinsson and Tropp")
     parser.add_argument("--seed", type=int, default=0, help="seed of the range finder")
     _weights.add_arguments(parser)
@@ -52,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
 
     _weights.check_outputs(args.output)
     target = _target(args)
-    chosen = select(inspect(args.model, args.conv), args.layers, args.exclude, args.types, args.min_eigenvalues)
+    specs = inspect(args.model, args.conv)
+    _check_source(Path(args.model))
+    chosen = select(specs, args.layers, args.exclude, args.types, args.min_eigenvalues)
     found = []
     with _weights.progress("factorising", args.quiet) as progress:
         for done, spec in enumerate(chosen, 1):
@@ -77,7 +81,12 @@ def run(args: argparse.Namespace) -> int:
 def _target(args: argparse.Namespace) -> Path | None:
     if args.rank is not None and args.rank < 1:
         raise ValueError(f"expected --rank to be 1 or more but got {args.rank}.")
-    if not 0 < args.energy <= 1:
+    if args.rank is not None and args.rule is not None:
+        raise ValueError(f"--rank {args.rank} and --rule {args.rule} both set the rank: give one of them.")
+    if args.energy is not None and (args.rank is not None or args.rule not in (None, "energy")):
+        other = f"--rule {args.rule}" if args.rank is None else f"--rank {args.rank}"
+        raise ValueError(f"--energy belongs to the rule 'energy' and does nothing with {other}: leave one of them out.")
+    if args.energy is not None and not 0 < args.energy <= 1:
         raise ValueError(f"expected --energy in (0, 1] but got {args.energy}.")
     if args.table_only:
         return None
@@ -88,7 +97,29 @@ def _target(args: argparse.Namespace) -> Path | None:
         raise ValueError(f"cannot write {target}: expected a name ending in .safetensors.")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"cannot write {target}: there is no folder {target.parent}.")
+    if target.exists() and any(part.exists() and part.samefile(target) for part in _parts(Path(args.model))):
+        raise ValueError(f"cannot write {target}: it holds the weights to compress. Give another name with --to.")
     return target
+
+
+def _parts(model: Path) -> list[Path]:
+    """The files that hold the weights."""
+    return sorted(model.glob("*.safetensors")) if model.is_dir() else [model]
+
+
+def _is_safetensors(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def _check_source(model: Path) -> None:
+    """Refuse a copy that this command wrote: it would factorise the factors."""
+    from safetensors import safe_open
+
+    for part in filter(_is_safetensors, _parts(model)):
+        with safe_open(part, "np") as file:
+            if (file.metadata() or {}).get("ww-callbacks") == "low rank":
+                raise ValueError(f"{part} is a low-rank copy already: compress the weights that it was made of.")
 
 
 @dataclass(frozen=True)
@@ -113,10 +144,11 @@ def _factorise(spec: LayerSpec, args: argparse.Namespace) -> _Factorised:
     if not np.isfinite(matrix).all() or not matrix.any():
         return _Factorised({**row, "what": "left: zero or not finite"})
     sigma = singular_values(matrix)
-    ranks = suggest_ranks(sigma, (matrix.shape[0], matrix.shape[1]), clauset_fit(sigma**2).xmin, args.energy)
+    share = 0.9 if args.energy is None else args.energy
+    ranks = suggest_ranks(sigma, (matrix.shape[0], matrix.shape[1]), clauset_fit(sigma**2).xmin, share)
     by_rule = dict(zip(RULES, (ranks.effective, ranks.energy, ranks.tail, ranks.break_even), strict=True))
     row |= {f"{rule}_rank": value for rule, value in by_rule.items()}
-    rank = args.rank if args.rank is not None else by_rule[args.rule]
+    rank = args.rank if args.rank is not None else by_rule[args.rule or "energy"]
     if not 1 <= rank <= ranks.break_even:
         return _Factorised({**row, "rank": rank, "what": "left: nothing to gain at this rank"})
     return _at_rank(row, matrix, sigma, rank, args)
@@ -171,11 +203,9 @@ def _stored(path: Path) -> dict[str, Any]:
     from spectral.layers.files import entries
 
     if path.is_dir():
-        parts = sorted(path.glob("*.safetensors"))
+        parts = _parts(path)
         if not parts:
             raise ValueError(f"expected safetensors files in {path}, from which to write a low-rank copy; got none.")
         return {name: tensor for part in parts for name, tensor in load_file(part).items()}
-    with path.open("rb") as file:
-        is_safetensors = file.read(9)[8:] == b"{"
-    found = load_file(path) if is_safetensors else entries(path)
+    found = load_file(path) if _is_safetensors(path) else entries(path)
     return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}

@@ -6,6 +6,7 @@ Maps" (2021).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,26 +20,74 @@ Loss = str | Callable[["torch.Tensor", Any], "torch.Tensor"]
 
 
 def squared(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    r""":math:`\tfrac12\lVert f - y\rVert^2`, mean over samples."""
-    return 0.5 * (outputs - targets).square().flatten(1).sum(1).mean()
+    r""":math:`\tfrac12\sum_k (f_k - y_k)^2`, sum over outputs, mean over samples.
+
+    torch's ``mse_loss`` is this times 2 / (number of outputs). The factor scales eigenvalues, not ranks.
+
+    Raises:
+        ValueError: if the two differ in shape.
+    """
+    _check_same_shape(outputs, targets)
+    return 0.5 * (outputs - targets).square().sum() / len(outputs)
 
 
 def cosh(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    r""":math:`\sum_k \ln\cosh(f_k - y_k)`, mean over samples."""
+    r""":math:`\sum_k \ln\cosh(f_k - y_k)`, sum over outputs, mean over samples.
+
+    Raises:
+        ValueError: if the two differ in shape.
+    """
     import torch
 
+    _check_same_shape(outputs, targets)
     difference = outputs - targets
     # ln cosh z = z + ln(1 + exp(−2z)) − ln 2, which does not overflow and is smooth at 0, unlike a form with |z|.
-    return (difference + torch.nn.functional.softplus(-2 * difference) - np.log(2)).flatten(1).sum(1).mean()
+    return (difference + torch.nn.functional.softplus(-2 * difference) - np.log(2)).sum() / len(outputs)
+
+
+def cross_entropy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    r""":math:`-\ln\operatorname{softmax}(f)_y`, natural logarithm, mean over samples (and positions).
+
+    Raises:
+        ValueError: if the targets are neither one class a sample nor one probability a sample and class.
+    """
+    import torch
+
+    one_a_sample = outputs.shape[:1] + outputs.shape[2:]
+    expected = outputs.shape if targets.is_floating_point() else one_a_sample
+    if outputs.ndim < 2 or targets.shape != expected:
+        raise ValueError(
+            "Expected outputs of shape (samples, classes, …) and as targets one class a sample, as integers, or one "
+            f"probability a sample and class, but got outputs of shape {tuple(outputs.shape)} and {targets.dtype} "
+            f"targets of shape {tuple(targets.shape)}. {_remedy(targets, expected, one_a_sample)}"
+        )
+    return torch.nn.functional.cross_entropy(outputs, targets)
+
+
+def _remedy(targets: torch.Tensor, expected: tuple[int, ...], one_a_sample: tuple[int, ...]) -> str:
+    if targets.is_floating_point() and targets.shape == one_a_sample:
+        return "Give classes as integers: `targets.long()`."
+    if targets.shape == (*one_a_sample, 1):
+        return "Drop the last axis: `targets[..., 0].long()`."
+    return f"Give targets of shape {tuple(expected)}."
+
+
+def _check_same_shape(outputs: torch.Tensor, targets: torch.Tensor) -> None:
+    # Broadcasting would pair every output with every target: a wrong loss, without an error.
+    if outputs.shape == targets.shape:
+        return
+    column = outputs.shape == (*targets.shape, 1)
+    raise ValueError(
+        f"Expected targets of the outputs' shape {tuple(outputs.shape)}, but got {tuple(targets.shape)}. "
+        + ("Make them a column: `targets[:, None]`." if column else "Give one target for each output of each sample.")
+    )
 
 
 def _loss_function(loss: Loss) -> Callable[[torch.Tensor, Any], torch.Tensor]:
-    import torch
-
     known: dict[str, Callable[..., torch.Tensor]] = {
         "squared": squared,
         "cosh": cosh,
-        "cross-entropy": torch.nn.functional.cross_entropy,
+        "cross-entropy": cross_entropy,
     }
     if callable(loss):
         return loss
@@ -55,13 +104,16 @@ class FlatModel:
     outputs: Callable[[torch.Tensor], torch.Tensor]
     value: Callable[[torch.Tensor], torch.Tensor]
     of_outputs: Callable[[torch.Tensor], torch.Tensor]
+    rows: int  # outputs of the whole batch
 
 
 def flatten_model(model: torch.nn.Module, inputs: torch.Tensor, targets: torch.Tensor, loss: Loss) -> FlatModel:
-    """``model`` and its loss on one batch as functions of its trainable parameters.
+    """``model`` and its loss on one batch as functions of its trainable parameters; it runs once, to see that it does.
 
     Raises:
-        ValueError: if nothing is trainable or the loss is unknown.
+        ValueError: if nothing is trainable, the loss is unknown, the targets do not fit the outputs, the model's output
+            is no tensor, or a parameter, the batch or the loss is not finite.
+        TypeError: if the model refuses float64.
     """
     import torch
 
@@ -72,6 +124,10 @@ def flatten_model(model: torch.nn.Module, inputs: torch.Tensor, targets: torch.T
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     if not names:
         raise ValueError("Expected a model with trainable parameters, but every parameter is frozen.")
+    for name, _ in model.named_parameters():
+        _check_finite(f"the parameter `{name}`", tensors[name], "Load a checkpoint from before it diverged.")
+    _check_finite("the inputs", inputs, "Leave these samples out or mend them.")
+    _check_finite("the targets", targets, "Leave these samples out or mend them.")
     shapes = [tensors[name].shape for name in names]
     sizes = [tensors[name].numel() for name in names]
     theta = torch.cat([tensors[name].reshape(-1) for name in names])
@@ -82,9 +138,24 @@ def flatten_model(model: torch.nn.Module, inputs: torch.Tensor, targets: torch.T
         parts = {n: part.view(s) for n, s, part in zip(names, shapes, vector.split(sizes), strict=True)}
         return check_double(model, check_tensor(model, evaluate(model, {**tensors, **parts}, inputs)))
 
+    with torch.no_grad():
+        out = outputs(theta)
+        _check_finite("the loss", criterion(out, targets), "The model overflows: look at its outputs and buffers.")
     return FlatModel(
-        theta, outputs, lambda vector: criterion(outputs(vector), targets), lambda out: criterion(out, targets)
+        theta,
+        outputs,
+        lambda vector: criterion(outputs(vector), targets),
+        lambda out: criterion(out, targets),
+        out.numel(),
     )
+
+
+def _check_finite(what: str, tensor: torch.Tensor, remedy: str) -> None:
+    bad = int((~tensor.isfinite()).sum())
+    if bad:
+        raise ValueError(
+            f"Expected {what} to be finite, but {bad} of {tensor.numel()} values are NaN or infinite. {remedy}"
+        )
 
 
 @dataclass(frozen=True)
@@ -112,15 +183,17 @@ def hessian_parts(
     Args:
         model: a small network; memory grows as 8·P² bytes a part.
         inputs: the batch.
-        targets: what the loss takes.
-        loss: ``squared``, ``cosh``, ``cross-entropy``, or a function (outputs, targets) → scalar.
+        targets: of the outputs' shape for ``squared`` and ``cosh``; one class a sample for ``cross-entropy``.
+        loss: ``squared``, ½Σ_k(f_k − y_k)²; ``cosh``, Σ_k ln cosh(f_k − y_k); ``cross-entropy``, −ln softmax(f)_y; each
+            the mean over samples; or a function (outputs, targets) → scalar.
         chunk: rows computed at a time; less takes less memory.
 
     Returns:
         The three matrices.
 
     Raises:
-        ValueError: if nothing is trainable, the loss is unknown, or the model's output is no tensor.
+        ValueError: if nothing is trainable, the loss is unknown, the targets do not fit the outputs, the model's output
+            is no tensor, a parameter, the batch or the loss is not finite, or the matrices do not fit in memory.
         TypeError: if the model refuses float64.
     """
     import torch
@@ -131,6 +204,7 @@ def hessian_parts(
     with undisturbed(model), torch.enable_grad():
         flat = flatten_model(model, inputs, targets, loss)
         size = flat.theta.numel()
+        _check_memory(flat)
         theta = flat.theta.requires_grad_()
         gradient = torch.autograd.grad(flat.value(theta), theta, create_graph=True)[0]
         full = torch.empty(size, size, dtype=torch.float64, device=theta.device)
@@ -140,6 +214,28 @@ def hessian_parts(
         outer = jacobian.T @ (curvature @ jacobian)
         full, outer = (0.5 * (h + h.T) for h in (full, outer))
         return HessianParts(full.cpu().numpy(), outer.cpu().numpy(), (full - outer).cpu().numpy())
+
+
+def _check_memory(flat: FlatModel) -> None:
+    """Refuse matrices beyond the memory of the machine (of the GPU, where the model is on one)."""
+    import torch
+
+    size, device = flat.theta.numel(), flat.theta.device
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+    elif hasattr(os, "sysconf"):  # Windows has none; there the allocation itself fails
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    else:
+        return
+    # The three parts and one copy on the way, the Jacobian, and the loss's curvature in the outputs.
+    needed = 8 * (4 * size**2 + flat.rows * size + flat.rows**2)
+    if needed > memory:
+        raise ValueError(
+            f"Expected matrices that fit in memory, but {size:,} parameters take {8 * size**2:,} bytes a matrix, and "
+            f"with {flat.rows:,} outputs of the batch {needed:,} bytes in all, where there are {memory:,}. Use "
+            "`hessian_operator` and `top_eigenvalues` of `ww_callbacks.probes.lanczos`, which make no matrix, or a "
+            "smaller network or batch."
+        )
 
 
 def _outputs_jacobian(flat: FlatModel, chunk: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -216,6 +312,8 @@ def hessian_ranks(
 
     Raises:
         ValueError, TypeError: as :func:`hessian_parts`, and if the Hessian is not finite.
+
+    The factor and mean of the losses (see :func:`hessian_parts`) scale the Hessian and leave its ranks.
     """
     parts = hessian_parts(model, inputs, targets, loss)
     magnitudes = _magnitudes(parts.loss)

@@ -25,14 +25,16 @@ def hessian_operator(
     Args:
         model: the network; it runs in evaluation mode, in float64.
         batches: (inputs, targets), kept; each weighs by its number of samples.
-        loss: ``squared``, ``cosh``, ``cross-entropy``, or a function (outputs, targets) → mean over samples.
+        loss: ``squared``, ½Σ_k(f_k − y_k)²; ``cosh``, Σ_k ln cosh(f_k − y_k); ``cross-entropy``, −ln softmax(f)_y; each
+            the mean over samples; or a function (outputs, targets) → mean over samples.
 
     Returns:
         A symmetric operator, P × P, float64.
 
     Raises:
-        ValueError: if there is no batch, nothing is trainable, or the model's output is no tensor.
-        TypeError: if the model refuses float64.
+        ValueError: if there is no batch, nothing is trainable, the targets do not fit the outputs, the model's output
+            is no tensor, or a parameter, a batch or the loss is not finite; from a product, if that is not.
+        TypeError: if the model refuses float64, or ``batches`` holds something else than pairs of tensors.
     """
     import torch
 
@@ -40,7 +42,7 @@ def hessian_operator(
     from ww_callbacks.probes.state import undisturbed
 
     with undisturbed(model):
-        flats = [(len(x), flatten_model(model, x, y, loss)) for x, y in batches]
+        flats = [(len(x), flatten_model(model, x, y, loss)) for x, y in map(_pair, batches)]
     if not flats:
         raise ValueError("Expected at least one batch (inputs, targets), but got none.")
     total = sum(n for n, _ in flats)
@@ -54,9 +56,31 @@ def hessian_operator(
                 leaf = flat.theta.detach().requires_grad_()
                 gradient = torch.autograd.grad(flat.value(leaf), leaf, create_graph=True)[0]
                 out += n / total * torch.autograd.grad(gradient, leaf, v)[0]
+        if v.isfinite().all() and not out.isfinite().all():
+            raise ValueError(
+                "Expected a finite Hessian, but its product with a vector is NaN or infinite: the loss has no second "
+                "derivative here, or it overflows. Take a smooth loss or an earlier checkpoint."
+            )
         return out.cpu().numpy()
 
     return LinearOperator((theta.numel(), theta.numel()), matvec=product, rmatvec=product, dtype=np.float64)
+
+
+def _pair(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """``batch``, if it is inputs and targets. A tensor of two rows would unpack as well, into something else."""
+    import torch
+
+    if (
+        not isinstance(batch, tuple | list)
+        or len(batch) != 2
+        or not all(isinstance(part, torch.Tensor) for part in batch)
+    ):
+        got = f"a tensor of shape {tuple(batch.shape)}" if isinstance(batch, torch.Tensor) else type(batch).__name__
+        raise TypeError(
+            f"Expected `batches` to hold pairs of tensors (inputs, targets), but got {got} in it. For one batch give a "
+            "list of one pair: `hessian_operator(model, [(inputs, targets)])`."
+        )
+    return batch[0], batch[1]
 
 
 def top_eigenvalues(operator: LinearOperator, k: int = 10, seed: int = 0, tolerance: float = 1e-6) -> np.ndarray:

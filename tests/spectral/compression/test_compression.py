@@ -89,6 +89,23 @@ def test_the_range_grows_until_the_tolerance_holds():
     assert full.shape == (30, 20)
 
 
+@pytest.mark.parametrize("tolerance", [0.31, 0.104, 0.053])
+def test_the_range_holds_hardly_more_than_the_tolerance_needs(tolerance):
+    """At most the σ above tolerance/√2: what the cut of the certified range leaves."""
+    for seed in range(10):
+        matrix = with_spectrum(80, 50, SIGMA[:50], seed)
+        q = range_to_tolerance(matrix, tolerance, RNG(seed))
+        assert spectral_norm(matrix - q @ (q.T @ matrix)) <= tolerance
+        needed, cut = (np.count_nonzero(SIGMA[:50] > limit) for limit in (tolerance, tolerance / np.sqrt(2)))
+        assert needed <= q.shape[1] <= cut
+        assert q.T @ q == pytest.approx(np.eye(q.shape[1]), abs=1e-12)
+
+
+def test_a_tolerance_above_the_norm_needs_no_column():
+    assert range_to_tolerance(np.eye(6, 4), 100.0, RNG(0)).shape == (6, 0)
+    assert range_to_tolerance(np.zeros((6, 4)), 1e-9, RNG(0)).shape == (6, 0)
+
+
 def test_an_exactly_low_rank_matrix_comes_back_exactly():
     matrix = with_spectrum(50, 40, [3.0, 2.0, 1.0])
     assert randomised_svd(matrix, 3, RNG(0)).matrix() == pytest.approx(matrix, abs=1e-12)
@@ -128,8 +145,35 @@ def test_the_table_agrees_with_the_factors():
         lambda: range_to_tolerance(np.eye(3), 0.0, RNG(0)),
         lambda: suggest_ranks(np.zeros(3), (3, 3)),
         lambda: compression_table(np.ones(3), (3, 3), [4]),
+        lambda: compression_table(np.ones(50), (8, 5), [4]),
+        lambda: suggest_ranks(np.ones(50), (8, 5)),
+        lambda: suggest_ranks(np.array([1.0, -1.0]), (8, 5)),
+        lambda: suggest_ranks(np.array([1.0, np.nan]), (8, 5)),
+        lambda: suggest_ranks(np.ones((2, 2)), (8, 5)),
+        lambda: suggest_ranks(np.ones(3), (8,)),
     ],
 )
 def test_what_cannot_be_is_refused(call):
     with pytest.raises(ValueError, match="Expected"):
         call()
+
+
+@pytest.mark.parametrize(
+    "call, remedy",
+    [
+        (lambda: truncated_svd(np.eye(4), 2.5), "math.ceil"),
+        (lambda: randomised_svd(np.eye(4), 2.5, RNG(0)), "math.ceil"),
+        (lambda: compression_table(np.ones(3), (3, 3), [1.5]), "math.ceil"),
+        (lambda: randomised_svd(np.eye(4), 3, 0), "default_rng"),
+        (lambda: range_finder(np.eye(4), 3, np.random), "default_rng"),
+        (lambda: range_to_tolerance(np.eye(4), 0.1, 0), "default_rng"),
+        (lambda: certified_error(np.eye(4), np.eye(4), 0), "default_rng"),
+    ],
+)
+def test_what_is_of_the_wrong_kind_is_refused_with_the_remedy(call, remedy):
+    with pytest.raises(TypeError, match=remedy):
+        call()
+
+
+def test_ranks_may_be_numpys_integers():
+    assert truncated_svd(np.eye(4), np.int64(2)).rank == 2

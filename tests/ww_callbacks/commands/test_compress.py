@@ -94,6 +94,9 @@ def test_nothing_to_gain_writes_nothing_and_says_so(tmp_path, capsys):
         (["--to", "nowhere/low.safetensors"], "no folder"),
         (["-o", "table.txt"], "table.txt"),
         (["--layers", "encoder.*"], "matches nothing"),
+        (["--rule", "tail", "--rank", "3"], "give one of them"),
+        (["--energy", "0.9", "--rule", "effective"], "does nothing with --rule effective"),
+        (["--energy", "0.9", "--rank", "3"], "does nothing with --rank 3"),
     ],
 )
 def test_wrong_arguments_are_refused_before_the_work(arguments, message, weights, tmp_path, capsys):
@@ -101,6 +104,44 @@ def test_wrong_arguments_are_refused_before_the_work(arguments, message, weights
     save_file(weights, model)
     assert compress(model, *arguments) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["same name", "another path", "hard link", "part of the folder"])
+def test_the_source_is_never_written_over(way, weights, tmp_path, capsys):
+    model = tmp_path / "victim.safetensors"
+    save_file(weights, model)
+    before = model.read_bytes()
+    (tmp_path / "sub").mkdir()
+    target = tmp_path / "sub" / ".." / "victim.safetensors" if way == "another path" else model
+    if way == "hard link":
+        target = tmp_path / "link.safetensors"
+        target.hardlink_to(model)
+    source = tmp_path if way == "part of the folder" else model
+    assert compress(source, "--to", target, "--rank", 5) == 2
+    assert "Give another name" in capsys.readouterr().err
+    assert model.read_bytes() == before
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_a_low_rank_copy_is_not_factorised_again(as_folder, weights, tmp_path, capsys):
+    model, copies = tmp_path / "model.safetensors", tmp_path / "copies"
+    copies.mkdir()
+    save_file(weights, model)
+    assert compress(model, "--to", copies / "low.safetensors", "--rank", 5) == 0
+    source = copies if as_folder else copies / "low.safetensors"
+    assert compress(source, "--to", tmp_path / "again.safetensors", "--rank", 2) == 2
+    assert "low-rank copy already" in capsys.readouterr().err
+    assert not (tmp_path / "again.safetensors").exists()
+
+
+def test_the_share_sets_the_rank_of_the_energy_rule(weights, tmp_path, capsys):
+    model = tmp_path / "model.safetensors"
+    save_file(weights, model)
+    ranks = {}
+    for given in ([], ["--energy", "0.9"], ["--rule", "energy", "--energy", "0.5"]):
+        assert compress(model, "--table-only", "--json", "--layers", "dense.weight", *given) == 0
+        ranks[" ".join(given)] = json.loads(capsys.readouterr().out)["layers"][0]["rank"]
+    assert ranks[""] == ranks["--energy 0.9"] > ranks["--rule energy --energy 0.5"]
 
 
 def test_a_file_that_is_none_is_refused(tmp_path, capsys):

@@ -129,6 +129,13 @@ def test_bad_input():
     with pytest.raises(ValueError, match="two or more outputs"):
         linear_network_ranks([5, 1], loss="cross-entropy")
 
+    for widths in ([25.5, 3], [5, 2.0], ["5", 3]):
+        with pytest.raises(ValueError, match="whole numbers"):
+            linear_network_ranks(widths)
+    with pytest.raises(ValueError, match="whole number"):
+        linear_network_ranks([5, 3], input_rank=2.5)
+    assert linear_network_ranks(np.array([25, 5, 10, 10])).loss == 250
+
     class Casts(nn.Module):
         def __init__(self):
             super().__init__()
@@ -139,3 +146,84 @@ def test_bad_input():
 
     with pytest.raises(TypeError, match="refuses it"):
         hessian_parts(Casts(), inputs, targets, "cross-entropy")
+
+
+ENTRIES = [
+    hessian_parts,
+    hessian_ranks,
+    lambda model, inputs, targets, loss: hessian_operator(model, [(inputs, targets)], loss),
+]
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("loss", ["squared", "cosh"])
+def test_targets_of_another_shape_are_refused_instead_of_broadcast(entry, loss):
+    model, (inputs, _) = nn.Linear(6, 1), data()
+    with pytest.raises(ValueError, match=r"\(30, 1\), but got \(30,\).*targets\[:, None\]"):
+        entry(model, inputs, inputs[:, 0], loss)
+    for targets in (torch.ones(1), torch.ones(1, 1), torch.ones(30, 2)):
+        with pytest.raises(ValueError, match="outputs' shape"):
+            entry(model, inputs, targets, loss)
+    entry(model, inputs, inputs[:, :1], loss)
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_classes_that_do_not_fit_are_refused(entry):
+    model, (inputs, targets) = tanh_network(), data()
+    for wrong, remedy in [
+        (targets[:1], r"Give targets of shape \(30,\)"),
+        (targets[:, None], r"targets\[..., 0\].long"),
+        (targets.float(), r"targets.long\(\)"),
+        (torch.ones(30, 2), r"Give targets of shape \(30, 3\)"),
+    ]:
+        with pytest.raises(ValueError, match=remedy):
+            entry(model, inputs, wrong, "cross-entropy")
+    entry(model, inputs, torch.full((30, 3), 1 / 3), "cross-entropy")
+
+
+def test_the_factors_of_the_losses():
+    """By hand, for one linear layer: ½Σ(o − y)² has the Hessian mean x xᵀ for each output, Σ ln cosh at 0 the same."""
+    inputs = data()[0].double()
+    model = nn.Linear(6, 2, bias=False)
+    expected = np.kron(np.eye(2), (inputs.T @ inputs / 30).numpy())
+    assert hessian_parts(model, inputs, torch.zeros(30, 2)).loss == pytest.approx(expected, abs=1e-12)
+    fitted = inputs @ model.weight.detach().double().T
+    assert hessian_parts(model, inputs, fitted, "cosh").loss == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_values_that_are_not_finite_are_refused_by_name(entry):
+    model, (inputs, targets) = tanh_network(), data()
+    broken = inputs.clone()
+    broken[3, 2] = torch.nan
+    with pytest.raises(ValueError, match="the inputs to be finite, but 1 of 180"):
+        entry(model, broken, targets, "cross-entropy")
+    with pytest.raises(ValueError, match="the loss to be finite"):
+        entry(model, inputs, targets, lambda out, _: out.sum() / 0)
+    model[4].weight.data[0, 0] = torch.inf
+    with pytest.raises(ValueError, match=r"parameter `4\.weight` to be finite"):
+        entry(model, inputs, targets, "cross-entropy")
+
+
+def test_a_product_that_is_not_finite_is_refused():
+    """|z|^1.5 has a value and a gradient at 0, and no second derivative."""
+    model, (inputs, targets) = nn.Linear(6, 3), data()
+    operator = hessian_operator(model, [(inputs, targets)], lambda out, _: (out - out.detach()).pow(1.5).mean())
+    with pytest.raises(ValueError, match="Expected a finite Hessian"):
+        top_eigenvalues(operator, 2)
+
+
+def test_a_batch_without_its_list_is_refused():
+    model, (inputs, targets) = tanh_network(), data()
+    for count in (30, 2):  # two rows would unpack as inputs and targets
+        with pytest.raises(TypeError, match=r"hessian_operator\(model, \[\(inputs, targets\)\]\)"):
+            hessian_operator(model, (inputs[:count], targets[:count]))
+    with pytest.raises(TypeError, match="got dict"):
+        hessian_operator(model, [{"x": inputs, "y": targets}])
+    assert hessian_operator(model, [[inputs, targets]]).shape == (99, 99)
+
+
+@pytest.mark.parametrize("entry", ENTRIES[:2])
+def test_matrices_beyond_the_memory_are_refused_before_they_are_made(entry):
+    with pytest.raises(ValueError, match=r"72,048,008,000,000 bytes a matrix.*top_eigenvalues"):
+        entry(nn.Linear(3000, 1000), torch.ones(2, 3000), torch.zeros(2, 1000), "squared")
