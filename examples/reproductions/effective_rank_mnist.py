@@ -103,7 +103,11 @@ def fit(variant: Variant, data: Sequence[torch.Tensor], width: int, seed: int) -
         callback = SpectralCallback(
             quantities=["effective_rank"], layers=[watched], every_n_epochs=1, log_dir=folder, verbose=0
         )
-        train_watched(Module(), Rows(len(images), variant.batch, seed), variant.epochs, callback)
+        torch.set_flush_denormal(True)  # a penalty drives the weights of dark pixels there, where arithmetic is slow
+        try:
+            train_watched(Module(), Rows(len(images), variant.batch, seed), variant.epochs, callback)
+        finally:
+            torch.set_flush_denormal(False)
         history = callback.history
     model.eval()
     return model, [float(v) for v in history.sort_values("epoch")["effective_rank"]]
@@ -155,7 +159,6 @@ def compressed_scores(
 def main(argv: Sequence[str] | None = None) -> dict:
     args = arguments(__doc__, argv, keep=True)
     torch.set_num_threads(args.threads)
-    torch.set_flush_denormal(True)  # a penalty drives the weights of dark pixels there, where arithmetic is slow
     variants, width = VARIANTS, 1000
     if args.quick:
         data, width = flat_digits(args.seed), 100
