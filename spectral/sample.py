@@ -187,13 +187,12 @@ def measure(sample: LayerSample, quantities: Iterable[Quantity]) -> tuple[dict[s
             values[q.name] = missing
             if not isfinite(largest) or (q.needs == "previous" and sample.previous is None):
                 continue
-            if q.needs in ("initial", "reference"):
-                if sample.initial is None and sample.reference is None:
-                    continue
-                if sample.initial is not None and not isfinite(sample.from_initial.norm):
-                    failures.setdefault("the baseline's norm is not finite", []).append(q.name)
-                    continue
+            compares = q.needs in ("initial", "reference")
+            if compares and sample.initial is None and sample.reference is None:
+                continue
             try:
+                if compares and sample.initial is not None and not isfinite(sample.from_initial.norm):
+                    raise ValueError("the baseline's norm is not finite")
                 value = q.function(sample)
                 values[q.name] = value if q.text else float(value)
             except Exception as error:  # One quantity's failure must neither hide the others nor reach the training.

@@ -268,7 +268,7 @@ def test_a_baseline_that_is_not_finite_is_said_in_the_status(bad):
     before = w.copy()
     before[0, 0] = bad
     row = spectral.analyze(w, ["norm", "distance_from_init", "scale_collapse"], baseline=before).layers.iloc[0]
-    assert "scale_collapse, distance_from_init: the baseline's norm is not finite" in row["status"]
+    assert "scale_collapse, distance_from_init: ValueError: the baseline's norm is not finite" in row["status"]
     assert np.isnan(row["distance_from_init"]) and np.isnan(row["scale_collapse"]) and np.isfinite(row["norm"])
 
 

@@ -82,6 +82,23 @@ def test_what_needs_other_weights_is_missing_without_them():
             assert np.isnan(values[q.name]), q.name
 
 
+class Unreadable:
+    """A baseline whose elements cannot be had."""
+
+    shape = (20, 10)
+
+    def __array__(self, dtype=None, copy=None):
+        raise OSError("the file is gone")
+
+
+@pytest.mark.parametrize("before", [[np.ones((4, 4))], [Unreadable()]])
+def test_a_baseline_that_cannot_be_used_costs_only_what_needs_it(before):
+    sample = LayerSample([np.random.default_rng(0).standard_normal((20, 10))], initial=before)
+    values, status = measure(sample, resolve(["norm", "distance_from_init"]))
+    assert status.startswith("failed: distance_from_init: ") and "norm" not in status.split(":")[1]
+    assert np.isfinite(values["norm"]) and np.isnan(values["distance_from_init"])
+
+
 def test_cheap_quantities_compute_no_spectrum(monkeypatch):
     monkeypatch.setattr(sample_module, "gram_singular_values", lambda w: pytest.fail("computed a spectrum"))
     cheap = [q for q in all_quantities() if q.cost == "cheap"]
