@@ -88,14 +88,17 @@ class Analysis:
         """The table and the summary as text."""
         table = self.shown().to_string(index=False, na_rep="–", float_format=short)
         summary = self.statistics().to_string(na_rep="–", float_format=short) if self.summary else ""
-        more = f"{_counted(self.not_shown, 'quantity', 'quantities')} more in `layers`" if self.not_shown else ""
-        return "\n\n".join(filter(None, (self.heading(), table, more, summary)))
+        return "\n\n".join(filter(None, (self.heading(), table, self._more(), summary)))
 
     def _repr_html_(self) -> str:
         table = self.shown().to_html(index=False, border=0, na_rep="–", float_format=short)
         summary = self.statistics().to_html(border=0, na_rep="–", float_format=short)
         details = f"<details><summary>over all layers</summary>{summary}</details>" if self.summary else ""
-        return f"<p>{html.escape(self.heading())}</p>{table}{details}"
+        more = f"<p>{self._more()}</p>" if self.not_shown else ""
+        return f"<p>{html.escape(self.heading())}</p>{table}{more}{details}"
+
+    def _more(self) -> str:
+        return f"{_counted(self.not_shown, 'quantity', 'quantities')} more in `layers`" if self.not_shown else ""
 
 
 def _counted(count: int, noun: str, plural: str = "") -> str:

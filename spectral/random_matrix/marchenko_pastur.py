@@ -13,6 +13,8 @@ Source: V. A. Marchenko and L. A. Pastur, Mathematics of the USSR-Sbornik 1 (196
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -164,6 +166,12 @@ def element_variance(matrix: ArrayLike, *, centred: bool = True) -> float:
     return float(np.var(w) if centred else np.mean(w * w))
 
 
+@lru_cache(maxsize=256)
+def _unit_median(larger: int, smaller: int) -> float:
+    """The median of the law with s = 1."""
+    return float(quantile(0.5, (larger, smaller)))
+
+
 def bulk_variance(eigenvalues: ArrayLike, shape: Shape, *, spikes: int | None = None) -> float:
     r"""Variance of the bulk alone, from the median eigenvalue: s² = median(λ) / median of the law with s = 1.
 
@@ -186,16 +194,19 @@ def bulk_variance(eigenvalues: ArrayLike, shape: Shape, *, spikes: int | None = 
     0.25
     """
     values = np.sort(np.asarray(eigenvalues, dtype=np.float64).ravel())
-    unit = float(quantile(0.5, shape))
+    if len(values) <= (spikes or 0):
+        return float("nan")
+    unit = _unit_median(*sides(shape))
 
     def estimate(left_out: int) -> float:
-        return float(np.median(values[: len(values) - left_out])) / unit
+        left = len(values) - left_out
+        return float(values[(left - 1) // 2] + values[left // 2]) / 2.0 / unit  # the median of what is sorted
 
     if spikes is None:
         spikes, before = 0, -1
         while spikes > before and spikes < len(values) // 2:
             before = spikes
-            spikes = int(np.count_nonzero(values > edges(shape, estimate(spikes))[1]))
+            spikes = len(values) - int(np.searchsorted(values, edges(shape, estimate(spikes))[1], side="right"))
         spikes = min(spikes, len(values) // 2)
     variance = estimate(spikes)
     return variance if variance > 0 else float("nan")

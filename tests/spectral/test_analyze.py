@@ -174,9 +174,10 @@ def test_representations(model):
     page = result._repr_html_()
     assert "<b>" not in page
     assert "&lt;b&gt;" in page
+    assert "more in `layers`" in page and "more in `layers`" in repr(result)
     assert list(result.describe()["layer"]) == ["<b>", "w"]
     short = spectral.analyze(np.eye(3), "norm")
-    assert "norm" in short.shown()
+    assert "norm" in short.shown() and "more in" not in repr(short) + short._repr_html_()
 
 
 def test_a_result_can_be_kept_without_its_model(model):
