@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from threading import Lock
@@ -160,6 +160,7 @@ def analyze(
         layer matrices status  stable_rank
     0  matrix      3×3     ok       1.3125
     """
+    from spectral.ahead import Ahead
     from spectral.layers import inspect
     from spectral.layers.selection import select
     from spectral.workers import WorkerPool
@@ -170,11 +171,15 @@ def analyze(
     chosen = select(specs, names_of(layers), names_of(exclude), names_of(types), min_eigenvalues)
     initial = {} if baseline is None else _baseline(chosen, baseline, conv)
 
+    ahead = Ahead(wanted if pool.workers > 1 else (), seed)
+
     def row(spec: LayerSpec) -> dict[str, Value]:
-        values, status = measure_layer(spec, wanted, initial=initial.get(spec.name), seed=seed)
+        values, status = measure_layer(
+            spec, wanted, initial=initial.get(spec.name), seed=seed, promised=ahead.promised(spec)
+        )
         return {**_identity(spec), "status": status, **values}
 
-    rows = pool.map(counted(row, len(chosen), progress), chosen, cost=lambda spec: spec.cost)
+    rows = ahead.map(pool, counted(row, len(chosen), progress), chosen)
     unmatched = () if baseline is None else tuple(spec.name for spec in chosen if spec.name not in initial)
     return _analysis(rows, wanted, specs, unmatched)
 
@@ -244,6 +249,7 @@ def measure_layer(
     arrays: Sequence[Array] | None = None,
     initial: Sequence[Array] | None = None,
     seed: int = 0,
+    promised: Mapping[object, object] | None = None,
 ) -> tuple[dict[str, Value], str]:
     """The values of ``wanted`` on one layer and its status; a layer that cannot be read says so in its status.
 
@@ -253,6 +259,7 @@ def measure_layer(
         arrays: the arrays to measure in place of those that the layer holds now.
         initial: those of W_0.
         seed: seed of the random nulls.
+        promised: what another worker computes of the layer meanwhile (see :mod:`spectral.ahead`).
     """
     from spectral.sample import LayerSample, measure
 
@@ -263,7 +270,8 @@ def measure_layer(
     except Exception as error:  # one layer that cannot be read must not lose the others
         missing: dict[str, Value] = {q.name: "" if q.text else float("nan") for q in wanted}
         return missing, f"failed: {type(error).__name__}: {error}"
-    return measure(LayerSample(matrices, initial=before, seed=spec.null_seed(seed)), wanted)
+    sample = LayerSample(matrices, initial=before, seed=spec.null_seed(seed), scratch={**(promised or {})})
+    return measure(sample, wanted)
 
 
 def _analysis(

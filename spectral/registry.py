@@ -40,6 +40,8 @@ class Quantity:
         headline: whether its model-level summary is streamed by default.
         worst: which end is worth a look: ``low``, ``high``, ``both`` or nothing.
         text: whether the value is a short text and not a number.
+        ahead: a costly part of it, decorated with :func:`spectral.quantities.shared.once`, that needs nothing of the
+            rest, so that a second worker may do it meanwhile.
         function: the function itself.
     """
 
@@ -55,6 +57,7 @@ class Quantity:
     headline: bool = False
     worst: Literal["", "low", "high", "both"] = ""
     text: bool = False
+    ahead: Callable[[LayerSample], object] | None = None
 
 
 ELSEWHERE = {
@@ -81,6 +84,7 @@ def quantity(
     headline: bool = False,
     worst: Literal["", "low", "high", "both"] = "",
     text: bool = False,
+    ahead: Callable[[LayerSample], object] | None = None,
 ) -> Callable[[Function], Function]:
     """Declare the decorated function as the quantity ``name``; the arguments are those of :class:`Quantity`.
 
@@ -104,6 +108,7 @@ def quantity(
             headline=headline,
             worst=worst,
             text=text,
+            ahead=ahead,
         )
         return function
 

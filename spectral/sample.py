@@ -34,7 +34,7 @@ class LayerSample:
     previous: Sequence[Array] | None = None
     reference: Mapping[str, Value] | None = None
     seed: int = 0
-    scratch: dict[str, object] = field(default_factory=dict, repr=False)
+    scratch: dict[object, object] = field(default_factory=dict, repr=False)
 
     @cached_attribute
     def largest(self) -> float:

@@ -17,8 +17,9 @@ _MEASURES = {
 """Name of the quantity → attribute of ``Localisation``, title, formula."""
 
 
+@once
 def _vectors(sample: LayerSample) -> list[Localisation]:
-    return once(sample, "localisation", lambda: [localisation(on_host(w)) for w in sample.matrices])
+    return [localisation(on_host(w)) for w in sample.matrices]
 
 
 def _tail_and_bulk(sample: LayerSample, attribute: str) -> tuple[float, float]:

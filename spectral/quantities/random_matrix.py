@@ -202,11 +202,9 @@ def alpha_farms(sample: LayerSample) -> float:
     return _fixed_aspect(sample).power_law.alpha
 
 
+@once
 def _fixed_aspect(sample: LayerSample) -> LayerSample:
-    def compute() -> LayerSample:
-        return LayerSample([part for w in sample.matrices for part in fixed_aspect_submatrices(on_host(w))])
-
-    return once(sample, "fixed_aspect", compute)
+    return LayerSample([part for w in sample.matrices for part in fixed_aspect_submatrices(on_host(w))])
 
 
 @quantity(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
+from functools import wraps
 from typing import TypeVar, cast
 
 import numpy as np
@@ -15,11 +17,20 @@ from spectral.sample import LayerSample
 T = TypeVar("T")
 
 
-def once(sample: LayerSample, key: str, compute: Callable[[], T]) -> T:
-    """What several quantities need, computed when the first of them asks for it and kept in ``sample.scratch``."""
-    if key not in sample.scratch:
-        sample.scratch[key] = compute()
-    return cast(T, sample.scratch[key])
+def once(compute: Callable[[LayerSample], T]) -> Callable[[LayerSample], T]:
+    """Decorator: what several quantities need, computed when the first of them asks for it.
+
+    It is kept in ``sample.scratch`` under the decorated function, where another worker may have promised it.
+    """
+
+    @wraps(compute)
+    def kept(sample: LayerSample) -> T:
+        if kept not in sample.scratch:
+            sample.scratch[kept] = compute(sample)
+        value = sample.scratch[kept]
+        return cast(T, value.result() if isinstance(value, Future) else value)
+
+    return kept
 
 
 def relative_eigenvalues_of_one_shape(sample: LayerSample) -> np.ndarray:
@@ -32,9 +43,10 @@ def largest_eigenvalue(sample: LayerSample) -> float:
     return float(sample.eigenvalues[-1]) if len(sample.eigenvalues) else np.nan
 
 
+@once
 def spikes(sample: LayerSample) -> Spikes:
     """The eigenvalues beyond the random bulk, in units of λ_1, so that no scale over- or underflows."""
-    return once(sample, "spikes", lambda: find_spikes(relative_eigenvalues_of_one_shape(sample), sample.shape))
+    return find_spikes(relative_eigenvalues_of_one_shape(sample), sample.shape)
 
 
 def of_one_shape(sample: LayerSample) -> bool:

@@ -19,7 +19,7 @@ from spectral.quantities.shared import (
 )
 from spectral.random_matrix.density_fit import DensityFit
 from spectral.random_matrix.density_fit import density_fit as fit_density
-from spectral.random_matrix.nulls import generator, shuffled
+from spectral.random_matrix.nulls import shuffled, shuffling_generator
 from spectral.random_matrix.rand_distance import rand_distance as distance_from_shuffle
 from spectral.random_matrix.traps import Traps, correlation_traps
 from spectral.registry import quantity
@@ -29,45 +29,45 @@ from spectral.spectrum import gram_singular_values
 FAMILY = "random matrix"
 
 
+@once
 def _density_fit(sample: LayerSample) -> DensityFit:
-    def compute() -> DensityFit:
-        fit = fit_density(relative_eigenvalues_of_one_shape(sample), sample.shape)
-        return fit.rescaled(largest_eigenvalue(sample))
+    fit = fit_density(relative_eigenvalues_of_one_shape(sample), sample.shape)
+    return fit.rescaled(largest_eigenvalue(sample))
 
-    return once(sample, "density_fit", compute)
+
+@once
+def _second_spectrum(sample: LayerSample) -> tuple[np.ndarray, float]:
+    """Eigenvalues λ/λ_1 of the shuffled matrices, pooled, ascending, and their λ_1."""
+    nulls = (shuffled(on_host(w), rng) for w, rng in zip(sample.matrices, _generators(sample), strict=True))
+    values = np.sort(np.concatenate([gram_singular_values(w) for w in nulls]))
+    return (values / values[-1] if values[-1] > 0 else values) ** 2, float(values[-1] ** 2)
 
 
 def _shuffled(sample: LayerSample) -> tuple[np.ndarray, float]:
-    """Eigenvalues λ/λ_1 of the shuffled matrices, pooled, ascending, and their λ_1: the second spectrum."""
-
-    def compute() -> tuple[np.ndarray, float]:
-        nulls = (shuffled(on_host(w), generator(sample.seed, i)) for i, w in enumerate(sample.matrices))
-        values = np.sort(np.concatenate([gram_singular_values(w) for w in nulls]))
-        largest = float(values[-1] ** 2)
-        sample.scratch["shuffled_max"] = largest
-        return (values / values[-1] if values[-1] > 0 else values) ** 2, largest
-
-    return once(sample, "shuffled_eigenvalues", compute)
+    """The second spectrum, whose largest eigenvalue the pictures show."""
+    relative, largest = _second_spectrum(sample)
+    sample.scratch["shuffled_max"] = largest
+    return relative, largest
 
 
+@once
 def _shuffled_fit(sample: LayerSample) -> DensityFit:
-    def compute() -> DensityFit:
-        relative, largest = _shuffled(sample)
-        return fit_density(relative if of_one_shape(sample) else np.empty(0), sample.shape).rescaled(largest)
-
-    return once(sample, "shuffled_fit", compute)
+    relative, largest = _shuffled(sample)
+    return fit_density(relative if of_one_shape(sample) else np.empty(0), sample.shape).rescaled(largest)
 
 
+@once
 def _traps(sample: LayerSample) -> list[Traps]:
-    def compute() -> list[Traps]:
-        level = 0.01 / len(sample.matrices)
-        found = [
-            correlation_traps(on_host(w), generator(sample.seed, i), level=level) for i, w in enumerate(sample.matrices)
-        ]
-        sample.scratch["shuffled_max"] = max(trap.largest for trap in found)
-        return found
+    level = 0.01 / len(sample.matrices)
+    drawn = zip(sample.matrices, _generators(sample), strict=True)
+    found = [correlation_traps(on_host(w), rng, level=level) for w, rng in drawn]
+    sample.scratch["shuffled_max"] = max(trap.largest for trap in found)
+    return found
 
-    return once(sample, "traps", compute)
+
+def _generators(sample: LayerSample) -> list[np.random.Generator]:
+    """One for each matrix: whoever shuffles it gets the same shuffle."""
+    return [shuffling_generator(sample.seed, i) for i in range(len(sample.matrices))]
 
 
 def _total(counts: list[int], sample: LayerSample) -> float:
@@ -147,7 +147,12 @@ def _declare_fit(name: str, title: str, definition: str, value: Callable[[Densit
     quantity(name, title=title, definition=definition, family=FAMILY, cost="request")(of_weights)
     shuffled_definition = f"{definition}, of the shuffled W"
     quantity(
-        f"rand_{name}", title=f"{title} (shuffled)", definition=shuffled_definition, family=FAMILY, cost="request"
+        f"rand_{name}",
+        title=f"{title} (shuffled)",
+        definition=shuffled_definition,
+        family=FAMILY,
+        cost="request",
+        ahead=_second_spectrum,
     )(of_shuffle)
 
 
@@ -164,6 +169,7 @@ _declare_fit("mp_softrank", "soft rank of the fitted bulk", "bulk_max/λ_1", lam
     definition="√(number of λ / Σλ) of the shuffled W: the same as `W_scale`, for a shuffle keeps ‖W‖_F",
     family=FAMILY,
     cost="request",
+    ahead=_second_spectrum,
 )
 def rand_w_scale(sample: LayerSample) -> float:
     """WeightWatcher's `rand_W_scale`."""
@@ -176,6 +182,7 @@ def rand_w_scale(sample: LayerSample) -> float:
     definition="number of λ of the shuffled W beyond WeightWatcher's cut: `rand_num_spikes`",
     family=FAMILY,
     cost="request",
+    ahead=_second_spectrum,
     worst="high",
 )
 def num_traps(sample: LayerSample) -> float:
@@ -189,6 +196,7 @@ def num_traps(sample: LayerSample) -> float:
     definition="largest λ of the shuffled W",
     family=FAMILY,
     cost="request",
+    ahead=_second_spectrum,
 )
 def max_rand_eval(sample: LayerSample) -> float:
     """WeightWatcher's `max_rand_eval`, of one shuffle (it takes five where there are fewer than 100 eigenvalues)."""
@@ -201,6 +209,7 @@ def max_rand_eval(sample: LayerSample) -> float:
     definition="Jensen–Shannon distance of the sorted λ of W from those of the shuffled W, natural log",
     family=FAMILY,
     cost="request",
+    ahead=_second_spectrum,
 )
 def rand_distance(sample: LayerSample) -> float:
     """WeightWatcher's `rand_distance`: see ``rand_distance``; `mp_distance` is nearly the same at no cost."""
@@ -213,6 +222,7 @@ def rand_distance(sample: LayerSample) -> float:
     definition="largest λ of the shuffled W over λ_1",
     family=FAMILY,
     cost="request",
+    ahead=_second_spectrum,
     worst="low",
 )
 def ww_softrank(sample: LayerSample) -> float:
@@ -226,6 +236,7 @@ def ww_softrank(sample: LayerSample) -> float:
     definition="λ_1 less the largest λ of the shuffled W",
     family=FAMILY,
     cost="request",
+    ahead=_second_spectrum,
 )
 def ww_maxdist(sample: LayerSample) -> float:
     """WeightWatcher's `ww_maxdist`, in units of λ."""

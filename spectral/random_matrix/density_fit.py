@@ -93,13 +93,13 @@ def _fit_marchenko_pastur(eigenvalues: np.ndarray, aspect: float) -> float:
     y = _linear_kernel_density(x, eigenvalues, _BANDWIDTH)
     x, y = x[y > _DENSITY_FLOOR], y[y > _DENSITY_FLOOR]
     mode = x[np.argmax(y)]
+    divisor = 2 * np.pi * np.maximum(x, np.finfo(np.float64).tiny) / aspect  # the law is 0 at x = 0
     share = 1 / np.sqrt(aspect)
 
     def misfit(sigma: np.ndarray) -> np.ndarray:
         low, high = (sigma * (1 - share)) ** 2, (sigma * (1 + share)) ** 2
-        with np.errstate(divide="ignore", invalid="ignore"):
-            law = np.sqrt(np.maximum((high - x) * (x - low), 0)) * aspect / (2 * np.pi * sigma**2 * x)
-        squares = np.sum((np.nan_to_num(law) - y) ** 2, axis=-1, keepdims=True)
+        law = np.sqrt(np.maximum((high - x) * (x - low), 0)) / (divisor * sigma**2)
+        squares = np.sum((law - y) ** 2, axis=-1, keepdims=True)
         unsuited = (high < mode) | (high > x[-1]) | (low > mode)
         return np.where(unsuited, _OUTSIDE * len(x), squares)
 

@@ -22,6 +22,11 @@ def generator(seed: int, *stream: int) -> np.random.Generator:
     return np.random.default_rng([seed, *stream])
 
 
+def shuffling_generator(seed: int, *stream: int) -> np.random.Generator:
+    """As :func:`generator`, of a kind whose numbers come faster, for which shuffling waits: it takes half the time."""
+    return np.random.Generator(np.random.SFC64([seed, *stream]))
+
+
 def shuffled(matrix: ArrayLike, rng: np.random.Generator) -> np.ndarray:
     """W with its elements in random places: the same values, no correlations.
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from spectral.random_matrix.density_fit import density_fit
-from spectral.random_matrix.nulls import generator, shuffled
+from spectral.random_matrix.nulls import generator, shuffled, shuffling_generator
 from spectral.random_matrix.spikes import critical_strength
 from spectral.registry import all_quantities, resolve
 from spectral.sample import LayerSample, measure
@@ -105,7 +105,7 @@ def test_same_seed_same_numbers_and_nothing_else_is_touched():
 def test_columns_of_the_shuffle_under_the_same_permutation():
     w = trained()
     values = values_of([w], seed=8)
-    null = np.linalg.svd(shuffled(w, generator(8, 0)), compute_uv=False) ** 2
+    null = np.linalg.svd(shuffled(w, shuffling_generator(8, 0)), compute_uv=False) ** 2
     fit = density_fit(null, w.shape)
     for name in ("sigma_mp", "bulk_min", "bulk_max", "num_spikes", "mp_softrank", "W_scale"):
         assert values[f"rand_{name}"] == pytest.approx(getattr(fit, name), rel=1e-6), name
@@ -153,7 +153,7 @@ def test_largest_eigenvalue_of_the_shuffle_is_left_for_the_views():
     for name in ("trap_z_uncentred", "rand_distance"):
         sample = LayerSample([trained()], seed=2)
         measure(sample, resolve(name))
-        exact = np.linalg.norm(shuffled(trained(), generator(2, 0)), 2) ** 2
+        exact = np.linalg.norm(shuffled(trained(), shuffling_generator(2, 0)), 2) ** 2
         assert sample.scratch["shuffled_max"] == pytest.approx(exact, rel=1e-5)
 
 

@@ -1,0 +1,67 @@
+"""One layer's second decomposition on another worker than its first.
+
+A model of few large layers keeps only as many workers busy as it has layers. A part of a quantity's work that needs
+nothing of the rest (see :attr:`spectral.registry.Quantity.ahead`) is therefore a task of its own; the worker that
+measures the layer finds its result promised in the sample's scratch and waits for it where it needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, TypeVar
+
+from spectral.sample import LayerSample
+
+if TYPE_CHECKING:
+    from spectral.layers.spec import LayerSpec
+    from spectral.registry import Quantity
+    from spectral.workers import WorkerPool
+
+Result = TypeVar("Result")
+Part = Callable[[LayerSample], object]
+
+
+class Ahead:
+    """The parts of some quantities that are computed ahead.
+
+    Args:
+        quantities: what is measured; none where there is one worker only, who would read each layer twice for nothing.
+        seed: seed of the random nulls, as for :class:`LayerSample`.
+    """
+
+    def __init__(self, quantities: Iterable[Quantity], seed: int) -> None:
+        self._parts: Sequence[Part] = list(dict.fromkeys(q.ahead for q in quantities if q.ahead is not None))
+        self._seed = seed
+        self._futures: dict[str, dict[object, Future[object]]] = {}
+
+    def promised(self, spec: LayerSpec) -> Mapping[object, object]:
+        """What a layer's sample is to find in its scratch."""
+        return self._futures.get(spec.name, {})
+
+    def map(self, pool: WorkerPool, measure: Callable[[LayerSpec], Result], specs: Sequence[LayerSpec]) -> list[Result]:
+        """``[measure(spec) for spec in specs]`` over the workers of ``pool``, the parts as tasks of their own."""
+        self._futures = {spec.name: {part: Future() for part in self._parts} for spec in specs}
+        results: dict[str, Result] = {}
+
+        def perform(task: tuple[LayerSpec, Part | None]) -> None:
+            spec, part = task
+            if part is None:
+                results[spec.name] = measure(spec)
+            else:
+                self._keep(spec, part)
+
+        # The pool takes tasks of one cost in this order: a part has begun before anyone can wait for it.
+        tasks = [(spec, part) for spec in specs for part in (*self._parts, None)]
+        pool.map(perform, tasks, cost=lambda task: task[0].cost)
+        return [results[spec.name] for spec in specs]
+
+    def _keep(self, spec: LayerSpec, part: Part) -> None:
+        """Compute one part; what it raises is raised where its result is needed."""
+        promise = self._futures[spec.name][part]
+        try:
+            promise.set_result(part(LayerSample(spec.matrices(), seed=spec.null_seed(self._seed))))
+        except BaseException as error:
+            promise.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
