@@ -11,10 +11,9 @@ few j bounds D_i from below, and a candidate whose bound exceeds the best D foun
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import isfinite
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -24,12 +23,14 @@ RELATIVE_CUT = 1e-10
 WEIGHTWATCHER_CUT = 1e-5
 """WeightWatcher leaves out λ ≤ 1e-5, in absolute terms, which makes its α depend on the scale of W."""
 
-_DENSE = 96
+_FEW = 96
 """Up to this many eigenvalues all D_i are computed at once, as one matrix."""
 
+_EQUAL = 1e-13
+"""Where the logarithms of a tail lie on average no further than this above its first, a power law has no exponent."""
 
-@dataclass(frozen=True)
-class PowerLawFit:
+
+class PowerLawFit(NamedTuple):
     """A power law fitted to the tail of eigenvalues.
 
     Attributes:
@@ -52,7 +53,7 @@ class PowerLawFit:
 
     def rescaled(self, factor: float) -> PowerLawFit:
         """The fit to ``factor`` times the eigenvalues: only xmin and xmax change."""
-        return replace(self, xmin=self.xmin * factor, xmax=self.xmax * factor)
+        return self._replace(xmin=self.xmin * factor, xmax=self.xmax * factor)
 
 
 NO_FIT = PowerLawFit(np.nan, np.nan, np.nan, np.nan, np.nan, 0, 0)
@@ -69,7 +70,8 @@ def usable(eigenvalues: np.ndarray, cut: float | Literal["weightwatcher"] = RELA
     Raises:
         ValueError: if ``cut`` is neither.
     """
-    values = np.sort(np.asarray(eigenvalues, dtype=np.float64).ravel())
+    values = np.array(eigenvalues, dtype=np.float64).ravel()
+    values.sort()
     # Sorted, NaN and infinity are at the end; mostly nothing is to be left out.
     if len(values) and not isfinite(values[-1]):
         values = values[np.isfinite(values)]
@@ -79,7 +81,7 @@ def usable(eigenvalues: np.ndarray, cut: float | Literal["weightwatcher"] = RELA
         return values
     if cut == "weightwatcher":
         return values[np.searchsorted(values, WEIGHTWATCHER_CUT, side="right") :]
-    if not isinstance(cut, int | float) or not 0.0 <= cut < 1.0:
+    if not isinstance(cut, (float, int)) or not 0.0 <= cut < 1.0:
         raise ValueError(f"Expected `cut` to be 'weightwatcher' or a share of the largest eigenvalue, but got {cut!r}.")
     least = cut * values[-1]
     return values if values[0] >= least else values[values.searchsorted(least) :]
@@ -114,9 +116,44 @@ def clauset_fit(
         raise ValueError(f"Expected 2 ≤ `min_tail` ≤ `max_tail` but got {min_tail} and {max_tail}.")
     x = usable(eigenvalues, cut)
     first = 0 if max_tail is None else max(0, len(x) - max_tail)
-    scan = Scan(x, first=first, last=len(x) - min_tail)
-    best = scan.best()
-    return NO_FIT if best is None else scan.fit(*best)
+    last = len(x) - min_tail
+    best = _best_of_few(x, first, last) if len(x) <= _FEW else Scan(x, first, last).best()
+    return NO_FIT if best is None else _fit(x, *best)
+
+
+def _fit(x: np.ndarray, i: int, beta: float, distance: float) -> PowerLawFit:
+    """The fit with xmin = x_i, whose α is 1 + β and whose D is ``distance``."""
+    size = len(x)
+    xmin = float(x[i])
+    first = i if i == 0 or x[i - 1] < xmin else int(x.searchsorted(xmin))
+    return PowerLawFit(1.0 + beta, xmin, float(x[-1]), distance, beta / (size - i) ** 0.5, size - first, size)
+
+
+def _best_of_few(x: np.ndarray, first: int, last: int) -> tuple[int, float, float] | None:
+    """As :meth:`Scan.best`, in the fewest steps: of few eigenvalues it is the steps that take the time."""
+    if last < first:
+        return None
+    tail, survival = _empirical(len(x))
+    log = np.log(x / x[-1])
+    # A row a j, a column an i. Below x_i, where D_i does not look, both survival functions are set to 1.
+    gap = log[:, None] - log
+    np.maximum(gap, 0.0, out=gap)
+    beta = tail / np.maximum(np.add.reduce(gap), 1e-300)
+    gap *= -beta
+    np.exp(gap, out=gap)
+    gap -= survival
+    distance = np.maximum.reduce(np.abs(gap, out=gap))
+    if -log[-2] <= _EQUAL * len(x):  # else each mean gap is large enough, since that to the largest alone is
+        distance[beta >= 1.0 / _EQUAL] = np.inf
+    i = first + int(distance[first : last + 1].argmin())
+    return (i, float(beta[i]), float(distance[i])) if distance[i] < np.inf else None
+
+
+@lru_cache(maxsize=_FEW)
+def _empirical(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes n = N, …, 1 of the tails of all x_i, and in row j, column i the share of the i-th that is at least x_j."""
+    tail = np.arange(size, 0, -1.0)
+    return tail, np.minimum(tail[:, None] / tail, 1.0)
 
 
 class Scan:
@@ -135,10 +172,9 @@ class Scan:
         self._log = np.log(x / x[-1]) if size else x
         self._tail = np.arange(size, 0, -1.0)
         sums = self._log[::-1].cumsum()[::-1] - self._tail * self._log
-        # Where all above are equal to rounding, a power law has no exponent.
-        fits = sums > 1e-13 * self._tail
+        fits = sums > _EQUAL * self._tail
         self.beta = self._tail / np.where(fits, sums, 1e-300)
-        last = size - 2 if last is None else min(last, size - 2)
+        last = size - 2 if last is None else max(-1, min(last, size - 2))
         self.candidates = fits[: last + 1].nonzero()[0]
         if first:
             self.candidates = self.candidates[self.candidates >= first]
@@ -149,17 +185,10 @@ class Scan:
         survival = np.exp(self.beta[i] * (self._log[i] - self._log[i:]))
         return float(np.max(np.abs(1.0 - survival - np.arange(size) / size)))
 
-    def best(self) -> tuple[int, float] | None:
-        """The first candidate of smallest D, and that D; None without candidates."""
+    def best(self) -> tuple[int, float, float] | None:
+        """The first candidate i of smallest D, with α_i − 1 and D_i; None without candidates."""
         if len(self.candidates) == 0:
             return None
-        if len(self.x) <= _DENSE:
-            first, last = self.candidates[0], self.candidates[-1] + 1
-            # Mostly every eigenvalue is a candidate, and a slice spares copies.
-            whole = last - first == len(self.candidates)
-            distances = self.distances(slice(first, last) if whole else self.candidates)
-            nearest = int(distances.argmin())
-            return int(self.candidates[nearest]), float(distances[nearest])
         remaining, bounds = self.candidates, np.zeros(len(self.candidates))
         best, smallest = -1, np.inf
         for points in (8, 32, 128):
@@ -174,35 +203,17 @@ class Scan:
             distance = self.distance(i)
             if (distance, i) < (smallest, best):
                 smallest, best = distance, i
-        return best, smallest
+        return best, float(self.beta[best]), smallest
 
-    def fit(self, i: int, distance: float) -> PowerLawFit:
-        """The fit with xmin = x_i, whose D is ``distance``."""
-        size = len(self.x)
-        beta = float(self.beta[i])
-        return PowerLawFit(
-            alpha=1.0 + beta,
-            xmin=float(self.x[i]),
-            xmax=float(self.x[-1]),
-            D=distance,
-            sigma=beta / (size - i) ** 0.5,
-            tail=size - int(self.x.searchsorted(self.x[i])),
-            eigenvalues=size,
-        )
-
-    def distances(self, i: np.ndarray | slice) -> np.ndarray:
+    def distances(self, i: np.ndarray) -> np.ndarray:
         """D of several eigenvalues, through one matrix of these × all eigenvalues."""
-        # Below x_i, where D_i does not look, the survival function is 1 and the empirical one is set to 1: no gap.
+        # Below x_i, where D_i does not look, both survival functions are set to 1.
         gap = self._log[i, None] - self._log
         np.minimum(gap, 0.0, out=gap)
         gap *= self.beta[i, None]
         np.exp(gap, out=gap)
-        gap -= _empirical_survival(len(self.x))[i] if len(self.x) <= _DENSE else self._survival(i)
+        gap -= np.minimum(self._tail / self._tail[i, None], 1.0)
         return np.abs(gap, out=gap).max(axis=1, initial=0.0)
-
-    def _survival(self, i: np.ndarray | slice) -> np.ndarray:
-        """Share of the tail from x_i on that is at least x_j, 1 below: a row an i, a column a j."""
-        return np.minimum(self._tail / self._tail[i, None], 1.0)
 
     def _bounds(self, candidates: np.ndarray, points: int) -> np.ndarray:
         """Lower bounds on D: the largest gap over ``points`` places spread evenly over each candidate's tail."""
@@ -211,9 +222,3 @@ class Scan:
         place = candidates + offset.astype(np.intp)
         survival = np.exp(self.beta[candidates] * (self._log[candidates] - self._log[place]))
         return np.max(np.abs(1.0 - survival - offset / tail), axis=0)
-
-
-@lru_cache(maxsize=_DENSE)
-def _empirical_survival(size: int) -> np.ndarray:
-    """What :meth:`Scan._survival` is for every one of ``size`` eigenvalues."""
-    return Scan(np.arange(1.0, size + 1.0))._survival(slice(None))

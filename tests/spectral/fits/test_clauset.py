@@ -70,12 +70,30 @@ def test_limits_on_the_tail():
         clauset_fit(x, min_tail=9, max_tail=5)
 
 
+@pytest.mark.parametrize(("size", "min_tail"), [(3, 5), (1, 2), (120, 121), (120, 220), (96, 97)])
+def test_no_fit_where_the_shortest_tail_is_longer_than_all(size, min_tail):
+    assert clauset_fit(samples("pareto", size, 0), min_tail=min_tail).tail == 0
+
+
+@pytest.mark.parametrize("size", [40, 130])
+def test_equal_largest_values_are_in_the_tail_and_begin_none(size):
+    x = np.sort(samples("pareto", size, 0))
+    x[-5:] = x[-5]
+    fit, scan = clauset_fit(x), Scan(x)
+    assert fit.tail > 5 and fit.alpha < 100
+    assert scan.candidates.tolist() == list(range(size - 5))
+    assert (fit.D, fit.alpha - 1.0) == pytest.approx(scan.best()[:0:-1], rel=1e-12)
+
+
 def test_seldom_computes_a_whole_distance():
     scan = Scan(samples("noise", 1000, 0))
     calls = []
     original = scan.distance
     scan.distance = lambda i: calls.append(i) or original(i)
-    assert scan.best() == (int(np.argmin([original(i) for i in range(999)])), pytest.approx(clauset_fit(scan.x).D))
+    best, beta, distance = scan.best()
+    fit = clauset_fit(scan.x)
+    assert best == int(np.argmin([original(i) for i in range(999)]))
+    assert (1.0 + beta, distance) == (fit.alpha, fit.D)
     assert len(calls) < 100
 
 
