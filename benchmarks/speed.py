@@ -30,6 +30,8 @@ from spectral.workers import WorkerPool, available_cores
 NEEDS_MORE = ("rand_", "max_rand_eval", "num_traps", "ww_", "sigma_mp", "bulk_", "mp_softrank", "num_spikes", "W_scale")
 """Beginnings of the columns that WeightWatcher fills only with randomisation and MP fit."""
 FIT_SIZES = (20, 32, 40, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+LONG = 20.0
+"""Seconds of WeightWatcher's from which a contest has one round only."""
 EVERYTHING = {"mp_fit": True, "randomize": True, "detX": True}
 
 
@@ -88,10 +90,12 @@ def contest(
     rows = []
     for kind, names, options, repeats in (
         ("plain", plain, {}, rounds),
-        ("randomized", everything, EVERYTHING, 1 if full else 0),
+        ("randomized", everything, EVERYTHING, rounds if full else 0),
     ):
         times: dict[str, list[float]] = {"ours": [], "floor": [], **{f"theirs_{p.threads}": [] for p in peers}}
         for turn in range(repeats):
+            if turn and min(max(t) for key, t in times.items() if key.startswith("theirs")) > LONG:
+                break
             for peer in peers:
                 mine = times[f"theirs_{peer.threads}"]
                 others = [min(t) for key, t in times.items() if key.startswith("theirs") and t and t is not mine]
@@ -100,7 +104,7 @@ def contest(
                     continue
                 mine.append(peer.ask(do="analyze", name=name, options=options)["seconds"])
             # The slow peers set the number of rounds; the quick contestants take more turns in each.
-            for _ in range(3 if turn or repeats == 1 else 4):
+            for _ in range(3 if turn else 4):
                 times["ours"].append(
                     once(lambda names=names: spectral.analyze(weights, names, conv="weightwatcher", workers=workers))
                 )
@@ -134,12 +138,11 @@ def fit_shares(sizes: list[int]) -> list[dict[str, object]]:
                 w *= (rng.pareto(2.0, size) + 1.0)[:, None]
             rounds = 1 if size >= 4096 else 5 if size >= 512 else 200
             with threadpool_limits(1, user_api="blas"):
-                spectrum, values = np.inf, np.zeros(0)
-                for _ in range(rounds):
-                    start = time.perf_counter()
-                    values = gram_singular_values(w)
-                    spectrum = min(spectrum, time.perf_counter() - start)
-                fit = min(once(lambda values=values: clauset_fit(values**2)) for _ in range(max(3, rounds)))
+                values = gram_singular_values(w) ** 2
+                spectrum = fit = np.inf
+                for _ in range(rounds):  # one beside the other, for the machine's pace changes
+                    spectrum = min(spectrum, once(lambda w=w: gram_singular_values(w)))
+                    fit = min(fit, *(once(lambda values=values: clauset_fit(values)) for _ in range(3)))
             rows.append(
                 {
                     "size": size,
@@ -234,7 +237,7 @@ def main() -> None:
     parser.add_argument(
         "--peers", type=Path, metavar="FOLDER", help="virtual environment of the peers; made if missing"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each plain contest")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each contest that is not long")
     parser.add_argument(
         "--largest", type=int, default=8192, help="largest number of eigenvalues for the share of the fit"
     )

@@ -51,9 +51,10 @@ class Ahead:
             else:
                 self._keep(spec, part)
 
-        # The pool takes tasks of one cost in this order: a part has begun before anyone can wait for it.
+        # The costliest are started first: with this added every part has begun before anyone can wait for it.
+        before_all = max((spec.cost for spec in specs), default=0.0)
         tasks = [(spec, part) for spec in specs for part in (*self._parts, None)]
-        pool.map(perform, tasks, cost=lambda task: task[0].cost)
+        pool.map(perform, tasks, cost=lambda task: task[0].cost + (before_all if task[1] else 0.0))
         return [results[spec.name] for spec in specs]
 
     def _keep(self, spec: LayerSpec, part: Part) -> None:

@@ -99,18 +99,12 @@ def _fit_marchenko_pastur(eigenvalues: np.ndarray, aspect: float) -> float:
     def misfit(sigma: np.ndarray) -> np.ndarray:
         low, high = (sigma * (1 - share)) ** 2, (sigma * (1 + share)) ** 2
         law = np.sqrt(np.maximum((high - x) * (x - low), 0)) / (divisor * sigma**2)
-        squares = np.sum((law - y) ** 2, axis=-1, keepdims=True)
         unsuited = (high < mode) | (high > x[-1]) | (low > mode)
-        return np.where(unsuited, _OUTSIDE * len(x), squares)
+        return np.where(unsuited[..., 0], _OUTSIDE * len(x), np.sum((law - y) ** 2, axis=-1))
 
     unit = np.sqrt(eigenvalues[-1]) / (1 + share)
     scan = np.arange(0.05 * unit, 2 * unit, 0.01 * unit)[:, None]
-    start = scan[np.argmin(misfit(scan))]
-
-    def misfit_of_one(sigma: np.ndarray) -> float:
-        return float(misfit(sigma)[0])
-
-    return float(fmin(misfit_of_one, start, disp=False)[0])
+    return float(fmin(misfit, scan[np.argmin(misfit(scan))], disp=False)[0])
 
 
 def density_fit(eigenvalues: ArrayLike, shape: Shape) -> DensityFit:
