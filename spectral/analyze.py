@@ -285,4 +285,5 @@ def _analysis(
     names = {q.name for q in wanted}
     summary = summarise([{k: v for k, v in row.items() if k in names} for row in rows])
     described = [replace(spec, read=None, arrange=None) for spec in specs]
-    return Analysis(pd.DataFrame(list(rows), columns=columns), summary, described, unmatched)
+    table = pd.DataFrame({column: [row[column] for row in rows] for column in columns})
+    return Analysis(table, summary, described, unmatched)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
@@ -50,8 +51,6 @@ class WorkerPool:
                 f"Expected `workers` to be a whole number from 1, or None for all cores, but got {workers!r}."
             )
         self.workers = workers
-        # Finding the BLAS libraries takes milliseconds, so it is done once, at the first use.
-        self._controller: ThreadpoolController | None = None
 
     def map(
         self,
@@ -71,12 +70,8 @@ class WorkerPool:
         costs = [cost(item) for item in items] if cost else []
         order = sorted(range(len(items)), key=lambda i: -costs[i]) if costs else list(range(len(items)))
         alone = self.workers == 1 or len(items) <= 1 or (bool(costs) and sum(costs) < _WORTHWHILE)
-        if self._controller is None:
-            import scipy.linalg  # noqa: F401  # a BLAS of its own, which the controller finds only once it is loaded
-
-            self._controller = ThreadpoolController()
         results: dict[int, Result] = {}
-        with self._controller.limit(limits=1, user_api="blas"):
+        with _blas().limit(limits=1, user_api="blas"):
             if alone:
                 for i in order:
                     results[i] = function(items[i])
@@ -86,8 +81,10 @@ class WorkerPool:
                     results = {i: future.result() for i, future in futures.items()}
         return [results[i] for i in range(len(items))]
 
-    def __getstate__(self) -> dict[str, int]:
-        return {"workers": self.workers}
 
-    def __setstate__(self, state: dict[str, int]) -> None:
-        self.__init__(state["workers"])  # type: ignore[misc]
+@lru_cache(maxsize=1)
+def _blas() -> ThreadpoolController:
+    """The BLAS libraries of NumPy and SciPy; finding them takes milliseconds, so it is done once."""
+    import scipy.linalg  # noqa: F401  # a BLAS of its own, which the controller finds only once it is loaded
+
+    return ThreadpoolController()

@@ -104,7 +104,11 @@ def _fit_marchenko_pastur(eigenvalues: np.ndarray, aspect: float) -> float:
 
     unit = np.sqrt(eigenvalues[-1]) / (1 + share)
     scan = np.arange(0.05 * unit, 2 * unit, 0.01 * unit)[:, None]
-    return float(fmin(misfit, scan[np.argmin(misfit(scan))], disp=False)[0])
+
+    def misfit_of_one(sigma: np.ndarray) -> float:
+        return float(misfit(sigma))
+
+    return float(fmin(misfit_of_one, scan[np.argmin(misfit(scan))], disp=False)[0])
 
 
 def density_fit(eigenvalues: ArrayLike, shape: Shape) -> DensityFit:
