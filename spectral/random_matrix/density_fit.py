@@ -12,11 +12,14 @@ stretches the grid until the bulk is a few points. ``marchenko_pastur.bulk_varia
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from spectral.random_matrix.marchenko_pastur import Shape, sides
+
+Number = TypeVar("Number", float, np.ndarray)
 
 _BANDWIDTH = 0.1
 _GRID = 1000
@@ -85,6 +88,11 @@ def _fit_quarter_circle(singular_values: np.ndarray) -> float:
     return float(np.sqrt((law[seen] @ law[seen]) / (law[seen] @ y[seen])))
 
 
+def _edges(sigma: Number, share: float) -> tuple[Number, Number]:
+    """λ± of eigenvalues scaled to mean 1, for √(M/N) = ``share``."""
+    return (sigma * (1 - share)) ** 2, (sigma * (1 + share)) ** 2
+
+
 def _fit_marchenko_pastur(eigenvalues: np.ndarray, aspect: float) -> float:
     """σ for which the law's density lies nearest to that of the eigenvalues: a scan, then a downhill simplex."""
     from scipy.optimize import fmin
@@ -96,19 +104,24 @@ def _fit_marchenko_pastur(eigenvalues: np.ndarray, aspect: float) -> float:
     divisor = 2 * np.pi * np.maximum(x, np.finfo(np.float64).tiny) / aspect  # the law is 0 at x = 0
     share = 1 / np.sqrt(aspect)
 
-    def misfit(sigma: np.ndarray) -> np.ndarray:
-        low, high = (sigma * (1 - share)) ** 2, (sigma * (1 + share)) ** 2
-        law = np.sqrt(np.maximum((high - x) * (x - low), 0)) / (divisor * sigma**2)
-        unsuited = (high < mode) | (high > x[-1]) | (low > mode)
-        return np.where(unsuited[..., 0], _OUTSIDE * len(x), np.sum((law - y) ** 2, axis=-1))
+    def suits(sigma: Number) -> Number | bool:
+        low, high = _edges(sigma, share)
+        return (low <= mode) & (mode <= high) & (high <= x[-1])
 
-    unit = np.sqrt(eigenvalues[-1]) / (1 + share)
-    scan = np.arange(0.05 * unit, 2 * unit, 0.01 * unit)[:, None]
+    def misfit(sigma: Number) -> Number:
+        low, high = _edges(sigma, share)
+        law = np.sqrt(np.maximum((high - x) * (x - low), 0)) / (divisor * sigma**2)
+        return np.sum((law - y) ** 2, axis=-1)
 
     def misfit_of_one(sigma: np.ndarray) -> float:
-        return float(misfit(sigma))
+        one = float(sigma[0])
+        return float(misfit(one)) if suits(one) else _OUTSIDE * len(x)
 
-    return float(fmin(misfit_of_one, scan[np.argmin(misfit(scan))], disp=False)[0])
+    unit = np.sqrt(eigenvalues[-1]) / (1 + share)
+    scan = np.arange(0.05 * unit, 2 * unit, 0.01 * unit)
+    within = scan[suits(scan)]
+    start = within[np.argmin(misfit(within[:, None]))] if len(within) else scan[0]
+    return float(fmin(misfit_of_one, start, disp=False)[0])
 
 
 def density_fit(eigenvalues: ArrayLike, shape: Shape) -> DensityFit:
@@ -140,7 +153,7 @@ def density_fit(eigenvalues: ArrayLike, shape: Shape) -> DensityFit:
     else:
         sigma = _fit_marchenko_pastur(scaled, larger / smaller)
     share = np.sqrt(smaller / larger)
-    low, high = (sigma * (1 - share)) ** 2, (sigma * (1 + share)) ** 2
+    low, high = _edges(sigma, share)
     return DensityFit(
         sigma_mp=sigma,
         bulk_min=low / squared_scale,
