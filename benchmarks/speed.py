@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument(
         "--peers", type=Path, metavar="FOLDER", help="virtual environment of the peers; made if missing"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each contest that is not long")
+    parser.add_argument("--rounds", type=int, default=10, help="rounds of each contest that is not long")
     parser.add_argument(
         "--largest", type=int, default=8192, help="largest number of eigenvalues for the share of the fit"
     )
