@@ -6,8 +6,9 @@ import importlib.util
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 
 from integrations.headline import evidence_text, layers_text
 from integrations.record import RECORD_NAME
@@ -20,10 +21,6 @@ _ASCII = str.maketrans(
 _SIGNS = {"info": "note", "warning": "WARNING", "critical": "CRITICAL"}
 _EVIDENCE_SHOWN = 4
 """Numbers of an alert's evidence that the terminal shows; the record holds all."""
-_SHOWN = (
-    ("relative_distance_from_init", "moved {:.3g} of W_0"),
-    ("effective_rank", "effective rank {:.4g}"),
-)
 
 
 class ConsoleSink:
@@ -124,7 +121,9 @@ def snapshot_line(snapshot: Snapshot, alerts: int) -> str:
         parts.append(f"α {alpha:.2f}{band} over {enough} of {_count(judged, 'layer')}")
     elif judged:
         parts.append(f"α: too little evidence in {_count(judged, 'layer')}")
-    parts += [words.format(value) for name, words in _SHOWN if math.isfinite(value := _median(model, name))]
+    parts += _moved([row.values.get("relative_distance_from_init", math.nan) for row in snapshot.rows])
+    if math.isfinite(rank := model.get("effective_rank/median", math.nan)):
+        parts.append(f"effective rank {rank:.4g}")
     missing = sum(row.status != "ok" for row in snapshot.rows)
     if missing:
         parts.append(f"{_count(missing, 'layer')} not measurable")
@@ -152,8 +151,14 @@ def printable(text: str, encoding: str) -> str:
     return text
 
 
-def _median(model: Mapping[str, float], name: str) -> float:
-    return model.get(f"{name}/median", math.nan)
+def _moved(distances: Sequence[float | str]) -> list[str]:
+    """The median ‖W−W_0‖/‖W_0‖ of the layers that moved: where most are frozen, that of all would be 0."""
+    known = [d for d in distances if isinstance(d, float) and math.isfinite(d)]
+    moved = [d for d in known if d > 0.0]
+    if not known:
+        return []
+    among = f" in {len(moved):,} of {_count(len(known), 'layer')}" if 0 < len(moved) < len(known) else ""
+    return [f"moved {median(moved) if moved else 0.0:.3g} of W_0{among}"]
 
 
 def _when(step: int, epoch: float) -> str:

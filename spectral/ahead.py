@@ -33,36 +33,38 @@ class Ahead:
     def __init__(self, quantities: Iterable[Quantity], seed: int) -> None:
         self._parts: Sequence[Part] = list(dict.fromkeys(q.ahead for q in quantities if q.ahead is not None))
         self._seed = seed
-        self._futures: dict[str, dict[object, Future[object]]] = {}
+        self._futures: dict[str, dict[Part, Future[object]]] = {}
 
-    def promised(self, spec: LayerSpec) -> Mapping[object, object]:
+    def promised(self, spec: LayerSpec) -> Mapping[Part, Future[object]]:
         """What a layer's sample is to find in its scratch."""
         return self._futures.get(spec.name, {})
 
     def map(self, pool: WorkerPool, measure: Callable[[LayerSpec], Result], specs: Sequence[LayerSpec]) -> list[Result]:
-        """``[measure(spec) for spec in specs]`` over the workers of ``pool``, the parts as tasks of their own."""
+        """``[measure(spec) for spec in specs]`` over the workers of ``pool``, each layer's parts as another task."""
+        if not self._parts:
+            return pool.map(measure, specs, cost=lambda spec: spec.cost)
         self._futures = {spec.name: {part: Future() for part in self._parts} for spec in specs}
         results: dict[str, Result] = {}
 
-        def perform(task: tuple[LayerSpec, Part | None]) -> None:
-            spec, part = task
-            if part is None:
-                results[spec.name] = measure(spec)
+        def perform(task: tuple[LayerSpec, bool]) -> None:
+            spec, ahead = task
+            if ahead:
+                self._keep_promises(spec)
             else:
-                self._keep(spec, part)
+                results[spec.name] = measure(spec)
 
-        # The costliest are started first: with this added every part has begun before anyone can wait for it.
-        before_all = max((spec.cost for spec in specs), default=0.0)
-        tasks = [(spec, part) for spec in specs for part in (*self._parts, None)]
-        pool.map(perform, tasks, cost=lambda task: task[0].cost + (before_all if task[1] else 0.0))
+        # The costliest are started first: with this added all parts have begun before anyone can wait for them.
+        before_all = max(spec.cost for spec in specs)
+        tasks = [(spec, ahead) for spec in specs for ahead in (True, False)]
+        pool.map(perform, tasks, cost=lambda task: task[0].cost + before_all * task[1])
         return [results[spec.name] for spec in specs]
 
-    def _keep(self, spec: LayerSpec, part: Part) -> None:
-        """Compute one part; what it raises is raised where its result is needed."""
-        promise = self._futures[spec.name][part]
-        try:
-            promise.set_result(part(LayerSample(spec.matrices(), seed=spec.null_seed(self._seed))))
-        except BaseException as error:
-            promise.set_exception(error)
-            if not isinstance(error, Exception):
-                raise
+    def _keep_promises(self, spec: LayerSpec) -> None:
+        """Compute a layer's parts; what one raises is raised where its result is needed."""
+        sample: LayerSample | None = None
+        for part, promise in self._futures[spec.name].items():
+            try:
+                sample = sample or LayerSample(spec.matrices(), seed=spec.null_seed(self._seed))
+                promise.set_result(part(sample))
+            except BaseException as error:  # nobody may be left waiting
+                promise.set_exception(error)

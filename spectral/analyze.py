@@ -6,6 +6,7 @@ import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
+from numbers import Integral
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +151,8 @@ def analyze(
 
     Raises:
         TypeError: if ``model`` is nothing of these.
-        ValueError: if there is no layer to measure, a filter or a quantity matches nothing, or a file cannot be read.
+        ValueError: if there is no layer to measure, a filter or a quantity matches nothing, an argument is out of its
+            range, or a file cannot be read.
         FileNotFoundError: if there is no such file.
         ImportError: if a package that is needed to read the file is not installed.
 
@@ -165,6 +167,9 @@ def analyze(
     from spectral.layers.selection import select
     from spectral.workers import WorkerPool
 
+    for name, number, least in (("min_eigenvalues", min_eigenvalues, 1), ("seed", seed, 0)):
+        if isinstance(number, bool) or not isinstance(number, Integral) or number < least:
+            raise ValueError(f"Expected `{name}` to be a whole number from {least} but got {number!r}.")
     wanted = _wanted(quantities, with_baseline=baseline is not None)
     pool = WorkerPool(workers)
     specs = inspect(model, conv)
@@ -249,7 +254,7 @@ def measure_layer(
     arrays: Sequence[Array] | None = None,
     initial: Sequence[Array] | None = None,
     seed: int = 0,
-    promised: Mapping[object, object] | None = None,
+    promised: Mapping[Any, object] | None = None,
 ) -> tuple[dict[str, Value], str]:
     """The values of ``wanted`` on one layer and its status; a layer that cannot be read says so in its status.
 

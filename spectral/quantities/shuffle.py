@@ -152,7 +152,7 @@ def _declare_fit(name: str, title: str, definition: str, value: Callable[[Densit
         definition=shuffled_definition,
         family=FAMILY,
         cost="request",
-        ahead=_second_spectrum,
+        ahead=_shuffled_fit,
     )(of_shuffle)
 
 
@@ -169,7 +169,7 @@ _declare_fit("mp_softrank", "soft rank of the fitted bulk", "bulk_max/λ_1", lam
     definition="√(number of λ / Σλ) of the shuffled W: the same as `W_scale`, for a shuffle keeps ‖W‖_F",
     family=FAMILY,
     cost="request",
-    ahead=_second_spectrum,
+    ahead=_shuffled_fit,
 )
 def rand_w_scale(sample: LayerSample) -> float:
     """WeightWatcher's `rand_W_scale`."""
@@ -182,7 +182,7 @@ def rand_w_scale(sample: LayerSample) -> float:
     definition="number of λ of the shuffled W beyond WeightWatcher's cut: `rand_num_spikes`",
     family=FAMILY,
     cost="request",
-    ahead=_second_spectrum,
+    ahead=_shuffled_fit,
     worst="high",
 )
 def num_traps(sample: LayerSample) -> float:

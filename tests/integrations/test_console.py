@@ -62,6 +62,20 @@ def test_no_number_without_evidence():
     assert "α: too little evidence in 2 layers" in line and "9" not in line and "nan" not in line.lower()
 
 
+@pytest.mark.parametrize(
+    ("distances", "said"),
+    [
+        ([0.0, 0.02, 0.0, 0.04], "moved 0.03 of W_0 in 2 of 4 layers"),
+        ([0.0, math.nan], "moved 0 of W_0 ·"),
+        ([0.5, math.nan], "moved 0.5 of W_0 ·"),
+    ],
+)
+def test_frozen_layers_do_not_hide_that_the_others_moved(distances, said):
+    rows = tuple(LayerRow(f"net.{i}", i, {"relative_distance_from_init": d}) for i, d in enumerate(distances))
+    assert said in snapshot_line(changed(rows=rows), alerts=0)
+    assert "moved" not in snapshot_line(changed(rows=(LayerRow("net.0", 0, {}),)), alerts=0)
+
+
 def test_a_loop_without_epochs_is_told_by_its_steps():
     assert snapshot_line(changed(epoch=0.0, step=12_500), 0).startswith("spectra: step 12,500 · ")
     assert snapshot_line(changed(epoch=0.25), 0).startswith("spectra: epoch 0.25 · ")

@@ -41,6 +41,14 @@ def test_the_two_decompositions_of_a_layer_are_on_two_workers_at_once(weights, m
     assert len(workers) == 2
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_each_layer_is_shuffled_once(weights, monkeypatch, workers):
+    drawn, shuffled = [], shuffle.shuffled
+    monkeypatch.setattr(shuffle, "shuffled", lambda w, rng: drawn.append(w.shape) or shuffled(w, rng))
+    spectral.analyze(weights, WANTED, workers=workers)
+    assert sorted(drawn) == sorted(w.shape for w in weights.values())
+
+
 def test_a_part_that_fails_costs_only_what_needs_it(weights, monkeypatch):
     monkeypatch.setattr(shuffle, "shuffled", lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
     for _, row in spectral.analyze(weights, WANTED, workers=2).layers.iterrows():

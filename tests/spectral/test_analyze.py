@@ -263,6 +263,13 @@ def test_wrong_quantities_are_refused_with_the_remedy(quantities, message):
         spectral.analyze(np.eye(3), quantities)
 
 
+@pytest.mark.parametrize("wrong", [{"seed": "a"}, {"seed": -1}, {"seed": True}, {"min_eigenvalues": 0}])
+def test_numbers_out_of_their_range_are_refused(wrong):
+    with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` to be a whole number from"):
+        spectral.analyze(np.eye(3), "norm", **wrong)
+    assert spectral.analyze(np.eye(3), "norm", seed=np.int64(3)).layers["status"].tolist() == ["ok"]
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_baseline_that_is_not_finite_is_said_in_the_status(bad):
     w = np.random.default_rng(0).standard_normal((20, 10))
