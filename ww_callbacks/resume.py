@@ -71,7 +71,7 @@ def resumption(run: Run, saved: Saved) -> Callable[[], int]:
         run.engine.baseline = baseline
         new = run.engine.without_baseline(run.engine.states)
         if new:
-            baseline.extend(run.write_baseline(new))
+            baseline.extend(run.origin.of_later_layers(run.directory, new))
         run.engine.recall(state.layers, saved.previous)
         return state.step
 

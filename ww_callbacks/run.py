@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from html import escape
@@ -16,15 +16,11 @@ from integrations.headline import scalars
 from integrations.record import RecordSink, check_writable
 from integrations.schema import LayerInfo, RunInfo, Snapshot, Verdict
 from integrations.sink import Sink
-from spectral.detectors import (
-    Observation,
-)
-from spectral.layers.matching import arrays_from
+from spectral.detectors import Observation
 from spectral.layers.selection import select
 from spectral.layers.spec import LayerSpec
 from spectral.summary import STATISTICS, summarise
 from ww_callbacks.alerts import AlertList
-from ww_callbacks.baseline import Baseline
 from ww_callbacks.budget import Budget
 from ww_callbacks.cadence import Cadence, Kind, Plan
 from ww_callbacks.closing import close_at_exit
@@ -34,6 +30,7 @@ from ww_callbacks.faults import Faults, logger
 from ww_callbacks.judging import Judging
 from ww_callbacks.measuring import Measured, Measuring, default_workers
 from ww_callbacks.meter import Meter
+from ww_callbacks.origin import Origin
 from ww_callbacks.outlets import Outlets
 from ww_callbacks.probing import Probing
 from ww_callbacks.resume import capture_state, resumption
@@ -97,7 +94,7 @@ class Run:
             self.faults.complain,
             self.faults.fault,
         )
-        self._given_baseline = self._read_baseline()
+        self.origin = Origin(settings, self.engine, self._measuring, self._group.rank)
         own: list[Sink] = [RecordSink(), ConsoleSink(write=write, verbose=settings.verbose)]
         self._outlets = Outlets([*own, *sinks] if self.leads else [], self.faults)
         self._known: dict[str, float] = {}
@@ -108,7 +105,6 @@ class Run:
         """Whether the run was taken up again where another had stopped."""
         self._started = False
         self._finished = False
-        self._later = 0
         self._check_folder()
 
     @property
@@ -192,7 +188,7 @@ class Run:
             resumed_at = None if saved is None else self._take_up(saved)
             self.run_id, self.directory = self._group.broadcast((self.run_id, self.directory))
             if resumed_at is None:
-                self._take_baseline()
+                self.origin.take(self.directory)
             self._outlets.each(lambda sink: sink.open(self.info(resumed_at), resumed_at is not None))
             if resumed_at is None:
                 with self.faults.guard("a snapshot"):
@@ -231,40 +227,6 @@ class Run:
             self._publish_all(self._measuring.flush(self.meter))
             return capture_state(self, adapter or {})
         return None
-
-    def _read_baseline(self) -> dict[str, list[Any]] | None:
-        """The weights of the checkpoint named as the baseline, None where it is the weights of the start."""
-        if self.settings.baseline == "initial":
-            return None
-        found = arrays_from(self.engine.specs, self.settings.baseline, self.settings.convolution)
-        if not found:
-            names = ", ".join(s.name for s in self.engine.specs[:5])
-            raise ValueError(
-                f"The checkpoint {self.settings.baseline!r} named as `baseline` holds none of the layers watched "
-                f"({names}, …) in the shape that the model has."
-            )
-        return found
-
-    def _take_baseline(self) -> None:
-        if self.engine.baseline is not None:
-            return
-        if self._given_baseline is not None:
-            baseline = Baseline.write(self.directory, self._given_baseline, self.engine.specs)
-            self._given_baseline = None
-            self.engine.measure_reference(baseline)
-            return
-        self.engine.baseline = self.write_baseline(None)
-
-    def write_baseline(self, only: Collection[str] | None) -> Baseline:
-        """Write W_0 of the layers that this process measures, to a file of its own."""
-        capture = self.engine.capture(keep=self._measuring.own, only=only)
-        arrays = {name: a for name, a in capture.arrays.items() if not isinstance(a, Exception)}
-        parts = [str(self._group.rank)] if self._group.rank else []
-        if only is not None:
-            parts.append(f"later-{self._later}")
-            self._later += 1
-        self.directory.mkdir(parents=True, exist_ok=True)
-        return Baseline.write(self.directory, arrays, self.engine.specs, "-".join(parts))
 
     def info(self, resumed_at: int | None = None) -> RunInfo:
         """The header of the run's record."""
@@ -329,7 +291,7 @@ class Run:
             return
         self._measuring.divide()
         if self.engine.baseline is not None and (missing := self.engine.without_baseline(new)):
-            self.engine.baseline.extend(self.write_baseline(missing))
+            self.engine.baseline.extend(self.origin.of_later_layers(self.directory, missing))
         said = [f"{what} {', '.join(names)}" for what, names in (("new:", new), ("gone:", gone)) if names]
         self.faults.complain(
             f"the model has other layers than before ({'; '.join(said)}); W_0 of a new one is what it is now",
