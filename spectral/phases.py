@@ -33,14 +33,12 @@ from numpy.typing import ArrayLike
 from spectral.fits.clauset import PowerLawFit, clauset_fit
 from spectral.fits.sufficiency import MIN_EIGENVALUES, evidence
 from spectral.random_matrix.marchenko_pastur import Shape, sides
-from spectral.random_matrix.spikes import bulk_distance, find_spikes
+from spectral.random_matrix.spikes import bulk_distance, bulk_tolerance, find_spikes
 
 PHASES = ("random-like", "bleeding-out", "bulk+spikes", "bulk-decay", "heavy-tailed", "rank-collapsed", "undecided")
 """All answers."""
 
 _COLLAPSED_SHARE = 0.05
-_TOLERATED_DISTANCE = 0.02
-_NOISE_DISTANCE = 1.5
 _SEPARATION = 1.2
 _MOST_SPIKES = 0.1
 _HEAVIEST_ALPHA = 6.0
@@ -84,7 +82,7 @@ def phase(eigenvalues: ArrayLike, shape: Shape, fit: PowerLawFit | None = None) 
         return Phase("rank-collapsed", f"{collapsed:.0%} of the singular values are zero to float32")
     spikes = find_spikes(values, shape)
     distance = bulk_distance(values, shape, spikes)
-    limit = _TOLERATED_DISTANCE + _NOISE_DISTANCE * np.sqrt(np.log(len(values))) / len(values)
+    limit = bulk_tolerance(len(values))
     beyond = spikes.eigenvalues / spikes.bulk_max
     against = (
         f"the bulk's distance from Marchenko-Pastur is {distance:.3f} (limit {limit:.3f}), {len(beyond)} of "

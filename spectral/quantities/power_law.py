@@ -6,6 +6,7 @@ import numpy as np
 
 from spectral.fits.sufficiency import evidence
 from spectral.quantities.shared import spikes
+from spectral.random_matrix.spikes import bulk_distance, bulk_tolerance
 from spectral.random_matrix.tracy_widom import z_score
 from spectral.registry import quantity
 from spectral.sample import LayerSample
@@ -43,19 +44,29 @@ def alpha(sample: LayerSample) -> float:
 def alpha_evidence(sample: LayerSample) -> str:
     """Whether the eigenvalues suffice for α to mean anything.
 
-    The reasons of :func:`spectral.fits.sufficiency.evidence`, and then ``random bulk``: the largest eigenvalue is no
-    larger than chance gives (Tracy–Widom, 1 %) to a random matrix of this shape and mean square element, so that the
-    tail is the edge of its bulk; or fewer than a tenth of the tail lies beyond that edge. Fresh Gaussian or uniform
-    initialisations are like that, and noise with a mean, whose one spike is no tail.
+    The reasons of :func:`spectral.fits.sufficiency.evidence`, and then ``random bulk``: the eigenvalues follow the
+    Marchenko–Pastur law, and the largest is no larger than chance gives (Tracy–Widom, 1 %) to a random matrix of this
+    shape and mean square element, or fewer than a tenth of the tail lies beyond the law's edge. Fresh Gaussian or
+    uniform initialisations are like that, and noise with a mean, whose one spike is no tail.
     """
     reason = evidence(sample.relative_power_law)
     if reason != "sufficient":
         return reason
+    return "random bulk" if _is_bulk(sample) else "sufficient"
+
+
+def _is_bulk(sample: LayerSample) -> bool:
+    """Whether the tail is no more than the upper part of a random bulk."""
     # In units of λ_1, so that the verdict does not depend on the scale of W either; ‖W‖_F² = Σλ, and a mean counts in.
-    z = z_score(1.0, sample.shape, float(np.sum(sample.relative_eigenvalues)) / sample.elements)
-    bulk = spikes(sample)
-    few = bulk.variance > 0.0 and len(bulk.eigenvalues) < OUTSTANDING * sample.relative_power_law.tail
-    return "random bulk" if z <= CHANCE or few else "sufficient"
+    values = sample.relative_eigenvalues
+    chance = z_score(1.0, sample.shape, float(np.sum(values)) / sample.elements) <= CHANCE
+    found = spikes(sample)
+    few = len(found.eigenvalues) < OUTSTANDING * sample.relative_power_law.tail
+    if not chance and not few:
+        return False
+    distance = bulk_distance(values, sample.shape, found)
+    # NaN where no one law holds, as for matrices of several shapes
+    return not distance > bulk_tolerance(len(values)) if chance else distance <= bulk_tolerance(len(values))
 
 
 @quantity(

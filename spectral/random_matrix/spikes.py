@@ -175,6 +175,17 @@ def find_spikes(eigenvalues: ArrayLike, shape: Shape, *, level: float = 0.01) ->
     )
 
 
+def bulk_tolerance(eigenvalues: int) -> float:
+    """The :func:`bulk_distance` up to which so many eigenvalues follow the Marchenko–Pastur law: 0.02 + 1.5·√(ln n)/n.
+
+    The second term is what noise itself has in 99 % of cases; the first is a convention.
+
+    >>> round(bulk_tolerance(100), 3)
+    0.052
+    """
+    return 0.02 + 1.5 * float(np.sqrt(np.log(eigenvalues))) / eigenvalues
+
+
 def bulk_distance(eigenvalues: ArrayLike, shape: Shape, spikes: Spikes) -> float:
     """Kolmogorov–Smirnov distance between the eigenvalues that are no spikes and the Marchenko–Pastur law.
 

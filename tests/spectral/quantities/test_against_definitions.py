@@ -183,6 +183,24 @@ def test_evidence_says_random_bulk():
     assert reasons.count("sufficient") <= 2
 
 
+@pytest.mark.parametrize("exponent", [1.8, 2.5, 3.5])
+@pytest.mark.parametrize("side", [100, 400])
+def test_a_power_law_over_the_whole_spectrum_is_no_random_bulk(exponent, side):
+    # few of its eigenvalues lie beyond the edge that their median implies, but the others are no bulk
+    found = []
+    for seed in range(10):
+        left, right = (np.linalg.qr(gaussian(side, side, 2 * seed + k))[0] for k in (0, 1))
+        eigenvalues = np.random.default_rng(seed).pareto(exponent - 1.0, side) + 1.0
+        w = (left * np.sqrt(eigenvalues)) @ right.T
+        found.append((value("alpha_evidence", [w]), value("phase", [w])))
+    assert found.count(("sufficient", "heavy-tailed")) >= 9
+
+
+def test_noise_with_a_mean_is_no_power_law():
+    found = [value("alpha_evidence", [gaussian(300, 200, seed) + 0.3]) for seed in range(20)]
+    assert found.count("sufficient") == 0
+
+
 def test_evidence_does_not_depend_on_scale():
     w = gaussian(300, 200, 3)
     assert len({value("alpha_evidence", [factor * w]) for factor in (1e-290, 1e-6, 1.0, 1e150)}) == 1
