@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 from spectral.sample import LayerSample
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ class Ahead:
         for part, promise in self._futures[spec.name].items():
             try:
                 sample = sample or LayerSample(spec.matrices(), seed=spec.null_seed(self._seed))
-                promise.set_result(part(sample))
+                with np.errstate(all="ignore"):  # as in `measure`
+                    promise.set_result(part(sample))
             except BaseException as error:  # nobody may be left waiting
                 promise.set_exception(error)

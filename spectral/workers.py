@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from threading import Lock
 from typing import TypeVar
 
-from threadpoolctl import ThreadpoolController
+import threadpoolctl
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -33,8 +33,9 @@ _WORTHWHILE = 2e7
 class WorkerPool:
     """Maps a function over layers with a fixed number of threads, each with one BLAS thread.
 
-    The BLAS thread setting is process-wide: it is 1 while :meth:`map` runs and what it was before afterwards, also
-    after an exception. No thread is left behind between calls.
+    The BLAS thread setting is process-wide: it is 1 while any :meth:`map` runs and what it was before afterwards, also
+    after an exception. No thread is left behind between calls. Where something is raised, in here or by Ctrl-C, items
+    that have not begun are not begun any more.
 
     Args:
         workers: layers at a time; None for all cores that the process may use.
@@ -71,20 +72,54 @@ class WorkerPool:
         order = sorted(range(len(items)), key=lambda i: -costs[i]) if costs else list(range(len(items)))
         alone = self.workers == 1 or len(items) <= 1 or (bool(costs) and sum(costs) < _WORTHWHILE)
         results: dict[int, Result] = {}
-        with _blas().limit(limits=1, user_api="blas"):
+        with _ONE_THREAD:
             if alone:
                 for i in order:
                     results[i] = function(items[i])
             else:
                 with ThreadPoolExecutor(min(self.workers, len(items)), thread_name_prefix="spectral") as executor:
-                    futures = {i: executor.submit(function, items[i]) for i in order}
-                    results = {i: future.result() for i, future in futures.items()}
+                    try:
+                        futures = {i: executor.submit(function, items[i]) for i in order}
+                        wait(futures.values(), return_when=FIRST_EXCEPTION)
+                        results = {i: future.result() for i, future in futures.items()}
+                    finally:
+                        executor.shutdown(wait=False, cancel_futures=True)
         return [results[i] for i in range(len(items))]
 
 
-@lru_cache(maxsize=1)
-def _blas() -> ThreadpoolController:
-    """The BLAS libraries of NumPy and SciPy; finding them takes milliseconds, so it is done once."""
-    import scipy.linalg  # noqa: F401  # a BLAS of its own, which the controller finds only once it is loaded
+class _OneThread:
+    """One BLAS thread while anybody is inside; the setting from before when the last has left."""
 
-    return ThreadpoolController()
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._inside = 0
+        self._controller: threadpoolctl.ThreadpoolController | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                if self._controller is None:
+                    import scipy.linalg  # noqa: F401  # a BLAS of its own, found only once it is loaded
+
+                    # The BLAS libraries of NumPy and SciPy; finding them takes milliseconds, so it is done once.
+                    self._controller = threadpoolctl.ThreadpoolController()
+                _take_control()
+                self._limits = self._controller.limit(limits=1, user_api="blas")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                _take_control()
+                self._limits.restore_original_limits()
+
+
+def _take_control() -> None:
+    """Let this thread set OpenBLAS's threads, which threadpoolctl from 3.8 on leaves to the first that did."""
+    clear = getattr(threadpoolctl.OpenBLASController, "clear_controlling_thread", None)
+    if clear is not None:
+        clear(force=True)
+
+
+_ONE_THREAD = _OneThread()

@@ -94,7 +94,7 @@ def clauset_fit(
     max_tail: int | None = None,
     cut: float | Literal["weightwatcher"] = RELATIVE_CUT,
 ) -> PowerLawFit:
-    """The Clauset–Shalizi–Newman fit over all candidates for xmin (all eigenvalues but the largest).
+    """The Clauset–Shalizi–Newman fit over all candidates for xmin (all different eigenvalues but the largest).
 
     Args:
         eigenvalues: λ, in any order.
@@ -123,10 +123,8 @@ def clauset_fit(
 
 def _fit(x: np.ndarray, i: int, beta: float, distance: float) -> PowerLawFit:
     """The fit with xmin = x_i, whose α is 1 + β and whose D is ``distance``."""
-    size = len(x)
-    xmin = float(x[i])
-    first = i if i == 0 or x[i - 1] < xmin else int(x.searchsorted(xmin))
-    return PowerLawFit(1.0 + beta, xmin, float(x[-1]), distance, beta / (size - i) ** 0.5, size - first, size)
+    tail = len(x) - i
+    return PowerLawFit(1.0 + beta, float(x[i]), float(x[-1]), distance, beta / tail**0.5, tail, len(x))
 
 
 def _best_of_few(x: np.ndarray, first: int, last: int) -> tuple[int, float, float] | None:
@@ -145,6 +143,9 @@ def _best_of_few(x: np.ndarray, first: int, last: int) -> tuple[int, float, floa
     distance = np.maximum.reduce(np.abs(gap, out=gap))
     if -log[-2] <= _EQUAL * len(x):  # else each mean gap is large enough, since that to the largest alone is
         distance[beta >= 1.0 / _EQUAL] = np.inf
+    repeated = x[1:] == x[:-1]
+    if np.count_nonzero(repeated):
+        distance[1:][repeated] = np.inf
     i = first + int(distance[first : last + 1].argmin())
     return (i, float(beta[i]), float(distance[i])) if distance[i] < np.inf else None
 
@@ -161,7 +162,8 @@ class Scan:
 
     Attributes:
         x: the eigenvalues, ascending.
-        candidates: the indices i of the candidates xmin = x_i that can be fitted.
+        candidates: the indices i of the candidates xmin = x_i that can be fitted: of equal eigenvalues the first, whose
+            tail holds them all.
         beta: α_i − 1 of every eigenvalue but the last (huge where all above are equal).
     """
 
@@ -173,6 +175,7 @@ class Scan:
         self._tail = np.arange(size, 0, -1.0)
         sums = self._log[::-1].cumsum()[::-1] - self._tail * self._log
         fits = sums > _EQUAL * self._tail
+        fits[1:] &= x[1:] != x[:-1]
         self.beta = self._tail / np.where(fits, sums, 1e-300)
         last = size - 2 if last is None else max(-1, min(last, size - 2))
         self.candidates = fits[: last + 1].nonzero()[0]

@@ -56,6 +56,13 @@ def test_a_part_that_fails_costs_only_what_needs_it(weights, monkeypatch):
         assert np.isfinite(row["norm"]) and np.isnan(row["rand_distance"])
 
 
+@pytest.mark.filterwarnings("error")
+def test_numbers_beyond_the_range_warn_of_nothing(weights):
+    extreme = {name: w * 1e200 for name, w in weights.items()}
+    rows = spectral.analyze(extreme, WANTED, workers=2).layers
+    assert np.isfinite(rows["rand_distance"]).all()
+
+
 def test_progress_counts_layers_and_no_parts(weights):
     told = []
     spectral.analyze(weights, WANTED, workers=2, progress=lambda *state: told.append(state))

@@ -1,8 +1,10 @@
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -20,6 +22,66 @@ def test_results_in_the_order_of_the_items(workers):
     items = list(range(17))
     assert WorkerPool(workers).map(lambda n: n * n, items, cost=lambda n: 1e7 * (n % 5)) == [n * n for n in items]
     assert WorkerPool(workers).map(lambda n: n, []) == []
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_two_maps_that_overlap_leave_the_blas_setting_as_it_was(workers):
+    """The first ends while the second is inside, and must not give it more threads than one."""
+    inside, first_ended = threading.Event(), threading.Event()
+    seen = []
+
+    def second(_):
+        inside.set()
+        assert first_ended.wait(30)
+        seen.append(blas_threads())
+
+    np.linalg.eigvalsh(np.eye(3))
+    with threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        other = threading.Thread(target=WorkerPool(workers).map, args=(second, [0]))
+        WorkerPool(workers).map(lambda _: other.start() or inside.wait(30), [0])
+        first_ended.set()
+        other.join(30)
+        assert blas_threads() == before
+    assert seen and set(seen[0]) == {1}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_after_an_error_nothing_more_is_begun(error, workers):
+    begun, raised = [], threading.Event()
+
+    def work(item):
+        begun.append(item)
+        if item == 0:
+            raised.set()
+            raise error
+        assert raised.wait(30)
+        time.sleep(0.05)
+
+    with pytest.raises(error):
+        WorkerPool(workers).map(work, range(50))
+    assert len(begun) < 10
+
+
+def test_ctrl_c_ends_the_waiting_and_begins_nothing_more():
+    code = """
+import sys, threading, time
+from spectral.workers import WorkerPool
+def work(item):
+    print(item, flush=True)
+    time.sleep(0.2)
+try:
+    WorkerPool(2).map(work, range(100))
+except KeyboardInterrupt:
+    print("interrupted", threading.active_count())
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert all(process.stdout.readline() for _ in range(3))
+        began = time.perf_counter()
+        process.send_signal(signal.SIGINT)
+        said = process.stdout.read().split("\n")
+    assert time.perf_counter() - began < 10 and "interrupted 1" in said and len(said) < 12
 
 
 def test_threads_only_where_they_pay():

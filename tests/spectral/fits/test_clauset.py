@@ -13,7 +13,7 @@ def brute_force(x: np.ndarray, min_tail: int = 2, max_tail: int | None = None) -
         tail = x[i:]
         n = len(tail)
         total = np.sum(np.log(tail / x[i]))
-        if n < min_tail or (max_tail and n > max_tail) or total <= 0.0:
+        if n < min_tail or (max_tail and n > max_tail) or total <= 0.0 or (i and x[i] == x[i - 1]):
             continue
         alpha = 1.0 + n / total
         distance = np.max(np.abs(1.0 - (tail / x[i]) ** (1.0 - alpha) - np.arange(n) / n))
@@ -83,6 +83,17 @@ def test_equal_largest_values_are_in_the_tail_and_begin_none(size):
     assert fit.tail > 5 and fit.alpha < 100
     assert scan.candidates.tolist() == list(range(size - 5))
     assert (fit.D, fit.alpha - 1.0) == pytest.approx(scan.best()[:0:-1], rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [14, 60, 97, 300])
+@pytest.mark.parametrize("values", [9, 30])
+def test_equal_eigenvalues_are_all_in_the_tail_or_none_is(size, values):
+    x = np.sort(np.random.default_rng(size).integers(1, values, size).astype(float))
+    i, distance, alpha = brute_force(x)
+    fit = clauset_fit(x)
+    assert (fit.xmin, fit.tail) == (x[i], np.count_nonzero(x >= x[i]))
+    assert (fit.alpha, fit.D) == pytest.approx((alpha, distance), rel=1e-9)
+    assert fit.sigma == pytest.approx((alpha - 1.0) / np.sqrt(fit.tail), rel=1e-9)
 
 
 def test_seldom_computes_a_whole_distance():
