@@ -81,11 +81,16 @@ def sv_min(sample: LayerSample) -> float:
     family="norm",
 )
 def log_median_singular_value(sample: LayerSample) -> float:
-    """Natural log of the median singular value, pooled over the matrices: where the bulk of the spectrum lies."""
-    median = float(np.median(np.concatenate(sample.singular_values)))
+    """Natural log of the median singular value, pooled over the matrices: where the bulk of the spectrum lies.
+
+    NaN where that one is zero as `matrix_rank` counts zeros.
+    """
+    values = np.concatenate(sample.singular_values)
+    median = float(np.median(values))
     if median < RESOLVED * sample.largest_singular_value:
         median = float(np.median(np.concatenate(sample.resolved_singular_values)))
-    return float(np.log(median)) if median > 0.0 else np.nan
+    # What an SVD leaves of a σ that is zero is rounding noise, whose log would be any number.
+    return float(np.log(median)) if median > zero_tolerance(values, sample) else np.nan
 
 
 @quantity("W_scale", title="scale to unit mean eigenvalue", definition="√(number of λ / Σλ)", family="norm")
@@ -132,6 +137,11 @@ def aspect_ratio(sample: LayerSample) -> float:
 def receptive_field(sample: LayerSample) -> float:
     """Number of matrices whose eigenvalues are pooled: kernel positions of a convolution taken slice by slice."""
     return float(len(sample.matrices))
+
+
+def zero_tolerance(values: np.ndarray, sample: LayerSample) -> float:
+    """σ_1·N·eps, eps of float64: what LAPACK cannot tell from zero among the singular values ``values``."""
+    return float(np.max(values, initial=0.0)) * sample.shape[0] * float(np.finfo(np.float64).eps)
 
 
 def _log10(value: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from spectral.quantities.norms import zero_tolerance
 from spectral.registry import quantity
 from spectral.sample import LayerSample
 
@@ -77,7 +78,7 @@ def matrix_entropy(sample: LayerSample) -> float:
 def matrix_rank(sample: LayerSample) -> float:
     """Number of singular values above σ_1·N·eps (eps = 2.2e-16), pooled over the matrices as WeightWatcher has it."""
     values = np.concatenate(sample.resolved_singular_values)
-    return float(np.count_nonzero(values > _tolerance(values, sample)))
+    return float(np.count_nonzero(values > zero_tolerance(values, sample)))
 
 
 @quantity(
@@ -85,18 +86,13 @@ def matrix_rank(sample: LayerSample) -> float:
 )
 def rank_loss(sample: LayerSample) -> float:
     """Number of singular values that are zero to float64, each matrix against its own σ_1."""
-    return float(sum(np.count_nonzero(s <= _tolerance(s, sample)) for s in sample.resolved_singular_values))
+    return float(sum(np.count_nonzero(s <= zero_tolerance(s, sample)) for s in sample.resolved_singular_values))
 
 
 @quantity("weak_rank_loss", title="weak rank loss", definition="#{λ < 1e-6}, absolute", family="rank", worst="high")
 def weak_rank_loss(sample: LayerSample) -> float:
     """#{λ < 1e-6}: absolute, so it depends on the scale of W (WeightWatcher's definition)."""
     return float(np.count_nonzero(np.concatenate(sample.resolved_singular_values) ** 2 < WEAK_TOLERANCE))
-
-
-def _tolerance(values: np.ndarray, sample: LayerSample) -> float:
-    """σ_1·N·eps: what LAPACK cannot tell from zero."""
-    return float(np.max(values, initial=0.0)) * sample.shape[0] * float(np.finfo(np.float64).eps)
 
 
 def _entropy(weights: np.ndarray) -> float:

@@ -69,6 +69,20 @@ def test_ranks_count():
     assert value("weak_rank_loss", [small]) == 3.0  # λ = 1e-8, 1e-28, 1e-34
 
 
+@pytest.mark.parametrize(
+    ("w", "rank"), [(np.ones((60, 60)), 1.0), (gaussian(60, 29) @ gaussian(29, 60, 1), 29.0)], ids=["ones", "product"]
+)
+def test_median_singular_value_that_is_rounding_noise_is_none(w, rank):
+    """More than half of the σ are zero as `matrix_rank` counts zeros, whatever the SVD leaves in their place."""
+    assert value("matrix_rank", [w]) == rank
+    assert np.isnan(value("log_median_singular_value", [w]))
+
+
+def test_median_singular_value_that_is_small_but_no_noise_is_given():
+    small = np.diag([1.0, 1e-13, 1e-17])  # 3·eps = 6.7e-16
+    assert value("log_median_singular_value", [small]) == pytest.approx(np.log(1e-13), rel=1e-6)
+
+
 def test_distances():
     first, second = [gaussian(20, 15, s) for s in (1, 2)], [gaussian(20, 15, s) for s in (3, 4)]
     difference = [w - v for w, v in zip(first, second, strict=True)]
