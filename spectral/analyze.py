@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from numbers import Integral
@@ -150,7 +150,7 @@ def analyze(
         give a row whose ``status`` says so.
 
     Raises:
-        TypeError: if ``model`` is nothing of these.
+        TypeError: if ``model`` is nothing of these, or names are no texts.
         ValueError: if there is no layer to measure, a filter or a quantity matches nothing, an argument is out of its
             range, or a file cannot be read.
         FileNotFoundError: if there is no such file.
@@ -173,7 +173,9 @@ def analyze(
     wanted = _wanted(quantities, with_baseline=baseline is not None)
     pool = WorkerPool(workers)
     specs = inspect(model, conv)
-    chosen = select(specs, names_of(layers), names_of(exclude), names_of(types), min_eigenvalues)
+    chosen = select(
+        specs, names_of(layers, "layers"), names_of(exclude, "exclude"), names_of(types, "types"), min_eigenvalues
+    )
     initial = {} if baseline is None else _baseline(chosen, baseline, conv)
 
     ahead = Ahead(wanted if pool.workers > 1 else (), seed)
@@ -189,9 +191,16 @@ def analyze(
     return _analysis(rows, wanted, specs, unmatched)
 
 
-def names_of(patterns: str | Sequence[str]) -> Sequence[str]:
-    """One pattern or several as several."""
-    return (patterns,) if isinstance(patterns, str) else patterns
+def names_of(names: str | Iterable[str], argument: str) -> Sequence[str]:
+    """One name or pattern or several as several.
+
+    Raises:
+        TypeError: if they are none, naming the ``argument`` they were given as.
+    """
+    several = (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
+    if not all(isinstance(name, str) for name in several):
+        raise TypeError(f"Expected `{argument}` as a text or several but got {names!r}.")
+    return several
 
 
 def counted(
@@ -213,7 +222,7 @@ def counted(
 def _wanted(quantities: str | Sequence[str], with_baseline: bool) -> list[Quantity]:
     from spectral.registry import resolve
 
-    names = names_of(quantities)
+    names = names_of(quantities, "quantities")
     if "default" in names:
         names = (*names, "warning")
     usable = [q for q in resolve(names) if q.needs == "" or (with_baseline and q.needs != "previous")]

@@ -53,9 +53,11 @@ def inspect(model: Any, conv: str = "matrix") -> list[LayerSpec]:
         return _unique(inspect_mapping(model, convention))
     if len(getattr(model, "shape", ())) == 2:
         return inspect_mapping({"matrix": model}, convention)
+    shape = getattr(model, "shape", None)
     raise TypeError(
         "Expected a torch module, a Keras model, a mapping of names to arrays, one 2-D array or a path, "
-        f"but got {type(model).__module__}.{type(model).__qualname__}."
+        f"but got {type(model).__module__}.{type(model).__qualname__}"
+        f"{'' if shape is None else f' of shape {tuple(shape)}: give it a name, as a mapping, or make it 2-D'}."
     )
 
 

@@ -270,6 +270,23 @@ def test_numbers_out_of_their_range_are_refused(wrong):
     assert spectral.analyze(np.eye(3), "norm", seed=np.int64(3)).layers["status"].tolist() == ["ok"]
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"quantities": None}, {"quantities": [1]}, {"layers": 3}, {"types": torch.nn.Linear}, {"exclude": [b"a"]}]
+)
+def test_names_that_are_no_texts_are_refused(wrong):
+    with pytest.raises(TypeError, match=f"Expected `{next(iter(wrong))}` as a text or several but got "):
+        spectral.analyze(np.eye(3), **wrong)
+
+
+def test_names_may_come_from_anything_that_gives_them():
+    assert "D" in spectral.analyze(np.eye(3), iter(["alpha", "D"])).layers
+
+
+def test_an_array_of_other_than_two_dimensions_is_refused_with_its_shape():
+    with pytest.raises(TypeError, match=r"ndarray of shape \(3, 4, 5\): give it a name, as a mapping, or make it 2-D"):
+        spectral.analyze(np.ones((3, 4, 5)))
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_baseline_that_is_not_finite_is_said_in_the_status(bad):
     w = np.random.default_rng(0).standard_normal((20, 10))
