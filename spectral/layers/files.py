@@ -53,8 +53,11 @@ def inspect_file(path: str | os.PathLike[str], conv: Convention = "matrix") -> l
     Raises:
         FileNotFoundError: if there is no such file.
         ImportError: if the package that reads it is not installed, naming the extra.
-        ValueError: if it is none of the known formats, is corrupt, or could be read only by executing code in it.
+        ValueError: if the path is empty, or if the file is none of the known formats, is corrupt, or could be read only
+            by executing code in it.
     """
+    if not os.fspath(path):  # which `Path` takes for the current folder
+        raise ValueError(f"Expected {FORMATS} but got an empty path.")
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"No such file or folder: {path}. Expected {FORMATS}.")
@@ -137,7 +140,6 @@ def _torch_checkpoint(path: Path) -> Mapping[str, Any]:
             zipped = file.read(2) == b"PK"
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
     except Exception as error:  # a corrupt file makes the unpickler raise anything
-        reason = str(error).partition("\n")[0]
         if "weights_only" in str(error) or "Weights only" in str(error):
             raise ValueError(
                 f"{path} holds more than weights, and loading it could execute code, so it is not loaded. "
@@ -145,10 +147,17 @@ def _torch_checkpoint(path: Path) -> Mapping[str, Any]:
                 "`safetensors.torch.save_file(model.state_dict(), …)`."
             ) from error
         raise ValueError(
-            f"{path} is not a readable torch checkpoint: {reason}. Files that can be read are safetensors, torch "
-            "checkpoints and ONNX; load any other, as a Keras model, yourself and pass the model."
+            f"{path} is not a readable torch checkpoint: it may be cut off, damaged or of another kind"
+            f"{_reason(error)}. Files that can be read are safetensors, torch checkpoints and ONNX; load any other, as "
+            "a Keras model, yourself and pass the model."
         ) from error
     return _weights_in(loaded, path)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of ``error`` in brackets; nothing of a system call's, which says nothing of the file."""
+    text = "" if isinstance(error, OSError) else str(error).partition("\n")[0].rstrip(".")
+    return f" ({text})" if text else ""
 
 
 def _weights_in(loaded: Any, path: Path) -> Mapping[str, Any]:

@@ -35,7 +35,7 @@ def inspect_onnx(path: Path, conv: Convention = "matrix") -> list[LayerSpec]:
 
     Raises:
         ImportError: if ``onnx`` is not installed.
-        ValueError: if the file cannot be read.
+        ValueError: if the file cannot be read, or a file beside it that holds its weights is not there.
     """
     try:
         import onnx
@@ -48,6 +48,13 @@ def inspect_onnx(path: Path, conv: Convention = "matrix") -> list[LayerSpec]:
         raise ValueError(f"{path} is not a readable ONNX file: {error}.") from error
     if not model.graph.node and not model.graph.initializer:
         raise ValueError(f"{path} is not a readable ONNX file: it has no graph.")
+    external = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    files = dict.fromkeys(entry.value for t in external for entry in t.external_data if entry.key == "location")
+    if missing := [file for file in files if not (path.parent / file).is_file()]:
+        raise ValueError(
+            f"{path} keeps weights in files beside it that are not there: {', '.join(missing)}. "
+            "Put them into its folder."
+        )
     entries = {
         tensor.name: Stored(
             tuple(tensor.dims),

@@ -104,6 +104,28 @@ def test_a_checkpoint_without_weights_is_refused(tmp_path):
         inspect(path)
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.98])
+def test_a_checkpoint_cut_off_is_refused_as_such(model, tmp_path, share, zipped):
+    path = tmp_path / "cut.pt"
+    torch.save(model.state_dict(), path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(
+        ValueError, match=r"cut\.pt is not a readable torch checkpoint: it may be cut off, damaged"
+    ) as info:
+        inspect(path)
+    assert "Errno" not in str(info.value)
+
+
+def test_an_empty_path_is_refused(tmp_path, monkeypatch):
+    safetensors.torch.save_file({"w": torch.ones(2, 2)}, tmp_path / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="empty path"):
+        inspect("")
+    assert len(inspect(Path())) == 1  # the current folder, named as such
+
+
 def test_missing_empty_and_foreign_files_are_refused_by_name(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.safetensors"):
         inspect(tmp_path / "nothing.safetensors")

@@ -144,6 +144,10 @@ def test_half_precision_and_external_data(path):
     (matrix,) = by_name(path)["w"].matrices()
     assert matrix.dtype == np.float32
     np.testing.assert_array_equal(matrix, weight.astype(np.float16).T.astype(np.float32))
+    (data,) = (file for file in path.parent.iterdir() if file != path)
+    data.unlink()
+    with pytest.raises(ValueError, match=rf"model\.onnx keeps weights in files .* not there: {data.name}"):
+        inspect(path)
 
 
 @pytest.mark.filterwarnings("ignore")
