@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from spectral.analyze import Progress, counted, measure_layer, names_of, short
@@ -32,8 +33,9 @@ class Comparison:
 
     Attributes:
         layers: one row a layer of the later weights, in depth order: ``layer``, ``matrices``, ``status``, ``changed``,
-            the distances from the earlier weights, ``<quantity>_before`` and ``<quantity>_after``, and ``worse``: in
-            what respect the layer got worse, empty if in none.
+            the distances from the earlier weights, ``<quantity>_before`` and ``<quantity>_after``, ``unusable_before``:
+            why there was nothing to compare with (the earlier weights are not finite or cannot be read), empty if
+            there was; and ``worse``: in what respect the layer got worse, empty if in none.
         only_before: layers that only the earlier weights have.
         only_after: layers that only the later weights have, or have in another shape.
     """
@@ -47,19 +49,31 @@ class Comparison:
         """The rows of the layers that got worse."""
         return self.layers[self.layers["worse"] != ""]
 
+    @property
+    def unusable_before(self) -> pd.DataFrame:
+        """The rows of the layers whose earlier weights could not be used."""
+        return self.layers[self.layers["unusable_before"] != ""]
+
     def shown(self) -> pd.DataFrame:
         """The table for people: how far each layer moved, α and effective rank before and after, and what got worse."""
         columns = ["layer", "matrices", "status", "relative_distance_from_init", "cosine_to_init"]
         columns += [f"{name}_{when}" for name in ("alpha", "effective_rank") for when in ("before", "after")]
+        if len(self.unusable_before):
+            columns.append("unusable_before")
         return self.layers[[*columns, "worse"]]
 
     def heading(self) -> str:
         """What was compared and how it came out, in a line."""
         parts = [f"{len(self.layers)} layers compared, {int(self.layers['changed'].sum())} changed"]
         parts.append(f"{len(self.worse)} got worse" if len(self.worse) else "none got worse")
-        for names, where in ((self.only_before, "before"), (self.only_after, "after")):
+        unusable = tuple(self.unusable_before["layer"])
+        for names, where in (
+            (unusable, "unusable before"),
+            (self.only_before, "only before"),
+            (self.only_after, "only after"),
+        ):
             if names:
-                parts.append(f"{len(names)} only {where} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})")
+                parts.append(f"{len(names)} {where} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})")
         return ", ".join(parts)
 
     def __repr__(self) -> str:
@@ -88,6 +102,8 @@ def compare(
     A layer got worse if its weights are no longer finite or have become zero; if it is labelled over- or under-trained
     (α < 2, α > 6, with sufficient evidence) and was not before; if its effective rank fell below half; or if its
     norm or its largest singular value became a tenth, or ten times as large. These are fixed marks, to direct the eye.
+    Of a layer whose earlier weights are not finite or cannot be read nothing of this is said: it has no distances, and
+    ``unusable_before`` says why.
 
     Args:
         before: the earlier weights, a model or a file as :func:`spectral.analyze` takes it.
@@ -119,7 +135,9 @@ def compare(
 
     pool = WorkerPool(workers)
     later = inspect(after, conv)
-    chosen = select(later, names_of(layers), names_of(exclude), names_of(types), min_eigenvalues)
+    chosen = select(
+        later, names_of(layers, "layers"), names_of(exclude, "exclude"), names_of(types, "types"), min_eigenvalues
+    )
     earlier = arrays_from(chosen, before, conv)
     both = [spec for spec in chosen if spec.name in earlier]
     if not both:
@@ -128,8 +146,9 @@ def compare(
 
     def row(spec: LayerSpec) -> dict[str, Value]:
         old, old_status = measure_layer(spec, wanted, arrays=earlier[spec.name])
-        new, status = measure_layer(spec, wanted, initial=earlier[spec.name])
-        return _row(spec, old, old_status, new, status)
+        unusable = _unusable(old, old_status)
+        new, status = measure_layer(spec, wanted, initial=None if unusable else earlier[spec.name])
+        return _row(spec, (old, old_status), (new, status), unusable)
 
     rows = pool.map(counted(row, len(both), progress), both, cost=lambda spec: spec.cost)
     here = {spec.name for spec in later}
@@ -138,15 +157,24 @@ def compare(
     return Comparison(pd.DataFrame(rows), only_before, tuple(s.name for s in chosen if s.name not in earlier))
 
 
+def _unusable(old: Mapping[str, Value], status: str) -> str:
+    """Why nothing can be compared with the earlier weights; empty if it can."""
+    if isfinite(float(old["frobenius_norm"])):
+        return ""
+    return "norm overflows" if status == "ok" else status
+
+
 def _row(
-    spec: LayerSpec, old: Mapping[str, Value], old_status: str, new: Mapping[str, Value], status: str
+    spec: LayerSpec, before: tuple[Mapping[str, Value], str], after: tuple[Mapping[str, Value], str], unusable: str
 ) -> dict[str, Value]:
+    (old, old_status), (new, status) = before, after
     row: dict[str, Value] = {"layer": spec.name, "matrices": sizes(spec.matrix_shapes), "status": status}
     row["changed"] = new["distance_from_init"] != 0.0  # NaN is a change
     row.update({name: new[name] for name in _DISTANCES})
     for name in _CHANGES:
         row |= {f"{name}_before": old[name], f"{name}_after": new[name]}
-    row["worse"] = "; ".join(_worse(old, old_status, new, status))
+    row["unusable_before"] = unusable
+    row["worse"] = "" if unusable else "; ".join(_worse(old, old_status, new, status))
     return row
 
 

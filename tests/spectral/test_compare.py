@@ -48,6 +48,29 @@ def test_what_was_bad_before_did_not_get_worse(before):
     assert worse(before, {name: w.copy() for name, w in before.items()}) == {}
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_were_unusable_before_are_said_and_not_held_against_the_later_ones(before, bad):
+    after = {name: w.copy() for name, w in before.items()}
+    before["h.0.weight"][0, 0] = bad
+    after["h.1.weight"][0, 0] = np.nan
+    before["h.2.weight"][0, 0] = bad
+    after["h.2.weight"][:] = 0
+    result = spectral.compare(before, after)
+    assert dict(zip(result.worse["layer"], result.worse["worse"], strict=True)) == {"h.1.weight": "non-finite"}
+    rows = result.layers.set_index("layer")
+    assert list(rows["status"][:3]) == ["ok", "non-finite", "zero"]
+    assert list(rows["unusable_before"]) == ["non-finite", "", "non-finite", "", "", ""]
+    assert np.isnan(rows.loc["h.0.weight", "distance_from_init"])
+    alone = spectral.analyze(after, "effective_rank", layers="h.0.*").layers
+    assert rows.loc["h.0.weight", "effective_rank_after"] == alone["effective_rank"][0]
+    assert "1 got worse, 2 unusable before (h.0.weight, h.2.weight)" in result.heading()
+    assert "unusable_before" in result.shown()
+
+
+def test_the_table_has_no_column_of_unusable_weights_where_there_are_none(before):
+    assert "unusable_before" not in spectral.compare(before, before).shown()
+
+
 def test_a_new_label_is_said():
     gaussian = RNG.standard_normal((400, 300))
     heavy = gaussian * np.sqrt((1 - (np.arange(300) + 0.5) / 300) ** (-1 / 0.6))
