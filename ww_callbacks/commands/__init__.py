@@ -27,7 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     What a user can put right (a path, an argument, a package that is not installed) is said in one line on standard
     error. Any other exception is a fault of ours and keeps its traceback.
     """
-    args = _parser().parse_args(argv)
+    args, unknown = _parser().parse_known_args(argv)
+    if unknown:  # said by the subcommand, whose usage is the one that helps
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         return int(args.execute(args))
     except KeyboardInterrupt:
@@ -52,5 +54,6 @@ def _parser() -> argparse.ArgumentParser:
         if not found.name.startswith("_"):
             module = importlib.import_module(f"{__name__}.{found.name}")
             module.add_parser(subparsers)
-            subparsers.choices[found.name].set_defaults(execute=module.run)
+            subparser = subparsers.choices[found.name]
+            subparser.set_defaults(execute=module.run, parser=subparser)
     return parser

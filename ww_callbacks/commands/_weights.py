@@ -137,8 +137,8 @@ def print_table(heading: str, table: pd.DataFrame, marks: Mapping[str, Mapping[s
     console.print(escape(heading))
 
 
-_FOLDED = ("layer", "what", "worse")
-_KEPT = ("layer", "status", "warning", "worse", "what", "measured")
+_FOLDED = ("layer", "what", "worse", "unusable_before")
+_KEPT = ("layer", "status", "warning", "worse", "unusable_before", "what", "measured")
 
 
 def _fitting(cells: Mapping[str, Sequence[str]], width: int) -> list[str]:

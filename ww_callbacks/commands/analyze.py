@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.commands import EXIT_FINDING, EXIT_OK, _weights
+
+if TYPE_CHECKING:
+    from spectral.layers.spec import LayerSpec
 
 _MARKS = {
     "warning": {"over-trained": "yellow", "under-trained": "yellow"},
     "status": {"non-finite": "bold red", "zero": "bold red"},
 }
+_DESCRIBE = ("model", "describe", "conv", "layers", "exclude", "types", "output", "json", "quiet", "command")
+"""The arguments that ``--describe`` heeds."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -41,14 +47,36 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _describe(args: argparse.Namespace) -> int:
-    import spectral
+    from spectral.layers import inspect
+    from spectral.layers.describe import table as describe
 
-    table = spectral.describe(args.model, args.conv)
-    heading = f"{int(table['measured'].sum())} layers, {int((~table['measured']).sum())} parameters that are none"
+    given = [name for name, value in vars(args).items() if value != args.parser.get_default(name)]
+    if useless := [f"--{name.replace('_', '-')}" for name in given if name not in _DESCRIBE]:
+        raise ValueError(
+            f"--describe measures nothing and has no use for {', '.join(useless)}: "
+            "leave out either --describe or those."
+        )
+    table = describe(_filtered(inspect(args.model, args.conv), args))
+    layers = int(table["measured"].sum())
+    others = len(table) - layers
+    heading = (
+        f"{layers} layer{'s' * (layers != 1)}, {others} parameter{'s that are' if others != 1 else ' that is'} none"
+    )
     document = {"model": args.model, "parameters": table.to_dict("records")}
     _weights.write(args.output, f"Parameters of {args.model}", heading, table, document)
-    _print(args, heading, table.drop(columns="parameters"), document)
+    _print(args, heading, table.drop(columns="parameters", errors="ignore"), document)
     return EXIT_OK
+
+
+def _filtered(specs: list[LayerSpec], args: argparse.Namespace) -> list[LayerSpec]:
+    """What the filters choose, among the parameters that are not measured too."""
+    from spectral.layers.selection import select
+
+    if not (args.layers or args.exclude or args.types):
+        return specs
+    eligible = [replace(spec, skipped="") for spec in specs]
+    chosen = {spec.name for spec in select(eligible, args.layers, args.exclude, args.types, min_eigenvalues=0)}
+    return [spec for spec in specs if spec.name in chosen]
 
 
 def _analyze(args: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("before", metavar="A", help="the earlier weights")
     parser.add_argument("after", metavar="B", help="the later weights")
-    parser.add_argument("--changed", action="store_true", help="print changed layers only")
+    parser.add_argument("--changed", action="store_true", help="print and write changed layers only")
     _weights.add_arguments(parser)
 
 
@@ -31,20 +31,25 @@ def run(args: argparse.Namespace) -> int:
     _weights.check_outputs(args.output)
     with _weights.progress("comparing", args.quiet) as progress:
         result = spectral.compare(args.before, args.after, progress=progress, **_weights.selection(args))
+    changed = result.layers["changed"] | (not args.changed)
+    layers, heading = result.layers[changed], result.heading()
     document = {
         "before": args.before,
         "after": args.after,
-        "layers": result.layers.to_dict("records"),
+        "heading": heading,
+        "layers": layers.to_dict("records"),
         "worse": list(result.worse["layer"]),
+        "unusable_before": list(result.unusable_before["layer"]),
         "only_before": result.only_before,
         "only_after": result.only_after,
     }
     title = f"{args.before} and {args.after}"
-    _weights.write(args.output, title, result.heading(), result.layers, document)
+    _weights.write(args.output, title, heading, layers, document)
     if args.json:
         print(_weights.as_json(document).decode(), end="")
+    elif layers.empty:
+        print(heading, "No layer changed.", sep="\n\n")
     else:
-        table = result.shown()
         marks = {"worse": dict.fromkeys(result.worse["worse"], "yellow")}
-        _weights.print_table(result.heading(), table[result.layers["changed"]] if args.changed else table, marks)
+        _weights.print_table(heading, result.shown()[changed], marks)
     return EXIT_FINDING if len(result.worse) else EXIT_OK

@@ -91,9 +91,62 @@ def test_describe(model, capsys):
     assert "guessed from name and shape" in printed
 
 
+def test_describe_keeps_to_the_filters(model, capsys):
+    """They choose among the parameters that are not measured too: that is what one asks about."""
+    assert (
+        main(["analyze", model, "--describe", "--layers", "h.0.*", "h.1.*", "--exclude", "h.1.*", "--json"]) == EXIT_OK
+    )
+    rows = json.loads(capsys.readouterr().out)["parameters"]
+    assert {row["layer"]: row["what"] for row in rows} == {
+        row["layer"]: row["what"] for row in spectral.describe(model).to_dict("records") if "h.0." in row["layer"]
+    }
+    assert len(rows) == 2
+    assert main(["analyze", model, "--describe", "--types", "dense", "--json"]) == EXIT_OK
+    assert len(json.loads(capsys.readouterr().out)["parameters"]) == 3
+    assert main(["analyze", model, "--describe", "--layers", "h.0.bias"]) == EXIT_OK
+    assert "0 layers, 1 parameter " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--quantities", "zzz"], "--quantities"),
+        (["--baseline", "nofile"], "--baseline"),
+        (["--seed", "3"], "--seed"),
+        (["--workers", "-4"], "--workers"),
+        (["--min-eigenvalues", "5"], "--min-eigenvalues"),
+        (["--quantities", "alpha", "--workers", "2"], "--quantities, --workers"),
+    ],
+)
+def test_describe_refuses_what_it_has_no_use_for(model, arguments, named, capsys):
+    assert main(["analyze", model, "--describe", *arguments]) == EXIT_ERROR
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert f"--describe measures nothing and has no use for {named}: leave" in printed.err
+
+
+def test_every_option_of_analyze_is_either_of_use_to_describe_or_refused(model, capsys):
+    """An option added later must not be ignored."""
+    values = {"layers": "h.*", "exclude": "h.1.*", "types": "dense", "conv": "slices", "baseline": model}
+    known = {"model", "describe", "layers", "exclude", "types", "conv", "output", "json", "quiet", "help"}
+    with pytest.raises(SystemExit):
+        main(["analyze", "--help"])
+    options = set(re.findall(r"--([a-z-]+)", capsys.readouterr().out.partition("options:")[2]))
+    for option in {name for name in options if name.replace("-", "_") not in known}:
+        assert main(["analyze", model, "--describe", f"--{option}", values.get(option, "7")]) == EXIT_ERROR
+        assert f"--{option}" in capsys.readouterr().err
+
+
+def test_describe_of_a_file_that_holds_nothing(tmp_path, capsys):
+    assert main(["analyze", saved(tmp_path / "nothing.safetensors", {}), "--describe"]) == EXIT_OK
+    assert "0 layers, 0 parameters" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["analyze", ""], "empty path"),
+        (["analyze", "MODEL", "--describe", "--layers", "zzz*"], "'zzz*' in `layers` matches nothing"),
         (["analyze", "nothing.safetensors"], "No such file or folder: nothing.safetensors"),
         (["analyze", "MODEL", "--layers", "x.*"], "matches nothing"),
         (["analyze", "MODEL", "--quantities", "alfa"], "Did you mean `alpha`"),
@@ -128,6 +181,50 @@ def test_compare_says_what_changed_and_what_got_worse(model, tmp_path, weights, 
     assert json.loads(capsys.readouterr().out)["worse"] == ["h.1.weight"]
     assert main(["compare", model, later, "--changed"]) == EXIT_FINDING
     assert "h.0.weight" not in capsys.readouterr().out
+
+
+def test_compare_shows_and_writes_changed_layers_only(model, tmp_path, weights, capsys):
+    later = saved(tmp_path / "later.safetensors", weights, h_2_weight=weights["h.2.weight"] + np.float32(0.01))
+    paths = [tmp_path / f"table{suffix}" for suffix in (".csv", ".html", ".json")]
+    outputs = [word for path in paths for word in ("-o", str(path))]
+    assert main(["compare", model, later, "--changed", "--json", *outputs]) == EXIT_OK
+    documents = (json.loads(capsys.readouterr().out), json.loads(paths[2].read_bytes()))
+    for document in documents:
+        assert [row["layer"] for row in document["layers"]] == ["h.2.weight"]
+        assert document["heading"] == "3 layers compared, 1 changed, none got worse"
+    assert list(pd.read_csv(paths[0])["layer"]) == ["h.2.weight"]
+    page = paths[1].read_text(encoding="utf-8")
+    assert re.findall(r"<td>(h\.\d\.weight)</td>", page) == ["h.2.weight"]
+    assert "3 layers compared, 1 changed" in page
+
+
+def test_compare_says_in_words_that_nothing_changed(model, tmp_path, capsys):
+    table = tmp_path / "table.csv"
+    assert main(["compare", model, model, "--changed", "-o", str(table)]) == EXIT_OK
+    printed = capsys.readouterr().out
+    assert printed.splitlines() == ["3 layers compared, 0 changed, none got worse", "", "No layer changed."]
+    assert len(pd.read_csv(table)) == 0
+    assert main(["compare", model, model, "--changed", "--json"]) == EXIT_OK
+    assert json.loads(capsys.readouterr().out)["layers"] == []
+
+
+def test_compare_with_weights_that_were_not_finite(model, tmp_path, weights, capsys):
+    bad = saved(tmp_path / "bad.safetensors", weights, h_1_weight=np.full((40, 30), np.nan, np.float32))
+    assert main(["compare", bad, model]) == EXIT_OK
+    assert "none got worse, 1 unusable before (h.1.weight)" in capsys.readouterr().out
+    assert main(["compare", bad, model, "--json"]) == EXIT_OK
+    assert json.loads(capsys.readouterr().out)["unusable_before"] == ["h.1.weight"]
+    assert main(["compare", model, bad]) == EXIT_FINDING
+
+
+@pytest.mark.parametrize("command", ["compare", "analyze"])
+def test_an_unknown_option_shows_the_usage_of_its_command(model, command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, model, *([model] if command == "compare" else []), "--zzz", "alpha"])
+    assert ended.value.code == EXIT_ERROR
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"usage: ww-callbacks {command} ")
+    assert f"ww-callbacks {command}: error: unrecognized arguments: --zzz alpha" in printed
 
 
 def test_compare_of_equal_weights_finds_nothing(model, capsys):
