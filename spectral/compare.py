@@ -159,7 +159,8 @@ def compare(
 
 def _unusable(old: Mapping[str, Value], status: str) -> str:
     """Why nothing can be compared with the earlier weights; empty if it can."""
-    if isfinite(float(old["frobenius_norm"])):
+    norm = float(old["frobenius_norm"])
+    if isfinite(norm * norm):  # distances are measured by squares
         return ""
     return "norm overflows" if status == "ok" else status
 

@@ -67,6 +67,13 @@ def test_weights_that_were_unusable_before_are_said_and_not_held_against_the_lat
     assert "unusable_before" in result.shown()
 
 
+def test_earlier_weights_whose_squares_overflow_are_unusable(before):
+    result = spectral.compare({name: 1e300 * w for name, w in before.items()}, before)
+    assert result.worse.empty
+    assert set(result.layers["unusable_before"]) == {"norm overflows"}
+    assert set(result.layers["status"]) == {"ok"}
+
+
 def test_the_table_has_no_column_of_unusable_weights_where_there_are_none(before):
     assert "unusable_before" not in spectral.compare(before, before).shown()
 
