@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite, isnan
+from math import isfinite, isinf, isnan
 
 import numpy as np
 
@@ -194,7 +194,9 @@ def measure(sample: LayerSample, quantities: Iterable[Quantity]) -> tuple[dict[s
                 if compares and sample.initial is not None and not isfinite(sample.from_initial.norm):
                     raise ValueError("the baseline's norm is not finite")
                 value = q.function(sample)
-                values[q.name] = value if q.text else float(value)
+                if not q.text and isinf(value := float(value)):
+                    raise OverflowError("beyond the range of float64")
+                values[q.name] = value
             except Exception as error:  # One quantity's failure must neither hide the others nor reach the training.
                 failures.setdefault(f"{type(error).__name__}: {error}", []).append(q.name)
     if not isfinite(largest):
