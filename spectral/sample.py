@@ -194,9 +194,10 @@ def measure(sample: LayerSample, quantities: Iterable[Quantity]) -> tuple[dict[s
                 if compares and sample.initial is not None and not isfinite(sample.from_initial.norm):
                     raise ValueError("the baseline's norm is not finite")
                 value = q.function(sample)
-                if not q.text and isinf(value := float(value)):
+                if isinstance(value, str) or not isinf(value):
+                    values[q.name] = value if q.text else float(value)
+                elif q.needs != "previous":  # what was infinite at the last snapshot was said there
                     raise OverflowError("beyond the range of float64")
-                values[q.name] = value
             except Exception as error:  # One quantity's failure must neither hide the others nor reach the training.
                 failures.setdefault(f"{type(error).__name__}: {error}", []).append(q.name)
     if not isfinite(largest):
