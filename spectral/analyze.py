@@ -284,7 +284,7 @@ def measure_layer(
     except Exception as error:  # one layer that cannot be read must not lose the others
         missing: dict[str, Value] = {q.name: "" if q.text else float("nan") for q in wanted}
         return missing, f"failed: {type(error).__name__}: {error}"
-    sample = LayerSample(matrices, initial=before, seed=spec.null_seed(seed), scratch={**(promised or {})})
+    sample = LayerSample(matrices, initial=before, seed=spec.null_seed(seed), scratch=dict(promised or {}))
     return measure(sample, wanted)
 
 

@@ -103,7 +103,7 @@ class _OneThread:
 
                     # The BLAS libraries of NumPy and SciPy; finding them takes milliseconds, so it is done once.
                     self._controller = threadpoolctl.ThreadpoolController()
-                _take_control()
+                _let_any_thread_set()
                 self._limits = self._controller.limit(limits=1, user_api="blas")
             self._inside += 1
 
@@ -111,12 +111,13 @@ class _OneThread:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
-                _take_control()
+                _let_any_thread_set()
                 self._limits.restore_original_limits()
+                _let_any_thread_set()
 
 
-def _take_control() -> None:
-    """Let this thread set OpenBLAS's threads, which threadpoolctl from 3.8 on leaves to the first that did."""
+def _let_any_thread_set() -> None:
+    """From 3.8 on threadpoolctl lets only the thread set OpenBLAS's threads that did so first, while it lives."""
     clear = getattr(threadpoolctl.OpenBLASController, "clear_controlling_thread", None)
     if clear is not None:
         clear(force=True)

@@ -46,6 +46,26 @@ def test_two_maps_that_overlap_leave_the_blas_setting_as_it_was(workers):
     assert seen and set(seen[0]) == {1}
 
 
+def test_others_may_set_the_blas_threads_once_a_map_has_ended():
+    """Also while the thread that called it lives on, as that of the background does."""
+    ended, go_on = threading.Event(), threading.Event()
+
+    def in_another_thread():
+        WorkerPool(1).map(abs, [0])
+        ended.set()
+        go_on.wait(30)
+
+    np.linalg.eigvalsh(np.eye(3))
+    other = threading.Thread(target=in_another_thread)
+    other.start()
+    assert ended.wait(30)
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            assert set(blas_threads()) == {threads}
+    go_on.set()
+    other.join(30)
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_after_an_error_nothing_more_is_begun(error, workers):
