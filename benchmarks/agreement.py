@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 
+from ww_callbacks import spectral
+
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import spectral
 from benchmarks import _peers, _report
-from spectral.fits.clauset import WEIGHTWATCHER_CUT, clauset_fit
-from spectral.fits.weightwatcher import SMALL, weightwatcher_fit
-from spectral.random_matrix.rand_distance import rand_distance
-from spectral.registry import all_quantities
-from spectral.sample import LayerSample
+from ww_callbacks.spectral.fits.clauset import WEIGHTWATCHER_CUT, clauset_fit
+from ww_callbacks.spectral.fits.weightwatcher import SMALL, weightwatcher_fit
+from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
+from ww_callbacks.spectral.measuring.registry import all_quantities
+from ww_callbacks.spectral.random_matrix.distances import rand_distance
 
 TOLERANCE = 1e-6
 SEED = 7
@@ -95,10 +96,10 @@ def weightwatcher_pairs(peer: _peers.Peer, model: str, weights: Mapping[str, np.
     options = {"detX": True, **({"mp_fit": True, "randomize": True} if full else {})}
     theirs = {row["layer"]: row for row in peer.ask(do="analyze", name=model, options=options)["rows"]}
     columns = [q.name for q in all_quantities() if any(q.name in row for row in theirs.values()) and not q.text]
-    ours = spectral.analyze(weights, columns, conv="weightwatcher").layers.set_index("layer")
+    ours = spectral.analyze(weights, columns, convolution="weightwatcher").layers.set_index("layer")
     for layer, row in theirs.items():
         name = next(known for known in ours.index if known == layer or known.startswith(f"{layer}["))
-        sample = LayerSample(matrices(weights[layer]))
+        sample = LayerWeights(matrices(weights[layer]))
         for column in columns:
             pair = Pair(model, layer, column, float(ours.loc[name, column]), row.get(column, np.nan))
             yield Pair(**{**pair.__dict__, "reason": reason(pair, row, sample, float(ours.loc[name, "D"]))})
@@ -118,7 +119,7 @@ def same_shuffle_pairs(peer: _peers.Peer, model: str, weights: Mapping[str, np.n
         row = found[0]
         generator = np.random.RandomState(SEED)
         # It shuffles five times for the largest eigenvalue where there are under 100, and once more for the distance.
-        real = LayerSample(matrices(w)).eigenvalues
+        real = LayerWeights(matrices(w)).eigenvalues
         largest = max(_shuffled(w, generator)[-1] for _ in range(5 if len(real) < 100 else 1))
         distance = rand_distance(real, _shuffled(w, generator))
         # Of equal spectra (matrices of one column) the distance is the root of a rounding error.
@@ -132,7 +133,7 @@ def _shuffled(w: np.ndarray, generator: np.random.RandomState) -> np.ndarray:
     shuffled = [m.flatten() for m in matrices(w)]
     for elements in shuffled:
         generator.shuffle(elements)
-    return LayerSample([v.reshape(m.shape) for v, m in zip(shuffled, matrices(w), strict=True)]).eigenvalues
+    return LayerWeights([v.reshape(m.shape) for v, m in zip(shuffled, matrices(w), strict=True)]).eigenvalues
 
 
 def distance_pairs(peer: _peers.Peer, model: str, weights: Mapping[str, np.ndarray]) -> Iterator[Pair]:
@@ -148,7 +149,7 @@ def distance_pairs(peer: _peers.Peer, model: str, weights: Mapping[str, np.ndarr
         theirs = peer.ask(do="distances", name=model, other=f"{model}_moved", method=method)
         for layer, value in theirs.items():
             # Here it does not scale kernel slices by √½.
-            ours = LayerSample(matrices(weights[layer], scale=1.0), initial=matrices(other[layer], scale=1.0))
+            ours = LayerWeights(matrices(weights[layer], scale=1.0), initial=matrices(other[layer], scale=1.0))
             found = next(q for q in all_quantities() if q.name == column).function(ours)
             pair = Pair(model, layer, f"{column} ({method})", float(found), value)
             single = TOLERANCE < pair.difference < 0.01
@@ -158,7 +159,7 @@ def distance_pairs(peer: _peers.Peer, model: str, weights: Mapping[str, np.ndarr
 def powerlaw_pairs(peer: _peers.Peer, model: str, weights: Mapping[str, np.ndarray]) -> Iterator[Pair]:
     """The exact fit against powerlaw's, without its default bound α ≤ 3."""
     for layer, w in weights.items():
-        eigenvalues = LayerSample(matrices(w)).eigenvalues
+        eigenvalues = LayerWeights(matrices(w)).eigenvalues
         eigenvalues = eigenvalues[eigenvalues > WEIGHTWATCHER_CUT]
         if len(eigenvalues) < SMALL:
             continue
@@ -177,7 +178,7 @@ def matrices(w: np.ndarray, scale: float = 0.5**0.5) -> list[np.ndarray]:
     return [scale * w[:, :, i, j].astype(np.float64) for i in range(w.shape[2]) for j in range(w.shape[3])]
 
 
-def reason(pair: Pair, row: Mapping[str, Any], sample: LayerSample, D: float) -> str:
+def reason(pair: Pair, row: Mapping[str, Any], sample: LayerWeights, D: float) -> str:
     """The known reason why a pair may differ by more than the tolerance; empty if there is none, or it does not."""
     if pair.difference <= TOLERANCE:
         return ""

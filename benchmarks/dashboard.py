@@ -15,10 +15,10 @@ from typing import Any
 from playwright.sync_api import Page, sync_playwright
 
 from benchmarks import _report
-from integrations.figures.run_view import RunView
-from integrations.record import Follower
 from tests.integrations.served import FLAGS, PAGE, find_chromium, tensorboard
 from tests.integrations.synthetic import SyntheticRun
+from ww_callbacks.integrations.figures.run_view import RunView
+from ww_callbacks.integrations.record import Follower
 
 LAYERS, EPOCHS, TIMES = 100, 1000, 5
 VIEWS = ("heat_map", "layer", "flow")

@@ -32,7 +32,7 @@ from benchmarks.trajectories.scenarios import (
 from benchmarks.trajectories.series import observations
 from benchmarks.trajectories.signals import area_under_curve, statistics
 from benchmarks.trajectories.truth import Arrays, Truth, group, truth, wilson
-from spectral.detectors import PRESETS, Overtraining, default_detectors
+from ww_callbacks.spectral.detectors import PRESETS, Overtraining, default_detectors
 
 RULES: Mapping[str, rules.Rule] = {
     "never stop": rules.never,
@@ -217,7 +217,7 @@ def tied_rows(tied: Sequence[Judged]) -> list[dict[str, Any]]:
 
 def cost_per_layer(layers: int = 200, snapshots: int = 60) -> float:
     """Milliseconds that all default detectors take for one layer of one snapshot."""
-    from spectral.detectors import Observation
+    from ww_callbacks.spectral.detectors import Observation
 
     names = [f"block.{i}.weight" for i in range(layers)]
     rng = np.random.default_rng(0)

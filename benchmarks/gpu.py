@@ -18,8 +18,8 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import _report
-from spectral.spectrum import gram_singular_values
-from ww_callbacks.accelerator import HostCopies, tensor_digest
+from ww_callbacks.engine.accelerator import HostCopies, tensor_digest
+from ww_callbacks.spectral.linalg.spectrum import gram_singular_values
 
 SHAPES = {
     "small": [(128, 768)],

@@ -335,11 +335,11 @@ def rank(store: str, number: int, size: int, rounds: int) -> None:
     """One of ``size`` processes that measure the stack together; the first prints the seconds of each snapshot."""
     import torch.distributed as dist
 
-    from spectral.layers import inspect
-    from ww_callbacks.cadence import Plan
-    from ww_callbacks.distributed import processes
     from ww_callbacks.run import Run
+    from ww_callbacks.scheduling.cadence import Plan
+    from ww_callbacks.scheduling.distributed import processes
     from ww_callbacks.settings import Settings
+    from ww_callbacks.spectral.layers import inspect
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=number, world_size=size)

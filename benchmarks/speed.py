@@ -17,15 +17,16 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from ww_callbacks import spectral
+
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import spectral
 from benchmarks import _peers, _report
-from spectral.fits.clauset import clauset_fit
-from spectral.registry import all_quantities
-from spectral.spectrum import gram_singular_values
-from spectral.workers import WorkerPool, available_cores
+from ww_callbacks.spectral.fits.clauset import clauset_fit
+from ww_callbacks.spectral.linalg.spectrum import gram_singular_values
+from ww_callbacks.spectral.linalg.workers import WorkerPool, available_cores
+from ww_callbacks.spectral.measuring.registry import all_quantities
 
 NEEDS_MORE = ("rand_", "max_rand_eval", "num_traps", "ww_", "sigma_mp", "bulk_", "mp_softrank", "num_spikes", "W_scale")
 """Beginnings of the columns that WeightWatcher fills only with randomisation and MP fit."""
@@ -106,7 +107,11 @@ def contest(
             # The slow peers set the number of rounds; the quick contestants take more turns in each.
             for _ in range(3 if turn else 4):
                 times["ours"].append(
-                    once(lambda names=names: spectral.analyze(weights, names, conv="weightwatcher", workers=workers))
+                    once(
+                        lambda names=names: spectral.analyze(
+                            weights, names, convolution="weightwatcher", workers=workers
+                        )
+                    )
                 )
                 times["floor"].append(once(bare))
         if repeats:
@@ -161,18 +166,18 @@ import sys
 from pathlib import Path
 import numpy as np
 sys.path.insert(0, {root!r})
-from spectral.registry import resolve
-from spectral.sample import LayerSample, measure
+from ww_callbacks.spectral.measuring.registry import resolve
+from ww_callbacks.spectral.measuring.layer_weights import LayerWeights, measure
 rows, columns = {shape!r}
 names = resolve("default")
-measure(LayerSample([np.random.default_rng(0).standard_normal((300, 200))]), names)
+measure(LayerWeights([np.random.default_rng(0).standard_normal((300, 200))]), names)
 w = np.random.default_rng(0).standard_normal((rows, columns), dtype=np.float32)
 def status(name):
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
     return int(line.split()[1]) * 1024
 Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident now
 before = status("VmRSS")
-measure(LayerSample([w]), names)
+measure(LayerWeights([w]), names)
 print((status("VmHWM") - before) / (8 * w.size))
 """
 

@@ -35,7 +35,7 @@ def net():
 
 def test_no_block_is_left_out():
     known = ["lightning import", "keras import", "huggingface import", "SpectralMonitor(", "monitor.verdict"]
-    assert len(blocks()) == len(known) + 2  # spectral.analyze, and the record read with pandas
+    assert len(blocks()) == len(known) + 2  # ww_callbacks.spectral.analyze, and the record read with pandas
     for text in known:
         block(text)
 
@@ -43,7 +43,7 @@ def test_no_block_is_left_out():
 def test_lightning(tmp_path, monkeypatch):
     import pytorch_lightning as pl
 
-    from tests.ww_callbacks.test_lightning import DataLoader, Net, data
+    from tests.lightning.test_callback import DataLoader, Net, data
 
     monkeypatch.chdir(tmp_path)
     names = {"Trainer": pl.Trainer, "module": Net(), "loader": DataLoader(data(), batch_size=8)}
@@ -52,7 +52,7 @@ def test_lightning(tmp_path, monkeypatch):
 
 
 def test_keras(tmp_path, monkeypatch):
-    from tests.ww_callbacks.test_keras import model_of
+    from tests.keras.test_callback import model_of
 
     monkeypatch.chdir(tmp_path)
     x = np.random.default_rng(0).normal(size=(32, 12)).astype("float32")
@@ -62,7 +62,7 @@ def test_keras(tmp_path, monkeypatch):
 
 
 def test_huggingface(tmp_path, monkeypatch):
-    from tests.ww_callbacks import test_huggingface as hf
+    from tests.huggingface import test_callback as hf
 
     monkeypatch.chdir(tmp_path)
     config = hf.GPT2Config(
@@ -96,7 +96,7 @@ def test_a_plain_loop_and_what_is_there_afterwards(tmp_path, monkeypatch):
     shown = {line: eval(line, names) for line in lines if line}
     assert len(shown["monitor.history"]) == 12 and len(shown["monitor.summary"]) == 6
     assert shown["monitor.verdict"].state
-    exec(block("spectral.analyze"), names)
+    exec(block("ww_callbacks.spectral.analyze"), names)
     assert len(names["result"].layers) == 2
     exec(block("read_json"), names)
     assert len(names["rows"]) == 12

@@ -6,15 +6,6 @@
 
 from __future__ import annotations
 
-import spectral
-
-if not hasattr(spectral, "__ww_callbacks__"):
-    raise ImportError(
-        f"The package `spectral` found at {spectral.__file__} is another one: the distribution `spectral` (Spectral "
-        "Python) installs a package of the same name as ww-callbacks does. Run `pip uninstall spectral` and then "
-        "`pip install --force-reinstall --no-deps ww-callbacks`, or use the two in separate environments."
-    )
-
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

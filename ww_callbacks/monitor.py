@@ -6,17 +6,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from integrations.schema import Snapshot
-from integrations.sink import Sink
-from spectral.layers import inspect
-from ww_callbacks.cadence import Cadence, Plan
-from ww_callbacks.callback import Watcher, default_directory, free_directory, shows_settings
-from ww_callbacks.default_sinks import default_sinks
-from ww_callbacks.distributed import is_sharded, processes
-from ww_callbacks.keeper import saver
+from ww_callbacks.adapters.base import Watcher, default_directory, free_directory, shows_settings
+from ww_callbacks.adapters.best_checkpoint import saver
+from ww_callbacks.adapters.model_structure import Structure
+from ww_callbacks.integrations.schema import Snapshot
+from ww_callbacks.integrations.sink import Sink
 from ww_callbacks.probes.representation import RepresentationProbe
+from ww_callbacks.publishing.sinks_by_default import default_sinks
 from ww_callbacks.run import Run
-from ww_callbacks.structure import Structure
+from ww_callbacks.scheduling.cadence import Cadence, Plan
+from ww_callbacks.scheduling.distributed import is_sharded, processes
+from ww_callbacks.spectral.layers import inspect
 
 
 @shows_settings
@@ -63,7 +63,7 @@ class SpectralMonitor(Watcher):
                 "Expected `keep_best` to be left out, for the weights are sharded over processes: save checkpoints "
                 "yourself, and take the one at `verdict.best_step`."
             )
-        structure = Structure(model, lambda: inspect(model, conv=self.settings.convolution))
+        structure = Structure(model, lambda: inspect(model, convolution=self.settings.convolution))
         self.run: Run = Run(
             self.settings,
             structure.specs,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,32 +9,32 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from integrations.console import ConsoleSink
-from integrations.headline import scalars
-from integrations.record import RecordSink, check_writable
-from integrations.schema import LayerInfo, RunInfo, Snapshot, Verdict
-from integrations.sink import Sink
-from spectral.detectors import Observation
-from spectral.layers.selection import select
-from spectral.layers.spec import LayerSpec
-from spectral.summary import STATISTICS, summarise
-from ww_callbacks.alerts import AlertList
-from ww_callbacks.budget import Budget
-from ww_callbacks.cadence import Cadence, Kind, Plan
-from ww_callbacks.closing import close_at_exit
-from ww_callbacks.distributed import Alone, Group
-from ww_callbacks.engine import Engine
-from ww_callbacks.faults import Faults, logger
-from ww_callbacks.judging import Judging
-from ww_callbacks.measuring import Measured, Measuring, default_workers
-from ww_callbacks.meter import Meter
-from ww_callbacks.origin import Origin
-from ww_callbacks.outlets import Outlets
-from ww_callbacks.probing import Probing
-from ww_callbacks.resume import capture_state, resumption
+from ww_callbacks.diagnosis.alerts import AlertList
+from ww_callbacks.diagnosis.diagnosis import Diagnosis
+from ww_callbacks.engine.engine import Engine
+from ww_callbacks.engine.initial_weights import InitialWeights
+from ww_callbacks.integrations.console import ConsoleSink
+from ww_callbacks.integrations.record import RecordSink, check_writable
+from ww_callbacks.integrations.schema import LayerInfo, RunInfo, Snapshot, Verdict
+from ww_callbacks.integrations.sink import Sink
+from ww_callbacks.lifecycle.exit_hooks import close_at_exit
+from ww_callbacks.lifecycle.faults import Faults
+from ww_callbacks.lifecycle.package_versions import versions
+from ww_callbacks.lifecycle.progress import Progress
+from ww_callbacks.lifecycle.resume import RunParts, capture_state, resumption
+from ww_callbacks.lifecycle.saved_state import Saved
+from ww_callbacks.probes.probe_runner import Probing
+from ww_callbacks.publishing.publisher import Publisher
+from ww_callbacks.publishing.sink_group import SinkGroup
+from ww_callbacks.scheduling.budget import Budget
+from ww_callbacks.scheduling.cadence import Cadence, Kind, Plan
+from ww_callbacks.scheduling.distributed import Group, SingleProcess
+from ww_callbacks.scheduling.meter import Meter
+from ww_callbacks.scheduling.snapshots import Measured, SnapshotTaker, default_workers
 from ww_callbacks.settings import Settings
-from ww_callbacks.state import Saved
-from ww_callbacks.versions import versions
+from ww_callbacks.spectral.aggregate.summary import STATISTICS
+from ww_callbacks.spectral.layers.selection import select
+from ww_callbacks.spectral.layers.spec import LayerSpec
 
 
 class Run:
@@ -71,41 +69,57 @@ class Run:
         probing: Probing | None = None,
     ) -> None:
         self.settings = settings
-        self.directory = Path(directory)
+        self.progress = Progress(Path(directory))
         self.framework = framework
-        self.run_id = uuid.uuid4().hex[:12]
-        self.last: Snapshot | None = None
         self.cadence = Cadence()
         self.meter = Meter()
         self.faults = Faults(settings.strict)
-        self.judging = Judging(settings, specs, probing is not None, self.faults)
+        self.diagnosis = Diagnosis(settings, specs, probing is not None, self.faults)
         self.probing = probing
-        quantities = self.judging.quantities()
+        quantities = self.diagnosis.quantities()
         workers = settings.workers or default_workers(settings.background)
         self.engine = Engine(self._chosen(specs), quantities, workers, settings.seed, settings.densities)
-        self._group = group or Alone()
+        self._group = group or SingleProcess()
         self._refresh = refresh
-        self._measuring = Measuring(
+        self._measuring = SnapshotTaker(
             self.engine,
             self._group,
             Budget(settings.max_overhead),
             settings.background,
             workers,
-            self.faults.complain,
+            self.faults.warn_once,
             self.faults.fault,
         )
-        self.origin = Origin(settings, self.engine, self._measuring, self._group.rank)
+        self.initial_weights = InitialWeights(settings, self.engine, self._measuring, self._group.rank)
         own: list[Sink] = [RecordSink(), ConsoleSink(write=write, verbose=settings.verbose)]
-        self._outlets = Outlets([*own, *sinks] if self.leads else [], self.faults)
-        self._known: dict[str, float] = {}
-        self.step = 0
-        """Optimiser steps done at the last snapshot."""
-        self._first_step = 0
-        self.resumed = False
-        """Whether the run was taken up again where another had stopped."""
-        self._started = False
-        self._finished = False
+        self._sinks = SinkGroup([*own, *sinks] if self.leads else [], self.faults)
+        self._publisher = Publisher(
+            self._sinks, self.diagnosis, self.progress, self.faults, probing, quiet=settings.verbose == 0
+        )
         self._check_folder()
+
+    @property
+    def directory(self) -> Path:
+        """Folder of the record."""
+        return self.progress.directory
+
+    @property
+    def last(self) -> Snapshot | None:
+        """The last snapshot published; None before the first."""
+        return self.progress.last
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done at the last snapshot."""
+        return self.progress.step
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the run continues an earlier one."""
+        return self.progress.resumed
+
+    def _parts(self) -> RunParts:
+        return RunParts(self.progress, self.engine, self.diagnosis, self.meter, self.initial_weights, self.probing)
 
     @property
     def leads(self) -> bool:
@@ -131,34 +145,33 @@ class Run:
     @property
     def alerts(self) -> AlertList:
         """The alerts so far."""
-        return self.judging.alerts
+        return self.diagnosis.alerts
 
     @property
     def verdict(self) -> Verdict | None:
         """The judgement of the run so far; None before its first snapshot."""
-        return self.judging.verdict
+        return self.diagnosis.verdict
 
     @property
     def should_stop(self) -> bool:
         """Whether an alert asks for the run to be stopped."""
-        return self.judging.stop is not None
+        return self.diagnosis.stop is not None
 
     @property
     def stop_reason(self) -> str:
         """Why the run is to be stopped, in one sentence; empty if it is not."""
-        stop = self.judging.stop
-        return "" if stop is None else f"{stop.kind}: {stop.message} {stop.recommendation}"
+        return self.diagnosis.stop_reason
 
     def scalars(self) -> dict[str, float]:
         """The model-level values by their tags, each as last known; what a framework's own callbacks can monitor."""
-        return dict(self._known)
+        return dict(self.progress.published)
 
     def monitorable(self) -> set[str]:
         """The tags that :meth:`scalars` may come to hold."""
         headline = [q.name for q in self.engine.quantities if q.headline]
         names = {f"spectral/{name}/{statistic}" for name in headline for statistic in STATISTICS}
         always = ("alpha/share_sufficient", "overtraining/score", "overtraining/keep", "alerts", "overhead")
-        return names | set(self._known) | {f"spectral/{name}" for name in always}
+        return names | set(self.progress.published) | {f"spectral/{name}" for name in always}
 
     def html(self) -> str:
         """The run so far, for a notebook."""
@@ -182,14 +195,16 @@ class Run:
             settings.every_n_epochs, settings.every_n_steps, settings.cheap_every_n_steps, plan
         )
         with self.meter.running(), self.faults.guard("starting"):
-            self._started = True
-            self._first_step = step
-            close_at_exit(self)
+            self.progress.started = True
+            self.progress.first_step = step
+            close_at_exit(self.abandon)
             resumed_at = None if saved is None else self._take_up(saved)
-            self.run_id, self.directory = self._group.broadcast((self.run_id, self.directory))
+            self.progress.run_id, self.progress.directory = self._group.broadcast(
+                (self.progress.run_id, self.directory)
+            )
             if resumed_at is None:
-                self.origin.take(self.directory)
-            self._outlets.each(lambda sink: sink.open(self.info(resumed_at), resumed_at is not None))
+                self.initial_weights.take(self.directory)
+            self._sinks.each(lambda sink: sink.open(self.info(resumed_at), resumed_at is not None))
             if resumed_at is None:
                 with self.faults.guard("a snapshot"):
                     self._snapshot("full", step, epoch, {}, now=True)
@@ -202,14 +217,14 @@ class Run:
         """
         problem = ""
         try:
-            apply = resumption(self, saved)
+            apply = resumption(self._parts(), saved, self.settings.log_dir)
         except (OSError, ValueError) as error:
             problem = str(error)
         problem = next(filter(None, self._group.gather(problem)), "")
         if problem:
-            self.faults.complain(f"the run cannot be taken up again, so a new one begins ({problem})", "resume")
+            self.faults.warn_once(f"the run cannot be taken up again, so a new one begins ({problem})", "resume")
             return None
-        self.resumed = True
+        self.progress.resumed = True
         return apply()
 
     def saved(self, adapter: Mapping[str, Any] | None = None) -> Saved | None:
@@ -221,11 +236,11 @@ class Run:
         Args:
             adapter: what the framework's adapter wants back.
         """
-        if not self._started or not self.judging.snapshots:
+        if not self.progress.started or not self.diagnosis.snapshots:
             return None
         with self.meter.running(), self.faults.guard("saving the state"):
             self._publish_all(self._measuring.flush(self.meter))
-            return capture_state(self, adapter or {})
+            return capture_state(self._parts(), adapter or {})
         return None
 
     def info(self, resumed_at: int | None = None) -> RunInfo:
@@ -236,7 +251,7 @@ class Run:
         )
         settings = {**self.settings.as_dict(), "cadence": str(self.cadence)}
         return RunInfo(
-            self.run_id,
+            self.progress.run_id,
             self.framework,
             datetime.now(UTC).isoformat(timespec="seconds"),
             settings,
@@ -291,9 +306,9 @@ class Run:
             return
         self._measuring.divide()
         if self.engine.baseline is not None and (missing := self.engine.without_baseline(new)):
-            self.engine.baseline.extend(self.origin.of_later_layers(self.directory, missing))
+            self.engine.baseline.extend(self.initial_weights.of_later_layers(self.directory, missing))
         said = [f"{what} {', '.join(names)}" for what, names in (("new:", new), ("gone:", gone)) if names]
-        self.faults.complain(
+        self.faults.warn_once(
             f"the model has other layers than before ({'; '.join(said)}); W_0 of a new one is what it is now",
             "".join(said),
         )
@@ -304,7 +319,7 @@ class Run:
             error: Exception | None = None
             if self.leads:
                 try:
-                    snapshot = self._publish(one)
+                    snapshot = self._publisher.publish(one, self.meter)
                 except Exception as raised:  # a policy of the user's own may; the others must not wait for ever
                     error = raised
             self._agree()
@@ -316,73 +331,29 @@ class Run:
         """Take over what the first process has judged, so that all act on it in the same step."""
         if self._group.size == 1:
             return
-        self.judging.agree(self._group)
-        self.step, self._known = self._group.broadcast((self.step, self._known))
-
-    def _publish(self, measured: Measured) -> Snapshot:
-        rows, kind, metrics = measured.rows, measured.choice.kind, measured.metrics
-        step, epoch = measured.step, measured.epoch
-        for row in rows:
-            if row.status.startswith("failed"):
-                self.faults.complain(
-                    f"`{row.layer}` could not be measured ({row.status.removeprefix('failed: ')})", row.layer
-                )
-        found: dict[str, float] = {}
-        if self.probing is not None:
-            rows, found = self.probing.beside(step, rows)
-        model = {**summarise([row.values for row in rows]), **found}
-        observation = Observation(
-            step,
-            epoch,
-            {r.layer: r.values for r in rows},
-            metrics,
-            full=kind == "full",
-            status={r.layer: r.status for r in rows},
-            changed={r.layer: r.changed for r in rows},
-        )
-        stopped = self.should_stop
-        alerts, scores = self.judging.judge(observation)
-        if self.should_stop and not stopped and self.settings.verbose == 0:
-            logger.warning("ww-callbacks stops the training: %s", self.stop_reason)
-        snapshot = Snapshot(
-            step=step,
-            epoch=epoch,
-            kind=kind,
-            rows=tuple(rows),
-            model={**model, **scores, "alerts": float(len(self.alerts))},
-            metrics={k: float(v) for k, v in metrics.items() if math.isfinite(v)},
-            seconds=self.meter.lap(),
-            overhead=self.meter.overhead if step > self._first_step else math.nan,
-            time=self.meter.elapsed,
-            left_out=measured.choice.left_out,
-        )
-        self.last = snapshot
-        self.step = step
-        self._known |= scalars(snapshot)
-        self._outlets.each(lambda sink: sink.snapshot(snapshot))
-        for alert in alerts:
-            self._outlets.each(lambda sink, alert=alert: sink.alert(alert))  # type: ignore[misc]
-        return snapshot
+        self.diagnosis.agree(self._group)
+        step, published = self._group.broadcast((self.progress.step, self.progress.published))
+        self.progress.step, self.progress.published = step, published
 
     def finish(self) -> None:
         """Reach the verdict and close the sinks; harmless when called twice."""
-        if self._finished or not self._started:
+        if self.progress.finished or not self.progress.started:
             return
-        self._finished = True
+        self.progress.finished = True
         with self.meter.running(), self.faults.guard("finishing"):
             try:
                 self._publish_all(self._measuring.flush(self.meter))
             finally:
                 self._measuring.close(self.meter)
                 if self.leads:
-                    self.judging.conclude()
-        self._outlets.each(lambda sink: sink.close(self.verdict))
+                    self.diagnosis.conclude()
+        self._sinks.each(lambda sink: sink.close(self.verdict))
 
     def abandon(self) -> None:
         """Close without the other processes, which may be gone: publish what is there, and close the sinks."""
-        if self._finished or not self._started:
+        if self.progress.finished or not self.progress.started:
             return
-        self._group = Alone()
+        self._group = SingleProcess()
         self._measuring.leave_group()
         self.finish()
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from integrations.schema import Alert
-from spectral.layers.parts import CONVENTIONS
-from spectral.registry import resolve
+from ww_callbacks.integrations.schema import Alert
+from ww_callbacks.spectral.layers.matrix_layouts import CONVENTIONS
+from ww_callbacks.spectral.measuring.registry import resolve
 
 Policy = str | Callable[[Alert], object]
 
@@ -63,7 +63,7 @@ class Settings:
             explosion and non-finite weights.
         keep_best: keep a checkpoint of the snapshot that the overtraining detector would keep, in the folder of the
             record; none means where early stopping is on and the run has no validation to choose one.
-        overtraining: arguments of :class:`spectral.detectors.Overtraining` that replace those of the preset.
+        overtraining: arguments of ``spectral.detectors.Overtraining`` that replace those of the preset.
         fine_tuning: the run goes on from trained weights; it changes what is recommended.
         max_overhead: share of training time that the callback may cost (0.01 is 1 %); none means unlimited.
         background: compute spectra on worker threads while training goes on.

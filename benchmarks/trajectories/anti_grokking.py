@@ -13,7 +13,7 @@ from torch import nn
 
 from benchmarks.trajectories.domains import load_digits, perceptron
 from benchmarks.trajectories.train import weights
-from spectral.detectors import Observation, Overtraining
+from ww_callbacks.spectral.detectors import Observation, Overtraining
 
 
 def anti_grokking(steps: int = 600_000, seed: int = 0) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from benchmarks.trajectories.scenarios import Run
 from benchmarks.trajectories.series import effective_rank, norms, observations, shapes, spectrum
 from benchmarks.trajectories.train import names_of
 from benchmarks.trajectories.truth import Arrays
-from spectral.detectors import Observation, Overtraining
-from spectral.fits.clauset import clauset_fit
-from spectral.random_matrix.tracy_widom import z_score
+from ww_callbacks.spectral.detectors import Observation, Overtraining
+from ww_callbacks.spectral.fits.clauset import clauset_fit
+from ww_callbacks.spectral.random_matrix.tracy_widom import z_score
 
 Outcome = tuple[int | None, int | None]
 Rule = Callable[[Run, Arrays], Outcome]

@@ -11,7 +11,7 @@ from benchmarks.trajectories.domains import DOMAINS
 from benchmarks.trajectories.scenarios import Run
 from benchmarks.trajectories.train import names_of
 from benchmarks.trajectories.truth import Arrays
-from spectral.detectors import Observation
+from ww_callbacks.spectral.detectors import Observation
 
 
 def spectrum(arrays: Arrays, layer: str, which: str) -> np.ndarray:

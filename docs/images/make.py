@@ -17,8 +17,8 @@ from typing import Any
 from playwright.sync_api import Page, sync_playwright
 
 from examples.data import digits
-from integrations.report import write_report
 from tests.integrations.served import FLAGS, find_chromium, tensorboard
+from ww_callbacks.integrations.report import write_report
 
 HERE = Path(__file__).parent
 WIDTHS = (64, 300, 300, 200, 200, 100, 10)

@@ -20,8 +20,8 @@ from examples.reproductions._lightning import Rows
 from examples.reproductions._lightning import fit as train_watched
 from examples.reproductions._report import Report, arguments
 from examples.reproductions._training import flat_digits, flat_mnist, score
-from spectral.compression import compression_table, randomised_svd, suggest_ranks, truncated_svd
-from spectral.spectrum import singular_values
+from ww_callbacks.spectral.compression import compression_table, randomised_svd, suggest_ranks, truncated_svd
+from ww_callbacks.spectral.linalg.spectrum import singular_values
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from examples.reproductions._report import Report, arguments
-from spectral.representation import (
+from ww_callbacks.probes.torch_driver import TorchDriver
+from ww_callbacks.spectral.representation import (
     FLOAT32_EPS,
     gaussian_product_lyapunov,
     gaussian_product_ratio,
     perturbed_pca_dimension,
     simulate_gaussian_product,
 )
-from ww_callbacks.probes.torch_driver import TorchDriver
 
 
 def gaussian_mlp(width: int, depth: int, relu: bool, seed: int) -> nn.Sequential:

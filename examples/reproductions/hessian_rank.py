@@ -11,8 +11,8 @@ from itertools import pairwise
 import torch
 
 from examples.reproductions._report import Report, arguments
-from spectral.hessian_theory import linear_network_ranks
 from ww_callbacks.probes.hessian import hessian_ranks
+from ww_callbacks.spectral.hessian_theory import linear_network_ranks
 
 NETWORKS: tuple[tuple[list[int], int | None], ...] = (
     ([25, 5, 10, 10], None),

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-import spectral
 from examples.reproductions._networks import mlp, seeded
 from examples.reproductions._report import Report, arguments
 from examples.reproductions._training import accuracy, flat_digits, train
-from integrations import figures
-from spectral.across.model_series import model_series
+from ww_callbacks import spectral
+from ww_callbacks.integrations import figures
+from ww_callbacks.spectral.aggregate.model_ranking import model_series
 
 METRICS = ("alpha", "alpha_weighted", "log_spectral_norm", "log_norm", "log_alpha_norm", "stable_rank", "rand_distance")
 

@@ -17,10 +17,10 @@ from examples.data import FOLDER_VARIABLE, english
 from examples.reproductions._networks import mlp, seeded
 from examples.reproductions._report import Report, arguments
 from examples.reproductions._training import accuracy, flat_digits, flat_mnist, train
-from spectral.across.tail_rank import tail_rank
-from spectral.fits.clauset import clauset_fit
-from spectral.phases import phase
-from spectral.spectrum import singular_values
+from ww_callbacks.spectral.aggregate.tail_start import tail_rank
+from ww_callbacks.spectral.fits.clauset import clauset_fit
+from ww_callbacks.spectral.linalg.spectrum import singular_values
+from ww_callbacks.spectral.random_matrix.phases import phase
 
 
 def by_batch(data: Sequence[torch.Tensor], batches: Sequence[int], epochs: int, width: int, seed: int) -> list[dict]:
@@ -137,7 +137,8 @@ def main(argv: Sequence[str] | None = None) -> dict:
         f"The power-law tail begins at rank {row['power-law tail: rank']:.0f}, the elbow of explained variance is at "
         f"{row['elbow of explained variance']:.0f} and that of the smoothed localisation ratio at "
         f"{row['elbow of the localisation ratio']:.0f}. The phases are decided by the written tests of "
-        "`spectral.phases`, where the paper decides by eye; its network and data were larger."
+        "`ww_callbacks.spectral.random_matrix.phases`, where the paper decides by eye; its network and data were "
+        "larger."
     )
     report.write(args.out)
     return report.numbers

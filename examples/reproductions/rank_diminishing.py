@@ -18,9 +18,9 @@ from torch import nn
 from examples.reproductions._networks import Residual, ResidualCNN, Transformer, mlp, seeded, stages
 from examples.reproductions._report import Report, arguments
 from examples.reproductions._training import accuracy, flat_digits, train
-from spectral.representation import classification_dimension, perturbed_pca_dimension, substitute_logit
 from ww_callbacks.probes.jacobian import Patch
 from ww_callbacks.probes.torch_driver import Tap, TorchDriver
+from ww_callbacks.spectral.representation import classification_dimension, perturbed_pca_dimension, substitute_logit
 
 PATCHES = {"4×4 centre": Patch(4), "4×4 corner": Patch(4, (0, 0)), "8×8 (all)": Patch(8)}
 

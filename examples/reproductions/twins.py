@@ -12,11 +12,11 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-import spectral
 from examples.reproductions._networks import mlp, seeded
 from examples.reproductions._report import Report, arguments
 from examples.reproductions._training import accuracy, flat_digits, flat_mnist, train
-from spectral.across.correlation_flow import correlation_flow
+from ww_callbacks import spectral
+from ww_callbacks.spectral.aggregate.alpha_flow import correlation_flow
 
 QUANTITIES = ["alpha", "alpha_evidence", "D", "num_pl_spikes", "log_spectral_norm", "alpha_weighted"]
 

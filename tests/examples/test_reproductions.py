@@ -76,7 +76,7 @@ def test_model_series(tmp_path, monkeypatch):
 
 
 def test_phases(tmp_path, monkeypatch):
-    from spectral.phases import PHASES
+    from ww_callbacks.spectral.random_matrix.phases import PHASES
 
     numbers, _ = quick("phases", tmp_path, monkeypatch)
     assert all(row["layer 2"] in PHASES for row in numbers["batches"])

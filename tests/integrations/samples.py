@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from integrations.schema import Alert, LayerInfo, LayerRow, RunInfo, Snapshot, Verdict
+from ww_callbacks.integrations.schema import Alert, LayerInfo, LayerRow, RunInfo, Snapshot, Verdict
 
 EDGES = [float(edge) for edge in np.linspace(-3.0, 1.0, 65)]
 

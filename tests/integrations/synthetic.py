@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from integrations.record import RecordSink
-from integrations.schema import Alert, LayerInfo, LayerRow, RunInfo, Snapshot, Verdict
+from ww_callbacks.integrations.record import RecordSink
+from ww_callbacks.integrations.schema import Alert, LayerInfo, LayerRow, RunInfo, Snapshot, Verdict
 
 SHAPE = (96, 64)
 SETTINGS = {"quantities": "default", "early_stopping": "cautious", "max_overhead": 0.01}

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from integrations.console import ConsoleSink, printable, snapshot_line
-from integrations.schema import LayerRow, Snapshot
 from tests.integrations.samples import alert, run_info, snapshot, verdict
+from ww_callbacks.integrations.console import ConsoleSink, printable, snapshot_line
+from ww_callbacks.integrations.schema import LayerRow, Snapshot
 
 
 @pytest.fixture(autouse=True)

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import wandb
 
-from integrations.console import ConsoleSink
-from integrations.loggers import LoggerSink
-from integrations.record import RecordSink, read_run
-from integrations.schema import LayerRow, Snapshot
-from integrations.tensorboard import TensorBoardSink
-from integrations.wandb import WandbSink
 from tests.integrations.samples import EDGES, alert, run_info, snapshot, verdict
+from ww_callbacks.integrations.console import ConsoleSink
+from ww_callbacks.integrations.loggers import LoggerSink
+from ww_callbacks.integrations.record import RecordSink, read_run
+from ww_callbacks.integrations.schema import LayerRow, Snapshot
+from ww_callbacks.integrations.tensorboard import TensorBoardSink
+from ww_callbacks.integrations.wandb import WandbSink
 
 NAMES = ["a" * 300, "<b onclick=x>|*_`\n</b>", "层.重量[q]", ""]
 

@@ -14,9 +14,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.util import tensor_util
 
-from integrations.tensorboard import TensorBoardSink
 from tests.integrations.record.test_record_faults import exit_code, in_child
 from tests.integrations.samples import EDGES, alert, run_info, snapshot, verdict
+from ww_callbacks.integrations.tensorboard import TensorBoardSink
 
 
 def read(folder) -> EventAccumulator:
@@ -169,8 +169,8 @@ def test_an_open_writer_of_torch_takes_the_summaries(tmp_path):
 def test_nothing_is_imported_before_it_is_opened_and_never_a_framework(tmp_path):
     program = f"""
 import sys
-from integrations.tensorboard import TensorBoardSink
-from integrations.wandb import WandbSink
+from ww_callbacks.integrations.tensorboard import TensorBoardSink
+from ww_callbacks.integrations.wandb import WandbSink
 from tests.integrations.samples import run_info, snapshot
 sink, _ = TensorBoardSink({str(tmp_path)!r}), WandbSink()
 assert not {{"tensorboard", "wandb"}} & set(sys.modules)
@@ -187,7 +187,7 @@ assert not {{"torch", "tensorflow", "keras", "jax"}} & set(sys.modules), "a fram
 def test_a_missing_extra_is_named_before_training(monkeypatch, module, extra):
     import importlib.util
 
-    from integrations.wandb import WandbSink
+    from ww_callbacks.integrations.wandb import WandbSink
 
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == module else found(name, *more))

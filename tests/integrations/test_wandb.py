@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import wandb
 
-from integrations.record import RecordSink
-from integrations.wandb import WandbSink, _table
 from tests.integrations.samples import EDGES, alert, run_info, snapshot, verdict
+from ww_callbacks.integrations.record import RecordSink
+from ww_callbacks.integrations.wandb import WandbSink, _table
 
 
 def start(folder: Path, **more):
@@ -157,7 +157,7 @@ def test_a_run_of_its_own_is_ended_and_another_is_not(tmp_path):
     program = f"""
 import wandb
 from pathlib import Path
-from integrations.wandb import WandbSink
+from ww_callbacks.integrations.wandb import WandbSink
 from tests.integrations.samples import run_info, verdict
 from tests.integrations.test_wandb import start
 sink = WandbSink()
@@ -210,7 +210,7 @@ def test_killed_wandb_is_an_error_at_once_and_the_program_ends_well(tmp_path):
     program = f"""
 import os, signal, subprocess, time
 from pathlib import Path
-from integrations.wandb import WandbSink
+from ww_callbacks.integrations.wandb import WandbSink
 from tests.integrations.samples import alert, run_info, snapshot, verdict
 from tests.integrations.test_wandb import start
 run = start(Path({str(tmp_path)!r}))

@@ -2,11 +2,12 @@
 
 import pytest
 
-from spectral.fits.clauset import clauset_fit
-from spectral.fits.weightwatcher import weightwatcher_fit
-from spectral.registry import resolve
-from spectral.sample import LayerSample, measure
 from tests.spectral.golden import golden, matrix, quantiles
+from ww_callbacks.spectral.fits.clauset import clauset_fit
+from ww_callbacks.spectral.fits.weightwatcher import weightwatcher_fit
+from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
+from ww_callbacks.spectral.measuring.registry import resolve
+from ww_callbacks.spectral.measuring.values import measure_quantities
 
 TOLERANCE = {
     "entropy": 1e-7,  # WeightWatcher adds 1e-10 to every p and to the rank.
@@ -37,7 +38,7 @@ def test_fit_on_exact_quantiles(key):
 def test_every_column_of_the_table(key):
     columns = golden()["matrix"][key]
     names = set(columns) - TEXTS_OF_ITS_OWN - NOT_A_QUANTITY - RANDOM_MATRIX
-    values, status = measure(LayerSample([matrix(key)]), resolve(names))
+    values, status = measure_quantities(LayerWeights([matrix(key)]), resolve(names))
     assert status == "ok"
     compared = names - EXCUSED.get(key, set())
     assert len(compared) >= 20
@@ -47,7 +48,7 @@ def test_every_column_of_the_table(key):
 
 def test_small_sample_formula_by_its_name():
     columns = golden()["matrix"]["40x15"]
-    fit = weightwatcher_fit(LayerSample([matrix("40x15")]).eigenvalues)
+    fit = weightwatcher_fit(LayerWeights([matrix("40x15")]).eigenvalues)
     assert fit.alpha == pytest.approx(columns["alpha"], rel=1e-9)
     assert pytest.approx(columns["D"], rel=1e-9) == fit.D
     assert fit.sigma == pytest.approx(columns["sigma"], rel=1e-9)

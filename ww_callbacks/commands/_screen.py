@@ -11,11 +11,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from integrations.figures.in_words import BAD, GOOD, OPEN, WATCH, headline
-from integrations.figures.run_view import RunView
-from integrations.figures.standing import LayerStanding, standings
-from integrations.figures.style import SEVERITIES
-from integrations.words import words
+from ww_callbacks.integrations.figures.layer_status import LayerStanding, standings
+from ww_callbacks.integrations.figures.run_summary import BAD, GOOD, OPEN, WATCH, headline
+from ww_callbacks.integrations.figures.run_view import RunView
+from ww_callbacks.integrations.figures.style import SEVERITIES
+from ww_callbacks.integrations.quantity_info import words
 
 FIXED_LINES = 24
 """Lines of the screen that are no layer's."""

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--exclude", nargs="+", default=(), metavar="PATTERN", help="names to leave out")
     parser.add_argument("--types", nargs="+", default=(), metavar="TYPE", help="kinds to take, such as conv")
     parser.add_argument("--min-eigenvalues", type=int, default=1, metavar="N", help="leave smaller layers out")
-    parser.add_argument("--conv", choices=CONVENTIONS, default="matrix", help="how a convolution becomes matrices")
+    parser.add_argument("--convolution", choices=CONVENTIONS, default="matrix", help="how kernels become matrices")
     parser.add_argument("--workers", type=int, metavar="N", help="layers at a time; all cores by default")
     parser.add_argument(
         "-o",
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def selection(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments of ``spectral.analyze`` and ``spectral.compare`` that :func:`add_arguments` declared."""
-    names = ("layers", "exclude", "types", "min_eigenvalues", "conv", "workers")
+    names = ("layers", "exclude", "types", "min_eigenvalues", "convolution", "workers")
     return {name: getattr(args, name) for name in names}
 
 

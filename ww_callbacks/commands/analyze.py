@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from ww_callbacks.commands import EXIT_FINDING, EXIT_OK, _weights
 
 if TYPE_CHECKING:
-    from spectral.layers.spec import LayerSpec
+    from ww_callbacks.spectral.layers.spec import LayerSpec
 
 _MARKS = {
     "warning": {"over-trained": "yellow", "under-trained": "yellow"},
     "status": {"non-finite": "bold red", "zero": "bold red"},
 }
-_DESCRIBE = ("model", "describe", "conv", "layers", "exclude", "types", "output", "json", "quiet", "command")
+_DESCRIBE = ("model", "describe", "convolution", "layers", "exclude", "types", "output", "json", "quiet", "command")
 """The arguments that ``--describe`` heeds."""
 
 
@@ -47,8 +47,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _describe(args: argparse.Namespace) -> int:
-    from spectral.layers import inspect
-    from spectral.layers.describe import table as describe
+    from ww_callbacks.spectral.layers import inspect
+    from ww_callbacks.spectral.layers.parameter_table import table as describe
 
     given = [name for name, value in vars(args).items() if value != args.parser.get_default(name)]
     if useless := [f"--{name.replace('_', '-')}" for name in given if name not in _DESCRIBE]:
@@ -56,7 +56,7 @@ def _describe(args: argparse.Namespace) -> int:
             f"--describe measures nothing and has no use for {', '.join(useless)}: "
             "leave out either --describe or those."
         )
-    table = describe(_filtered(inspect(args.model, args.conv), args))
+    table = describe(_filtered(inspect(args.model, args.convolution), args))
     layers = int(table["measured"].sum())
     others = len(table) - layers
     heading = (
@@ -70,7 +70,7 @@ def _describe(args: argparse.Namespace) -> int:
 
 def _filtered(specs: list[LayerSpec], args: argparse.Namespace) -> list[LayerSpec]:
     """What the filters choose, among the parameters that are not measured too."""
-    from spectral.layers.selection import select
+    from ww_callbacks.spectral.layers.selection import select
 
     if not (args.layers or args.exclude or args.types):
         return specs
@@ -80,7 +80,8 @@ def _filtered(specs: list[LayerSpec], args: argparse.Namespace) -> list[LayerSpe
 
 
 def _analyze(args: argparse.Namespace) -> int:
-    import spectral
+
+    from ww_callbacks import spectral
 
     with _weights.progress("measuring", args.quiet) as progress:
         result = spectral.analyze(
@@ -93,7 +94,7 @@ def _analyze(args: argparse.Namespace) -> int:
         )
     document = {
         "model": args.model,
-        "conv": args.conv,
+        "convolution": args.convolution,
         "layers": result.layers.to_dict("records"),
         "summary": result.summary,
         "skipped": {spec.name: spec.skipped for spec in result.specs if spec.skipped},

@@ -26,9 +26,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print and write."""
-    import spectral
-
     _weights.check_outputs(args.output)
+    from ww_callbacks import spectral
+
     with _weights.progress("comparing", args.quiet) as progress:
         result = spectral.compare(args.before, args.after, progress=progress, **_weights.selection(args))
     changed = result.layers["changed"] | (not args.changed)

@@ -12,8 +12,8 @@ import numpy as np
 from ww_callbacks.commands import EXIT_FINDING, EXIT_OK, _weights
 
 if TYPE_CHECKING:
-    from spectral.compression import Factors
-    from spectral.layers.spec import LayerSpec
+    from ww_callbacks.spectral.compression import Factors
+    from ww_callbacks.spectral.layers.spec import LayerSpec
 
 RULES = ("effective", "energy", "tail", "break-even")
 
@@ -49,12 +49,12 @@ def run(args: argparse.Namespace) -> int:
     """Factorise, print and write."""
     import pandas as pd
 
-    from spectral.layers import inspect
-    from spectral.layers.selection import select
+    from ww_callbacks.spectral.layers import inspect
+    from ww_callbacks.spectral.layers.selection import select
 
     _weights.check_outputs(args.output)
     target = _target(args)
-    specs = inspect(args.model, args.conv)
+    specs = inspect(args.model, args.convolution)
     _check_source(Path(args.model))
     chosen = select(specs, args.layers, args.exclude, args.types, args.min_eigenvalues)
     found = []
@@ -131,9 +131,9 @@ class _Factorised:
 
 
 def _factorise(spec: LayerSpec, args: argparse.Namespace) -> _Factorised:
-    from spectral.compression import suggest_ranks
-    from spectral.fits.clauset import clauset_fit
-    from spectral.spectrum import singular_values
+    from ww_callbacks.spectral.compression import suggest_ranks
+    from ww_callbacks.spectral.fits.clauset import clauset_fit
+    from ww_callbacks.spectral.linalg.spectrum import singular_values
 
     row: dict[str, Any] = {"layer": spec.name, "shape": "×".join(map(str, spec.shape))}
     matrices = spec.matrices()
@@ -157,8 +157,8 @@ def _factorise(spec: LayerSpec, args: argparse.Namespace) -> _Factorised:
 def _at_rank(
     row: dict[str, Any], matrix: np.ndarray, sigma: np.ndarray, rank: int, args: argparse.Namespace
 ) -> _Factorised:
-    from spectral.compression import expected_truncation_error, randomised_svd, truncated_svd
-    from spectral.spectrum import gram_singular_values
+    from ww_callbacks.spectral.compression import expected_truncation_error, randomised_svd, truncated_svd
+    from ww_callbacks.spectral.linalg.spectrum import gram_singular_values
 
     generator = np.random.default_rng(args.seed)
     factors = randomised_svd(matrix, rank, generator) if args.randomised else truncated_svd(matrix, rank)
@@ -200,7 +200,7 @@ def _stored(path: Path) -> dict[str, Any]:
     import torch
     from safetensors.torch import load_file
 
-    from spectral.layers.files import entries
+    from ww_callbacks.spectral.layers.files.formats import entries
 
     if path.is_dir():
         parts = _parts(path)

@@ -29,8 +29,8 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from integrations.report import write_report
     from ww_callbacks.commands import EXIT_OK
+    from ww_callbacks.integrations.report import write_report
 
     with Progress(console=Console(stderr=True), disable=args.json or not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task("drawing")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from integrations.record import Follower, RunRecord, Update
-    from integrations.schema import Snapshot
+    from ww_callbacks.integrations.record import Follower, RunRecord, Update
+    from ww_callbacks.integrations.schema import Snapshot
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Follow the run and return the exit code that its end stands for."""
     import sys
 
-    from integrations.record import Follower, read_run
+    from ww_callbacks.integrations.record import Follower, read_run
 
     if args.once:
         record = read_run(args.run)
@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _exit_code(record: RunRecord | None) -> int:
-    from integrations.figures.in_words import BAD
     from ww_callbacks.commands import EXIT_FINDING, EXIT_OK
+    from ww_callbacks.integrations.figures.run_summary import BAD
 
     return EXIT_FINDING if record is not None and _headline(record)["tone"] == BAD else EXIT_OK
 
@@ -67,8 +67,8 @@ def _exit_code(record: RunRecord | None) -> int:
 def _headline(record: RunRecord) -> dict[str, str]:
     from dataclasses import asdict
 
-    from integrations.figures.in_words import headline
-    from integrations.figures.run_view import views
+    from ww_callbacks.integrations.figures.run_summary import headline
+    from ww_callbacks.integrations.figures.run_view import views
 
     return asdict(headline(views(record)[0]))
 
@@ -87,12 +87,12 @@ def _once(record: RunRecord, as_json: bool) -> None:
     """How the run stands, as one JSON object or as the live screen would show it."""
     from rich.console import Console
 
-    from integrations.figures.run_view import views
     from ww_callbacks.commands._screen import screen
+    from ww_callbacks.integrations.figures.run_view import views
 
     view = views(record)[0]
     if as_json:
-        from integrations.report.describe import describe_layers, describe_run
+        from ww_callbacks.integrations.report.describe import describe_layers, describe_run
 
         _print_json({**describe_run(view), "layers": describe_layers(view)})
     else:
@@ -105,8 +105,8 @@ def _live(follower: Follower, interval: float) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    from integrations.figures.run_view import views
     from ww_callbacks.commands._screen import FIXED_LINES, screen
+    from ww_callbacks.integrations.figures.run_view import views
 
     console = Console()
     waiting = Text(f"waiting for a record at {follower.path} (Ctrl-C ends)")
@@ -119,7 +119,7 @@ def _live(follower: Follower, interval: float) -> None:
 
 def _plain_lines(follower: Follower, interval: float) -> None:
     """The lines that the run's own console prints."""
-    from integrations.console import ConsoleSink
+    from ww_callbacks.integrations.console import ConsoleSink
 
     sink = ConsoleSink()
     waiting = True
@@ -155,15 +155,15 @@ def _json_lines(follower: Follower, interval: float) -> None:
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    from integrations.report.pack import pack
+    from ww_callbacks.integrations.report.packing import pack
 
     print(pack(value).decode(), flush=True)
 
 
 def _snapshots(update: Update) -> Iterator[Snapshot]:
     """The new snapshots as the sinks take them."""
-    from integrations.record.parser import LAYER_COLUMNS, METRICS, MODEL_COLUMNS
-    from integrations.schema import LayerRow, Snapshot
+    from ww_callbacks.integrations.record.parser import LAYER_COLUMNS, METRICS, MODEL_COLUMNS
+    from ww_callbacks.integrations.schema import LayerRow, Snapshot
 
     rows_at = dict(list(update.layers.groupby("step"))) if len(update.layers) else {}
     quantities = [name for name in update.layers.columns if name not in LAYER_COLUMNS]

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from spectral.layers import inspect
-from spectral.layers.selection import select
+from ww_callbacks.spectral.layers import inspect
+from ww_callbacks.spectral.layers.selection import select
 
 
 class KerasDriver:

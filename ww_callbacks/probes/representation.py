@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spectral.representation import (
+from ww_callbacks.probes.batch import check_kind, check_values, class_labels
+from ww_callbacks.spectral.representation import (
     classification_dimension,
     feature_effective_rank,
     feature_rank,
@@ -18,7 +19,6 @@ from spectral.representation import (
     perturbed_pca_dimension,
     resolve_probe,
 )
-from ww_callbacks.probes.batch import check_kind, check_values, class_labels
 
 if TYPE_CHECKING:
     from ww_callbacks.probes.keras_driver import KerasDriver
@@ -41,7 +41,7 @@ class RepresentationProbe:
             ``independence_deficit``.
         every_n_epochs: the cadence, in epochs; the untrained model (epoch 0) is always measured.
         quantities: ``"default"`` (the features' numerical and effective rank), ``"all"``, or names; see
-            ``spectral.representation.PROBE_QUANTITIES``.
+            ``ww_callbacks.spectral.representation.PROBE_QUANTITIES``.
         layers: shell patterns of layers (``encoder.*``); none means every layer with a matrix.
         output: takes the tensor out of what the model returns, where that is no tensor.
         points: samples of the batch that Jacobian and perturbed PCA use, the first ones: they cost most.

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from spectral.layers import inspect
-from spectral.layers.selection import select
-from spectral.layers.torch_modules import Place, places
-from spectral.representation import FLOAT32_EPS, jacobian_rank
 from ww_callbacks.probes.double import check_double, check_runs_in_double, check_tensor, double_copy, evaluate, refusal
 from ww_callbacks.probes.jacobian import Patch, forward_grams, groups, reverse_grams, to_numpy
 from ww_callbacks.probes.state import undisturbed
+from ww_callbacks.spectral.layers import inspect
+from ww_callbacks.spectral.layers.frameworks.torch_modules import Place, places
+from ww_callbacks.spectral.layers.selection import select
+from ww_callbacks.spectral.representation import FLOAT32_EPS, jacobian_rank
 
 
 @dataclass(frozen=True)
@@ -277,7 +277,7 @@ class TorchDriver:
             patch: the part of the input that is varied, the rest held fixed.
             memory: bytes that the Jacobians of one pass may take; more layers than fit are done in several passes.
             chunk: directions differentiated at a time.
-            eps: relative threshold; see :func:`spectral.representation.jacobian_rank`.
+            eps: relative threshold; see :func:`ww_callbacks.spectral.representation.jacobian_rank`.
 
         Returns:
             Layer → ranks, one a sample.

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from integrations import figures
-from integrations.figures.run_view import views
-from integrations.figures.specs.spectrum import marchenko_pastur, spectrum_at
-from integrations.figures.standing import standings
-from integrations.figures.style import LIGHT_GREY, PURPLE
-from integrations.record import RecordSink
-from integrations.schema import Alert, LayerInfo, LayerRow, RunInfo, Snapshot
-from spectral.across.model_series import model_series
 from tests.integrations.synthetic import SyntheticRun
+from ww_callbacks.integrations import figures
+from ww_callbacks.integrations.figures.layer_status import standings
+from ww_callbacks.integrations.figures.run_view import views
+from ww_callbacks.integrations.figures.specs.spectrum import marchenko_pastur, spectrum_at
+from ww_callbacks.integrations.figures.style import LIGHT_GREY, PURPLE
+from ww_callbacks.integrations.record import RecordSink
+from ww_callbacks.integrations.schema import Alert, LayerInfo, LayerRow, RunInfo, Snapshot
+from ww_callbacks.spectral.aggregate.model_ranking import model_series
 
 HTML_NAME = "block.<img src=x onerror=alert(1)>.weight"
 

@@ -4,8 +4,8 @@ import numpy as np
 import orjson
 import pytest
 
-from integrations.record.format import SIGNIFICANT, density_line
-from integrations.schema import LayerRow, Snapshot
+from ww_callbacks.integrations.record.format import SIGNIFICANT, density_line
+from ww_callbacks.integrations.schema import LayerRow, Snapshot
 
 
 def written(**density):

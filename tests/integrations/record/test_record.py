@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from integrations.record import Follower, RecordError, RecordSink, find_runs, read_run
-from integrations.schema import Snapshot
 from tests.integrations.samples import alert, run_info, snapshot, verdict
+from ww_callbacks.integrations.record import Follower, RecordError, RecordSink, find_runs, read_run
+from ww_callbacks.integrations.schema import Snapshot
 
 
 def write(folder: Path, steps: range, densities: bool = False) -> RecordSink:

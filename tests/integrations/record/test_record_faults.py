@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from integrations.record import Follower, RecordError, RecordSink, check_writable, read_run
 from tests.integrations.record.test_record import resume, write
 from tests.integrations.samples import alert, run_info, snapshot, verdict
+from ww_callbacks.integrations.record import Follower, RecordError, RecordSink, check_writable, read_run
 
 LAYERS = 120
 

@@ -9,10 +9,10 @@ import numpy as np
 import orjson
 import pytest
 
-from integrations.record import RecordError
-from integrations.report import write_report
-from integrations.report.pack import pack, rounded
 from tests.integrations.synthetic import SyntheticRun
+from ww_callbacks.integrations.record import RecordError
+from ww_callbacks.integrations.report import write_report
+from ww_callbacks.integrations.report.packing import pack, rounded
 
 HTML_NAME = "block.</script><img src=x onerror=document.title='hacked'>.weight"
 

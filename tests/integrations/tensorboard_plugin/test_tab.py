@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from integrations.record import RECORD_NAME
 from tests.integrations.served import PAGE, tensorboard
 from tests.integrations.synthetic import SyntheticRun
+from ww_callbacks.integrations.record import RECORD_NAME
 
 pytest.importorskip("tensorboard", reason="the tab needs the extra `tensorboard`")
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from spectral.compression import (
+from ww_callbacks.spectral.compression import (
     certified_error,
     compression_table,
     expected_error,

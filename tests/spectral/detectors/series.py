@@ -5,7 +5,7 @@ import math
 from functools import lru_cache
 from pathlib import Path
 
-from spectral.detectors import Detector, Finding, Observation
+from ww_callbacks.spectral.detectors import Detector, Finding, Observation
 
 HEALTHY = ("digits-clean-0", "digits-strong_wd-1", "mnist-dropout-1", "mnist-cosine_wd-0", "pydoc-clean-1")
 OVERTRAINED = ("digits-noise40-0", "mnist-noise20-1", "pydoc-noise40-1")

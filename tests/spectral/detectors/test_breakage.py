@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from spectral.detectors import (
+from tests.spectral.detectors.series import BROKEN, HEALTHY, OVERTRAINED, observations, replay
+from ww_callbacks.spectral.detectors import (
     DeadLayer,
     Explosion,
     NonFinite,
@@ -15,7 +16,6 @@ from spectral.detectors import (
     default_detectors,
     verdict,
 )
-from tests.spectral.detectors.series import BROKEN, HEALTHY, OVERTRAINED, observations, replay
 
 DETECTORS = {d.kind: d for d in (NonFinite, Explosion, ScaleCollapse, RankCollapse, DeadLayer)}
 

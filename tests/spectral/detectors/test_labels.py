@@ -2,7 +2,7 @@
 
 import pytest
 
-from spectral.detectors import AlphaRange, CorrelationTrap, Finding, Observation, verdict
+from ww_callbacks.spectral.detectors import AlphaRange, CorrelationTrap, Finding, Observation, verdict
 
 
 def _alpha(i, **layers):

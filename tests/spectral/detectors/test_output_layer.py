@@ -2,8 +2,8 @@
 
 import pytest
 
-from spectral.detectors import output_layer
-from spectral.layers import inspect
+from ww_callbacks.spectral.detectors import output_layer
+from ww_callbacks.spectral.layers import inspect
 
 torch = pytest.importorskip("torch")
 

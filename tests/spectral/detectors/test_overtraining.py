@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from spectral.detectors import Observation, Overtraining, default_detectors, needed_quantities, verdict
 from tests.spectral.detectors.series import BROKEN, HEALTHY, OVERTRAINED, observations, replay, runs
+from ww_callbacks.spectral.detectors import Observation, Overtraining, default_detectors, needed_quantities, verdict
 
 
 def _first(found):

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from spectral.detectors.base import Observation
-from spectral.detectors.representation_collapse import RepresentationCollapse
+from ww_callbacks.spectral.detectors.base import Observation
+from ww_callbacks.spectral.detectors.representation_collapse import RepresentationCollapse
 
 
 def play(detector, series, losses=None):

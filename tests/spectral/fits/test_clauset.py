@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectral.fits.clauset import NO_FIT, Scan, clauset_fit, usable
+from ww_callbacks.spectral.fits.clauset import NO_FIT, Scan, clauset_fit, usable
 
 
 def brute_force(x: np.ndarray, min_tail: int = 2, max_tail: int | None = None) -> tuple[int, float, float]:

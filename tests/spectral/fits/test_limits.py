@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from spectral.fits.clauset import clauset_fit
-from spectral.fits.hill import hill_fit
-from spectral.fits.limits import bounded_fit, tail_fit
+from ww_callbacks.spectral.fits.clauset import clauset_fit
+from ww_callbacks.spectral.fits.hill import hill_fit
+from ww_callbacks.spectral.fits.limits import bounded_fit, tail_fit
 
 
 def bounded_pareto(alpha: float, xmax: float, size: int, seed: int = 0) -> np.ndarray:

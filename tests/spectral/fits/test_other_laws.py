@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from spectral.fits.clauset import clauset_fit
-from spectral.fits.compare import compare, lognormal_log_density
-from spectral.fits.limits import tail_fit
-from spectral.fits.truncated import truncated_fit
+from ww_callbacks.spectral.fits.clauset import clauset_fit
+from ww_callbacks.spectral.fits.likelihood_ratio import compare, lognormal_log_density
+from ww_callbacks.spectral.fits.limits import tail_fit
+from ww_callbacks.spectral.fits.truncated import truncated_fit
 
 
 def truncated_sample(alpha: float, rate: float, size: int, seed: int) -> np.ndarray:

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from spectral.fits.bootstrap import bootstrap_interval, bootstrap_p_value
-from spectral.fits.clauset import NO_FIT, PowerLawFit, clauset_fit
-from spectral.fits.interval import alpha_interval
-from spectral.fits.limits import tail_fit
-from spectral.fits.sufficiency import evidence
+from ww_callbacks.spectral.fits.bootstrap import bootstrap_interval, bootstrap_p_value
+from ww_callbacks.spectral.fits.clauset import NO_FIT, PowerLawFit, clauset_fit
+from ww_callbacks.spectral.fits.interval import alpha_interval
+from ww_callbacks.spectral.fits.limits import tail_fit
+from ww_callbacks.spectral.fits.sufficiency import evidence
 
 
 def pareto(alpha: float, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from spectral.layers import inspect
+from ww_callbacks.spectral.layers import inspect
 
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")

@@ -1,7 +1,7 @@
 import pytest
 
-from spectral.layers.selection import select
-from spectral.layers.spec import LayerSpec
+from ww_callbacks.spectral.layers.selection import select
+from ww_callbacks.spectral.layers.spec import LayerSpec
 
 
 def spec(name, kind="dense", type="Linear", n=10, skipped=""):

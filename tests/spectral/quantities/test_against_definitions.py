@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from spectral.registry import resolve
-from spectral.sample import LayerSample, measure
+from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
+from ww_callbacks.spectral.measuring.registry import resolve
+from ww_callbacks.spectral.measuring.values import measure_quantities
 
 
 def gaussian(rows: int, columns: int, seed: int = 0) -> np.ndarray:
@@ -12,7 +13,7 @@ def gaussian(rows: int, columns: int, seed: int = 0) -> np.ndarray:
 
 
 def value(name: str, matrices, **others):
-    values, status = measure(LayerSample(matrices, **others), resolve(name))
+    values, status = measure_quantities(LayerWeights(matrices, **others), resolve(name))
     assert status in ("ok", "zero"), status
     return values[name]
 
@@ -51,9 +52,9 @@ def test_norms():
 
 def test_log_alpha_norm_does_not_overflow():
     w = 1e100 * gaussian(80, 60)
-    sample = LayerSample([w])
+    sample = LayerWeights([w])
     alpha = sample.power_law.alpha
-    logs = np.log10(LayerSample([gaussian(80, 60)]).eigenvalues) + 200.0
+    logs = np.log10(LayerWeights([gaussian(80, 60)]).eigenvalues) + 200.0
     plain = np.max(alpha * logs) + np.log10(np.sum(10.0 ** (alpha * logs - np.max(alpha * logs))))
     assert value("log_alpha_norm", [w]) == pytest.approx(plain, rel=1e-9)
     assert value("alpha_weighted", [w]) == pytest.approx(alpha * (np.max(logs)), rel=1e-9)
@@ -163,7 +164,7 @@ def test_scale_collapse_takes_the_smaller_ratio():
     # Without its spike the layer's σ_1 has fallen tenfold and more, its Frobenius norm by less.
     expected = np.log10(np.linalg.norm(w, 2) / np.linalg.norm(spiked, 2))
     assert value("scale_collapse", [w], initial=[spiked]) == pytest.approx(expected)
-    reference = measure(LayerSample([spiked]), resolve("default"))[0]
+    reference = measure_quantities(LayerWeights([spiked]), resolve("default"))[0]
     assert value("scale_collapse", [w], reference=reference) == pytest.approx(expected)
 
 
@@ -180,12 +181,12 @@ def test_detX_in_the_log_domain():
 
 def test_detX_where_a_plain_product_overflows():
     # 1500 eigenvalues of 8 and 2600 of e^-1.3: the product of the first ones is 8^1500.
-    sample = LayerSample([np.zeros((1, 1))])
+    sample = LayerWeights([np.zeros((1, 1))])
     eigenvalues = np.sort(np.concatenate([np.full(1500, 8.0), np.full(2600, np.exp(-1.3))]))
     sample.__dict__["relative_eigenvalues"] = eigenvalues / eigenvalues[-1]
     logs = np.cumsum(np.log(eigenvalues[::-1] / np.mean(eigenvalues)))
     expected = int(np.flatnonzero(logs < 0)[0]) + 1
-    assert measure(sample, resolve("detX_num"))[0]["detX_num"] == expected
+    assert measure_quantities(sample, resolve("detX_num"))[0]["detX_num"] == expected
     with np.errstate(over="ignore"):
         assert np.isinf(np.prod(eigenvalues[-1500:] / np.mean(eigenvalues)))
 

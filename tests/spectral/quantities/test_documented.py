@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from spectral.registry import all_quantities
+from ww_callbacks.spectral.measuring.registry import all_quantities
 
 PAGE = Path(__file__).parents[3] / "docs" / "quantities.md"
 

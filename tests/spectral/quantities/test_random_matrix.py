@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from spectral.random_matrix.density_fit import density_fit
-from spectral.random_matrix.nulls import generator, shuffled, shuffling_generator
-from spectral.random_matrix.spikes import critical_strength
-from spectral.registry import all_quantities, resolve
-from spectral.sample import LayerSample, measure
+from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
+from ww_callbacks.spectral.measuring.registry import all_quantities, resolve
+from ww_callbacks.spectral.measuring.values import measure_quantities
+from ww_callbacks.spectral.random_matrix.nulls.random_nulls import generator, shuffled, shuffling_generator
+from ww_callbacks.spectral.random_matrix.spikes import critical_strength
+from ww_callbacks.spectral.random_matrix.weightwatcher_mp import density_fit
 
 QUANTITIES = tuple(q for q in all_quantities() if q.family in ("random matrix", "localisation"))
 OF_SCALE = {
@@ -23,7 +24,7 @@ OF_SCALE = {
 
 
 def values_of(matrices, seed=0, quantities=QUANTITIES):
-    values, status = measure(LayerSample(matrices, seed=seed), quantities)
+    values, status = measure_quantities(LayerWeights(matrices, seed=seed), quantities)
     assert status in ("ok", "zero"), status
     return values
 
@@ -62,7 +63,7 @@ def test_awkward_layers_give_values_or_nan_and_no_error(matrices):
 
 
 def test_what_is_beyond_float64_is_said_and_the_rest_is_given():
-    values, status = measure(LayerSample([1e160 * generator(0).standard_normal((60, 50))]), QUANTITIES)
+    values, status = measure_quantities(LayerWeights([1e160 * generator(0).standard_normal((60, 50))]), QUANTITIES)
     assert status.startswith("failed: ") and status.endswith(": OverflowError: beyond the range of float64")
     assert np.isnan(values["max_rand_eval"]) and np.isfinite(values["rand_distance"])
 
@@ -70,7 +71,7 @@ def test_what_is_beyond_float64_is_said_and_the_rest_is_given():
 def test_non_finite_weights():
     w = trained()
     w[3, 4] = np.nan
-    values, status = measure(LayerSample([w]), QUANTITIES)
+    values, status = measure_quantities(LayerWeights([w]), QUANTITIES)
     assert status == "non-finite"
     assert all(value == "" or np.isnan(value) for value in values.values())
 
@@ -156,8 +157,8 @@ def test_matrices_of_unequal_shapes_have_no_common_law():
 
 def test_largest_eigenvalue_of_the_shuffle_is_left_for_the_views():
     for name in ("trap_z_uncentred", "rand_distance"):
-        sample = LayerSample([trained()], seed=2)
-        measure(sample, resolve(name))
+        sample = LayerWeights([trained()], seed=2)
+        measure_quantities(sample, resolve(name))
         exact = np.linalg.norm(shuffled(trained(), shuffling_generator(2, 0)), 2) ** 2
         assert sample.scratch["shuffled_max"] == pytest.approx(exact, rel=1e-5)
 

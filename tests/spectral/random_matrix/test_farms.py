@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 
-from spectral.random_matrix.farms import fixed_aspect_submatrices, windows
-from spectral.random_matrix.nulls import generator
-from spectral.sample import LayerSample
+from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
+from ww_callbacks.spectral.random_matrix.farms import fixed_aspect_submatrices, windows
+from ww_callbacks.spectral.random_matrix.nulls.random_nulls import generator
 
 sides = st.integers(1, 200)
 
@@ -50,7 +50,7 @@ def test_aspect_ratio_bias_goes():
     square, wide = rng.standard_normal((100, 100)), rng.standard_normal((100, 1600))
 
     def spectrum(matrices):
-        eigenvalues = LayerSample(matrices).eigenvalues
+        eigenvalues = LayerWeights(matrices).eigenvalues
         return eigenvalues / np.mean(eigenvalues)
 
     assert ks_2samp(spectrum([square]), spectrum([wide])).statistic > 0.3

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spectral.random_matrix import marchenko_pastur as mp
-from spectral.random_matrix.nulls import gaussian_eigenvalues, generator
+from ww_callbacks.spectral.random_matrix import marchenko_pastur as mp
+from ww_callbacks.spectral.random_matrix.nulls.random_nulls import gaussian_eigenvalues, generator
 
 SHAPES = [(100, 100), (300, 100), (100, 300), (1000, 7), (512, 511)]
 sides = st.integers(1, 3000)

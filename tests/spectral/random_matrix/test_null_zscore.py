@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from spectral.random_matrix import null_zscore
-from spectral.random_matrix.null_simulation import measures, sample_of, simulate
-from spectral.random_matrix.null_zscore import null_moments, null_z_score
-from spectral.random_matrix.nulls import gaussian_eigenvalues, generator
-from spectral.sample import LayerSample
+from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
+from ww_callbacks.spectral.random_matrix.nulls import zscore as null_zscore
+from ww_callbacks.spectral.random_matrix.nulls.random_nulls import gaussian_eigenvalues, generator
+from ww_callbacks.spectral.random_matrix.nulls.simulation import measures, sample_of, simulate
+from ww_callbacks.spectral.random_matrix.nulls.zscore import null_moments, null_z_score
 
 NAMES = ("alpha", "effective_rank", "stable_rank", "participation_ratio")
 SHAPES = [(64, 64), (784, 200), (100, 90), (50, 300), (400, 350), (700, 23)]  # mostly between the table's entries
@@ -27,14 +27,14 @@ def test_noise_has_z_of_mean_zero_and_unit_spread(shape):
 
 def test_real_matrices_of_noise_are_noise():
     for seed, shape in enumerate([(300, 200), (80, 500)]):
-        sample = LayerSample([0.02 * generator(seed).standard_normal(shape)])
+        sample = LayerWeights([0.02 * generator(seed).standard_normal(shape)])
         for name, value in values_of(sample).items():
             assert abs(null_z_score(name, value, [shape])) < 4.5, name
 
 
 def test_structure_is_far_from_noise():
     shape = (300, 200)
-    sample = LayerSample([generator(1).standard_normal(shape) * np.linspace(0.1, 2, 200)])
+    sample = LayerWeights([generator(1).standard_normal(shape) * np.linspace(0.1, 2, 200)])
     values = values_of(sample)
     assert null_z_score("effective_rank", values["effective_rank"], [shape]) < -20
     assert null_z_score("stable_rank", values["stable_rank"], [shape]) < -10

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from spectral.random_matrix.nulls import gaussian, gaussian_eigenvalues, generator, shuffled
+from ww_callbacks.spectral.random_matrix.nulls.random_nulls import gaussian, gaussian_eigenvalues, generator, shuffled
 
 
 def test_shuffle_keeps_the_elements_and_not_their_places():

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from spectral.random_matrix.marchenko_pastur import edges, expected_eigenvalues
-from spectral.random_matrix.nulls import gaussian_eigenvalues, generator
-from spectral.random_matrix.spikes import (
+from ww_callbacks.spectral.random_matrix.marchenko_pastur import edges, expected_eigenvalues
+from ww_callbacks.spectral.random_matrix.nulls.random_nulls import gaussian_eigenvalues, generator
+from ww_callbacks.spectral.random_matrix.spikes import (
     bulk_distance,
     critical_strength,
     find_spikes,

@@ -4,8 +4,8 @@ from scipy.integrate import quad, simpson, solve_ivp
 from scipy.linalg import eigvalsh_tridiagonal
 from scipy.special import airy
 
-from spectral.random_matrix import tracy_widom as tw
-from spectral.random_matrix.nulls import generator
+from ww_callbacks.spectral.random_matrix import tracy_widom as tw
+from ww_callbacks.spectral.random_matrix.nulls.random_nulls import generator
 
 SHAPES = [
     (50, 50),

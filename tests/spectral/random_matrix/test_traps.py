@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from spectral.random_matrix import tracy_widom
-from spectral.random_matrix.nulls import generator, shuffled
-from spectral.random_matrix.spikes import critical_strength, spike_location
-from spectral.random_matrix.top_eigenvalues import eigenvalues_beyond, largest_eigenvalues
-from spectral.random_matrix.traps import correlation_traps, mean_strength
+from ww_callbacks.spectral.random_matrix import tracy_widom
+from ww_callbacks.spectral.random_matrix.nulls.random_nulls import generator, shuffled
+from ww_callbacks.spectral.random_matrix.spikes import critical_strength, spike_location
+from ww_callbacks.spectral.random_matrix.top_eigenvalues import eigenvalues_beyond, largest_eigenvalues
+from ww_callbacks.spectral.random_matrix.traps import correlation_traps, mean_strength
 
 SHAPE = (300, 200)
 

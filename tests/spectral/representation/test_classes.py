@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from spectral.representation import classification_dimension, independence_deficit, resolve_probe, substitute_logit
+from ww_callbacks.spectral.representation import (
+    classification_dimension,
+    independence_deficit,
+    resolve_probe,
+    substitute_logit,
+)
 
 
 def blobs(classes=4, d=20, n=400, spread=0.1, seed=0):

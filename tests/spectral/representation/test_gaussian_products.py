@@ -1,7 +1,11 @@
 import numpy as np
 import pytest
 
-from spectral.representation import gaussian_product_lyapunov, gaussian_product_ratio, simulate_gaussian_product
+from ww_callbacks.spectral.representation import (
+    gaussian_product_lyapunov,
+    gaussian_product_ratio,
+    simulate_gaussian_product,
+)
 
 
 def test_the_law_against_simulation():

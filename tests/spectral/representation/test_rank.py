@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from spectral.representation import (
+from ww_callbacks.spectral.representation import (
     feature_effective_rank,
     feature_rank,
     jacobian_rank,

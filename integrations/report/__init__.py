@@ -1,7 +1,0 @@
-"""The report: one HTML file with the views, the verdict, the settings and what the quantities mean."""
-
-from __future__ import annotations
-
-from integrations.report.page import write_report
-
-__all__ = ["write_report"]

@@ -1,0 +1,95 @@
+"""Trainings that end badly, for test_faults: each in a fork, made before this process has trained anything.
+
+    python -m tests.lifecycle.doomed FOLDER
+
+Prints one JSON object: scenario → exit code, or minus the signal that ended it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from tests.adapters.nets import fit, seeded
+from ww_callbacks.lightning import SpectralCallback
+
+KILLED_AT = (5, 8, 11)
+
+
+class During(pl.Callback):
+    """Calls a function at the end of every batch."""
+
+    def __init__(self, call: Callable[[int], object]) -> None:
+        self.call = call
+
+    def on_train_batch_end(self, trainer, *others):
+        self.call(trainer.global_step)
+
+
+def forked(action: Callable[[], object]) -> int:
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            action()
+            code = 0
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        except BaseException:
+            traceback.print_exc()
+        os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def callback_in(folder: Path) -> SpectralCallback:
+    return SpectralCallback(log_dir=str(folder / "record"), verbose=0, every_n_epochs=1)
+
+
+def killed(folder: Path, at: int) -> None:
+    saver = ModelCheckpoint(folder / "checkpoints", save_top_k=-1)
+    kill = During(lambda step: step == at and os.kill(os.getpid(), signal.SIGKILL))
+    fit(seeded(), callback_in(folder), saver, kill)
+
+
+def interrupted(folder: Path) -> None:
+    fit(seeded(), callback_in(folder), During(lambda step: step == 6 and os.kill(os.getpid(), signal.SIGINT)))
+
+
+def disk_full(folder: Path) -> None:
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("ww_callbacks").addHandler(handler)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    size = 6000
+    full = During(lambda step: step == 2 and resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)))
+    callback = callback_in(folder)
+    trainer = fit(seeded(), callback, full)
+    assert trainer.current_epoch == 4 and trainer.state.finished
+    assert len(said) == 1 and "record failed" in said[0], said
+    assert callback.verdict is not None
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    codes = {}
+    for at in KILLED_AT:
+        codes[f"killed-{at}"] = forked(lambda at=at: killed(folder / f"killed-{at}", at))
+    codes["interrupted"] = forked(lambda: interrupted(folder / "interrupted"))
+    codes["disk_full"] = forked(lambda: disk_full(folder / "disk_full"))
+    print(json.dumps(codes))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

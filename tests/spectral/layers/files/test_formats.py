@@ -1,0 +1,251 @@
+"""Files of weights: what is read from them, and how bad ones are refused."""
+
+import contextlib
+import json
+import os
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from ww_callbacks.spectral.layers import inspect
+
+
+def measured(model):
+    return {spec.name: spec.matrices() for spec in inspect(model) if not spec.skipped}
+
+
+def assert_same(here, there):
+    assert here.keys() == there.keys()
+    for name in here:
+        for a, b in zip(here[name], there[name], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Linear(6, 4), nn.Linear(4, 7).bfloat16(), nn.Linear(3, 4).half(),
+        nn.Linear(3, 2).double(),
+    )  # fmt: skip
+
+
+def test_safetensors_in_every_precision_without_torch_s_help(model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(model.state_dict(), path)
+    assert_same(measured(path), measured(model.state_dict()))
+    assert_same(measured(str(path)), measured(path))
+    (matrix,) = measured(path)["2.weight"]
+    assert not matrix.flags.writeable  # a view of the file: nothing was copied
+
+
+def test_layers_come_in_the_order_of_their_numbers(tmp_path):
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file({f"h.{i}.weight": torch.ones(2, 2) for i in range(12)}, path)
+    assert [spec.name for spec in inspect(path)] == [f"h.{i}.weight" for i in range(12)]
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda state: state,
+        lambda state: {
+            "epoch": 3,
+            "state_dict": state,
+            "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(9, 9)}}}],
+        },
+        lambda state: {"model_state_dict": state, "loss": 0.1},
+        lambda state: {"model": state, "args": {"lr": 0.1}},
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_torch_checkpoints(model, tmp_path, wrapped, zipped):
+    path = tmp_path / "model.ckpt"
+    torch.save(wrapped(model.state_dict()), path, _use_new_zipfile_serialization=zipped)
+    assert_same(measured(path), measured(model.state_dict()))
+
+
+def test_a_checkpoint_that_would_execute_code_is_refused_and_executes_none(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "executed"),))
+
+    for name, save in (
+        ("zip.pt", lambda path: torch.save({"weight": torch.ones(2, 2), "evil": Evil()}, path)),
+        ("pickle.pt", lambda path: path.write_bytes(pickle.dumps({"weight": Evil()}))),
+    ):
+        path = tmp_path / name
+        save(path)
+        with pytest.raises(ValueError, match=name):
+            inspect(path)
+        assert not (tmp_path / "executed").exists()
+
+
+def test_a_pickled_module_is_refused_with_the_remedy(model, tmp_path):
+    path = tmp_path / "whole.pt"
+    torch.save(model, path)
+    with pytest.raises(ValueError, match=r"whole\.pt holds more than weights.*save_file\(model.state_dict\(\)"):
+        inspect(path)
+
+
+def test_a_checkpoint_without_weights_is_refused(tmp_path):
+    path = tmp_path / "empty.pt"
+    torch.save({"epoch": 3, "lr": 0.1}, path)
+    with pytest.raises(ValueError, match=r"holds no weights.*state_dict.*it has 'epoch', 'lr'"):
+        inspect(path)
+    torch.save([1, 2], path)
+    with pytest.raises(ValueError, match="holds a list"):
+        inspect(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.98])
+def test_a_checkpoint_cut_off_is_refused_as_such(model, tmp_path, share, zipped):
+    path = tmp_path / "cut.pt"
+    torch.save(model.state_dict(), path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(
+        ValueError, match=r"cut\.pt is not a readable torch checkpoint: it may be cut off, damaged"
+    ) as info:
+        inspect(path)
+    assert "Errno" not in str(info.value)
+
+
+def test_an_empty_path_is_refused(tmp_path, monkeypatch):
+    safetensors.torch.save_file({"w": torch.ones(2, 2)}, tmp_path / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="empty path"):
+        inspect("")
+    assert len(inspect(Path())) == 1  # the current folder, named as such
+
+
+def test_missing_empty_and_foreign_files_are_refused_by_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.safetensors"):
+        inspect(tmp_path / "nothing.safetensors")
+    for name, content in (("none.pt", b""), ("notes.txt", b"these are notes"), ("model.safetensors", b"not one")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=name):
+            inspect(tmp_path / name)
+    (tmp_path / "weights.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))
+    with pytest.raises(ValueError, match=r"weights\.h5 is a Keras file"):
+        inspect(tmp_path / "weights.h5")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["safetensors", "pt", "legacy.pt", "onnx"])
+def test_damaged_files_never_do_worse_than_an_error_that_names_them(kind, tmp_path):
+    """Bytes are flipped and files cut: each is read, or refused by name."""
+    path = tmp_path / f"model.{kind}"
+    state = {"fc.weight": torch.arange(12.0).reshape(3, 4), "fc.bias": torch.zeros(3)}
+    if kind == "safetensors":
+        safetensors.torch.save_file(state, path)
+    elif kind == "onnx":
+        onnx = pytest.importorskip("onnx")
+        node = onnx.helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)
+        tensor = onnx.numpy_helper.from_array(np.ones((3, 4), np.float32), "w")
+        onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], [], [tensor])), path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=kind == "pt")
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for position in rng.integers(0, min(len(whole), 400), size=rng.integers(1, 4)):
+            damaged[position] = rng.integers(0, 256)
+        path.write_bytes(damaged[: rng.integers(1, len(whole))] if rng.random() < 0.3 else damaged)
+        try:
+            specs = inspect(path)
+        except ValueError as error:
+            assert path.name in str(error)
+            continue
+        for spec in specs:
+            if not spec.skipped:
+                # A layer that cannot be read is a row that says so (see test_analyze).
+                with contextlib.suppress(ValueError, OSError, RuntimeError, TypeError):
+                    spec.matrices()
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    return tmp_path
+
+
+def test_a_folder_with_one_file(model, folder):
+    safetensors.torch.save_file(model.state_dict(), folder / "model.safetensors")
+    assert_same(measured(folder), measured(model.state_dict()))
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_a_sharded_folder(model, folder, suffix):
+    state = model.state_dict()
+    names = list(state)
+    stem = "model" if suffix == "safetensors" else "pytorch_model"
+    placed = {}
+    for i, part in enumerate((names[:4], names[4:])):
+        file = f"{stem}-0000{i + 1}-of-00002.{suffix}"
+        save = safetensors.torch.save_file if suffix == "safetensors" else torch.save
+        save({name: state[name] for name in part}, folder / file)
+        placed.update(dict.fromkeys(part, file))
+    index = folder / f"{stem}.{suffix}.index.json"
+    index.write_text(json.dumps({"weight_map": placed}))
+    assert_same(measured(folder), measured(state))
+    (folder / placed[names[0]]).unlink()
+    with pytest.raises(FileNotFoundError, match="00001-of-00002"):
+        inspect(folder)
+    index.write_text(json.dumps({"weight_map": {"a": "../elsewhere.safetensors"}}))
+    with pytest.raises(ValueError, match="outside of its folder"):
+        inspect(folder)
+    index.write_text("{")
+    with pytest.raises(ValueError, match=r"index\.json"):
+        inspect(folder)
+
+
+def test_a_folder_without_weights_is_refused(folder):
+    with pytest.raises(ValueError, match=r"Expected one of model\.safetensors"):
+        inspect(folder)
+    for name in ("a.safetensors", "b.safetensors"):
+        safetensors.torch.save_file({"w": torch.ones(2, 2)}, folder / name)
+    with pytest.raises(ValueError, match=r"a\.safetensors, b\.safetensors"):
+        inspect(folder)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("stabilised", [False, True])
+def test_an_adapter_folder_of_peft_knows_its_scaling(tmp_path, stabilised):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(
+        r=2,
+        lora_alpha=8,
+        use_rslora=stabilised,
+        init_lora_weights=False,
+        target_modules=["0", "1"],
+        alpha_pattern={"1": 6},
+    )
+    model = peft.get_peft_model(nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 6)), config)
+    model.save_pretrained(tmp_path)
+    here = {spec.name: spec for spec in inspect(model)}
+    found = [spec for spec in inspect(tmp_path) if not spec.skipped]
+    assert len(found) == 2
+    for spec in found:
+        np.testing.assert_allclose(spec.matrices()[0], here[spec.name].matrices()[0], rtol=1e-6)
+    (tmp_path / "adapter_config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"adapter_config\.json"):
+        inspect(tmp_path)
+
+
+def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
+    torch.save({"w": torch.ones(2, 2)}, tmp_path / "model.pt")
+    Path(tmp_path / "model.onnx").write_bytes(b"x")
+    for module, name, extra in (("torch", "model.pt", "lightning"), ("onnx", "model.onnx", "onnx")):
+        with monkeypatch.context() as patched:
+            patched.setitem(sys.modules, module, None)
+            with pytest.raises(ImportError, match=rf'{name}.*pip install "ww-callbacks\[{extra}\]"'):
+                inspect(tmp_path / name)

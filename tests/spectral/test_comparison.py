@@ -1,0 +1,114 @@
+"""``ww_callbacks.spectral.compare``: what changed, and what got worse."""
+
+import numpy as np
+import pytest
+
+from ww_callbacks import spectral
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def before():
+    return {f"h.{i}.weight": RNG.standard_normal((40, 30)) for i in range(6)}
+
+
+def worse(before, after, **options):
+    result = spectral.compare(before, after, **options)
+    return dict(zip(result.worse["layer"], result.worse["worse"], strict=True))
+
+
+def test_nothing_changed(before):
+    result = spectral.compare(before, {name: w.copy() for name, w in before.items()})
+    assert not result.layers["changed"].any()
+    assert result.worse.empty
+    assert result.heading() == "6 layers compared, 0 changed, none got worse"
+
+
+def test_each_way_of_getting_worse_is_named(before):
+    after = {name: w.copy() for name, w in before.items()}
+    after["h.0.weight"][0, 0] = np.inf
+    after["h.1.weight"][:] = 0
+    after["h.2.weight"] = after["h.2.weight"] * 0.05
+    after["h.3.weight"] = after["h.3.weight"] * 12
+    u, s, v = np.linalg.svd(after["h.4.weight"], full_matrices=False)
+    s[4:] *= 1e-3
+    after["h.4.weight"] = (u * s) @ v
+    found = worse(before, after)
+    assert found["h.0.weight"] == "non-finite"
+    assert found["h.1.weight"] == "zero"
+    assert found["h.2.weight"] == "norm ×0.05"
+    assert found["h.3.weight"] == "largest singular value ×12"
+    assert found["h.4.weight"].startswith("effective rank")
+    assert "h.5.weight" not in found
+
+
+def test_what_was_bad_before_did_not_get_worse(before):
+    before["h.0.weight"][0, 0] = np.nan
+    assert worse(before, {name: w.copy() for name, w in before.items()}) == {}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_were_unusable_before_are_said_and_not_held_against_the_later_ones(before, bad):
+    after = {name: w.copy() for name, w in before.items()}
+    before["h.0.weight"][0, 0] = bad
+    after["h.1.weight"][0, 0] = np.nan
+    before["h.2.weight"][0, 0] = bad
+    after["h.2.weight"][:] = 0
+    result = spectral.compare(before, after)
+    assert dict(zip(result.worse["layer"], result.worse["worse"], strict=True)) == {"h.1.weight": "non-finite"}
+    rows = result.layers.set_index("layer")
+    assert list(rows["status"][:3]) == ["ok", "non-finite", "zero"]
+    assert list(rows["unusable_before"]) == ["non-finite", "", "non-finite", "", "", ""]
+    assert np.isnan(rows.loc["h.0.weight", "distance_from_init"])
+    alone = spectral.analyze(after, "effective_rank", layers="h.0.*").layers
+    assert rows.loc["h.0.weight", "effective_rank_after"] == alone["effective_rank"][0]
+    assert "1 got worse, 2 unusable before (h.0.weight, h.2.weight)" in result.heading()
+    assert "unusable_before" in result.shown()
+
+
+def test_earlier_weights_whose_squares_overflow_are_unusable(before):
+    result = spectral.compare({name: 1e300 * w for name, w in before.items()}, before)
+    assert result.worse.empty
+    assert set(result.layers["unusable_before"]) == {"norm overflows"}
+    assert set(result.layers["status"]) == {"ok"}
+
+
+def test_the_table_has_no_column_of_unusable_weights_where_there_are_none(before):
+    assert "unusable_before" not in spectral.compare(before, before).shown()
+
+
+def test_a_new_label_is_said():
+    gaussian = RNG.standard_normal((400, 300))
+    heavy = gaussian * np.sqrt((1 - (np.arange(300) + 0.5) / 300) ** (-1 / 0.6))
+    assert worse({"w": gaussian}, {"w": heavy})["w"].startswith("over-trained: α")
+
+
+def test_layers_of_one_side_only(before):
+    after = dict(before)
+    after["new"] = np.eye(3)
+    after["h.1.weight"] = np.eye(3)
+    del after["h.0.weight"]
+    result = spectral.compare(before, after)
+    assert result.only_before == ("h.0.weight",)
+    assert set(result.only_after) == {"new", "h.1.weight"}
+    assert "1 only before (h.0.weight), 2 only after" in result.heading()
+    with pytest.raises(ValueError, match="no layer of the same name and shape in common"):
+        spectral.compare({"a": np.eye(3)}, {"b": np.eye(3)})
+
+
+def test_distances_and_spectra_are_those_of_analyze(before):
+    after = {name: w + 0.1 * RNG.standard_normal(w.shape) for name, w in before.items()}
+    rows = spectral.compare(before, after, layers="h.1.*").layers
+    there = spectral.analyze(after, baseline=before, layers="h.1.*").layers
+    old = spectral.analyze(before, layers="h.1.*").layers
+    assert list(rows["layer"]) == ["h.1.weight"]
+    for name in ("distance_from_init", "cosine_to_init"):
+        assert rows[name][0] == there[name][0]
+    assert (rows["alpha_before"][0], rows["alpha_after"][0]) == (old["alpha"][0], there["alpha"][0])
+
+
+def test_representations(before):
+    result = spectral.compare({"<b>": np.eye(3)}, {"<b>": 2 * np.eye(3)})
+    assert "<b>" in repr(result)
+    assert "<b>" not in result._repr_html_()

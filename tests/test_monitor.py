@@ -1,0 +1,181 @@
+"""The monitor in a plain loop."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ww_callbacks import SpectralMonitor, spectral
+
+
+@pytest.fixture
+def weights():
+    generator = np.random.default_rng(0)
+    return {f"layer{i}": generator.normal(size=(40, 60)) for i in range(3)}
+
+
+def test_every_call_is_a_snapshot_where_no_cadence_is_asked_for(weights, tmp_path):
+    with SpectralMonitor(weights, log_dir=tmp_path, verbose=0) as monitor:
+        for epoch in range(3):
+            weights["layer1"] *= 1.1
+            monitor.observe(step=10 * (epoch + 1), epoch=epoch + 1, train_loss=1.0 / (epoch + 1))
+    history = monitor.history
+    assert list(history.groupby("epoch").size()) == [3] * 4
+    assert list(history[history.layer == "layer1"].changed) == [True] * 4
+    assert list(history[history.layer == "layer0"].changed) == [True, False, False, False]
+    one_line = pd.read_json(tmp_path / "spectral.jsonl", lines=True).query("record == 'layer'")
+    np.testing.assert_allclose(one_line.alpha.to_numpy(float), history.alpha.to_numpy(float), rtol=1e-14)
+    assert monitor.verdict is not None
+
+
+def test_a_run_says_of_weights_what_an_analysis_says_of_them(weights, tmp_path):
+    names = ("default", "rand_distance", "trap_z_uncentred")
+    with SpectralMonitor(weights, quantities=names, log_dir=tmp_path, seed=3, verbose=0) as monitor:
+        history = monitor.history.set_index("layer")
+    layers = spectral.analyze(weights, names, seed=3).layers.set_index("layer")
+    shared = [name for name in layers.columns if name in history.columns and name != "kind"]
+    assert {"alpha", "effective_rank", "rand_distance", "trap_z_uncentred"} <= set(shared)
+    pd.testing.assert_frame_equal(history[shared], layers[shared], check_exact=True, check_dtype=False)
+
+
+def test_cadence_where_every_step_is_told(weights, tmp_path):
+    monitor = SpectralMonitor(weights, log_dir=tmp_path, every_n_steps=4, cheap_every_n_steps=2, verbose=0)
+    taken = {}
+    for step in range(1, 9):
+        weights["layer0"] += 0.01
+        snapshot = monitor.observe(step=step, epoch=step / 8)
+        taken[step] = None if snapshot is None else snapshot.kind
+    monitor.close()
+    assert taken == {1: None, 2: "cheap", 3: None, 4: "full", 5: None, 6: "cheap", 7: None, 8: "full"}
+
+
+def test_stops_with_a_reason(weights, tmp_path, capsys):
+    with SpectralMonitor(weights, log_dir=tmp_path, early_stopping="cautious") as monitor:
+        for epoch in range(10):
+            if epoch == 2:
+                weights["layer2"][:] = np.nan
+            monitor.observe(step=epoch + 1, epoch=epoch + 1)
+            if monitor.should_stop:
+                break
+    assert epoch == 2
+    assert "layer2" in monitor.stop_reason and monitor.verdict.stopped
+    assert "layer2" in capsys.readouterr().out
+
+
+def test_policies(weights, tmp_path):
+    heard = []
+    with SpectralMonitor(weights, log_dir=tmp_path, policies={"non-finite": heard.append}, verbose=0) as monitor:
+        weights["layer0"][0, 0] = np.inf
+        for epoch in range(1, 4):
+            monitor.observe(step=epoch, epoch=epoch)
+    assert [a.kind for a in heard] == ["non-finite"]  # said once, then the cooldown holds
+    assert not monitor.should_stop
+
+
+def test_a_policy_of_the_users_may_stop(weights, tmp_path):
+    with SpectralMonitor(
+        weights, log_dir=tmp_path, policies={"non-finite": lambda alert: "stop"}, verbose=0
+    ) as monitor:
+        weights["layer0"][0, 0] = np.inf
+        monitor.observe(step=1, epoch=1)
+    assert monitor.should_stop
+
+
+def test_a_checkpoint_as_the_baseline(weights, tmp_path):
+    from safetensors.numpy import save_file
+
+    start = {name: array.copy() for name, array in weights.items()}
+    save_file(start, tmp_path / "start.safetensors")
+    for array in weights.values():
+        array *= 2.0
+    with SpectralMonitor(
+        weights, log_dir=tmp_path / "run", baseline=str(tmp_path / "start.safetensors"), verbose=0
+    ) as monitor:
+        pass
+    history = monitor.history
+    np.testing.assert_allclose(history.relative_distance_from_init, 1.0)
+    np.testing.assert_allclose(history.scale_collapse, np.log10(2.0))
+    np.testing.assert_allclose(history.cosine_to_init, 1.0)
+
+
+def test_a_checkpoint_of_another_model_is_refused(weights, tmp_path):
+    from safetensors.numpy import save_file
+
+    save_file({"other": np.ones((3, 4))}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="holds none of the layers"):
+        SpectralMonitor(weights, log_dir=tmp_path / "run", baseline=str(tmp_path / "other.safetensors"))
+
+
+def test_hopeless_layers_are_recorded_and_said(tmp_path):
+    generator = np.random.default_rng(0)
+    weights = {
+        "zero": np.zeros((20, 30)),
+        "rank_one": np.outer(np.arange(1.0, 21.0), np.arange(1.0, 31.0)),
+        "row": generator.normal(size=(1, 30)),
+        "good": generator.normal(size=(40, 30)),
+    }
+    with SpectralMonitor(weights, log_dir=tmp_path, verbose=0) as monitor:
+        monitor.observe(step=1, epoch=1)
+    last = monitor.history.query("step == 1").set_index("layer")
+    assert last.status["zero"] == "zero" and np.isnan(last.alpha["zero"])
+    assert last.alpha_evidence["rank_one"] != "sufficient" and last.effective_rank["rank_one"] == pytest.approx(
+        1.0, abs=1e-6
+    )
+    assert last.alpha_evidence["row"] != "sufficient" and np.isfinite(last.frobenius_norm["row"])
+    assert last.status["good"] == "ok"
+
+
+def test_importing_the_roots_imports_no_framework():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, ww_callbacks, spectral, integrations; from ww_callbacks import SpectralMonitor;"
+        "heavy = {'torch', 'keras', 'jax', 'transformers', 'wandb', 'tensorboard', 'plotly', 'pytorch_lightning'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def memorising(**settings):
+    """A model whose output layer turns from learning to growing without end, at epoch 12, with errors left."""
+    generator = np.random.default_rng(0)
+    weights = {n: generator.normal(size=(30, 30)) for n in ("hidden", "output")}
+    start = {n: a.copy() for n, a in weights.items()}
+    ways = {n: generator.normal(size=(30, 30)) for n in weights}
+    with SpectralMonitor(weights, verbose=0, **settings) as monitor:
+        for epoch in range(1, 60):
+            far = epoch**0.15 if epoch < 12 else 12**0.15 * (epoch / 12) ** 1.5
+            weights["hidden"][:] = start["hidden"] + ways["hidden"] * epoch**0.15
+            weights["output"][:] = start["output"] + ways["output"] * far
+            monitor.observe(step=epoch, epoch=epoch, train_accuracy=0.7, train_loss=1.0 / epoch)
+            if monitor.should_stop:
+                break
+    return monitor, start["output"] + ways["output"] * (monitor.verdict.best_step or 0) ** 0.15
+
+
+def test_the_best_weights_are_kept_where_nothing_validates(tmp_path):
+    from safetensors.numpy import load_file
+
+    monitor, expected = memorising(log_dir=tmp_path, early_stopping="cautious")
+    assert monitor.verdict.state == "overtraining" and monitor.verdict.stopped
+    assert 8 <= monitor.verdict.best_step <= 16
+    assert monitor.best_checkpoint == tmp_path / f"best-step-{monitor.verdict.best_step}.safetensors"
+    assert [p.name for p in tmp_path.glob("best-*")] == [monitor.best_checkpoint.name]
+    if monitor.verdict.best_step < 12:
+        np.testing.assert_allclose(load_file(monitor.best_checkpoint)["output"], expected)
+
+
+def test_nothing_is_kept_unasked(tmp_path):
+    monitor, _ = memorising(log_dir=tmp_path)
+    assert monitor.best_checkpoint is None and not list(tmp_path.glob("best-*"))
+    assert not monitor.should_stop and any(a.kind == "overtraining" for a in monitor.alerts)
+    with pytest.raises(ValueError, match="background=False"):
+        SpectralMonitor({"a": np.ones((3, 3))}, keep_best=True, background=True)
+
+
+def test_the_start_is_measured_once(weights, tmp_path):
+    with SpectralMonitor(weights, log_dir=tmp_path, verbose=0) as monitor:
+        assert monitor.observe(step=0, epoch=0).step == 0
+        monitor.observe(step=1, epoch=1)
+    assert list(monitor.summary.step) == [0, 1]

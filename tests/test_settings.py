@@ -1,0 +1,59 @@
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from ww_callbacks.scheduling import snapshots as measuring
+from ww_callbacks.settings import Settings
+
+
+def test_defaults_are_plain_values():
+    json.dumps(Settings().as_dict())
+
+
+def test_sequences_and_single_strings():
+    assert Settings(layers="encoder.*").layers == ("encoder.*",)
+    assert Settings(layers=["a", "b"]).as_dict()["layers"] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"quantities": ["alhpa"]}, "`alpha`"),
+        ({"policies": {"overtrainig": "stop"}}, "'overtraining'"),
+        ({"policies": {"overtraining": "halt"}}, "ignore, log, warn, stop"),
+        ({"policies": {"alpha out of range": "stop"}}, "never stops"),
+        ({"every_n_epochs": 0}, "at least 1"),
+        ({"every_n_steps": 2.5}, "integer"),
+        ({"workers": 0}, "at least 1"),
+        ({"max_overhead": 3}, "between 0 and 1"),
+        ({"early_stopping": "yes"}, "off, cautious, eager"),
+        ({"convolution": "slice"}, "'slices'"),
+        ({"weights": "ema"}, "trained, average"),
+    ],
+)
+def test_refused_with_the_remedy(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Settings.of(arguments)
+
+
+def test_an_unknown_argument_names_the_nearest():
+    with pytest.raises(TypeError, match="`every_n_epochs`"):
+        Settings.of({"every_n_epoch": 1})
+
+
+def test_a_callable_policy_is_shown_as_text():
+    assert "print" in Settings(policies={"explosion": print}).as_dict()["policies"]["explosion"]
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "background", "workers"),
+    [(8, 8, False, 4), (8, 2, False, 2), (2, 8, False, 2), (8, 1, False, 1), (8, 8, True, 1), (3, None, False, 3)],
+)
+def test_workers_are_the_trainings_idle_threads_unless_told(monkeypatch, cores, threads, background, workers):
+    """``threads`` None: a process without torch."""
+    monkeypatch.setattr(measuring, "available_cores", lambda: cores)
+    fake = None if threads is None else SimpleNamespace(get_num_threads=lambda: threads)
+    monkeypatch.setitem(sys.modules, "torch", fake)
+    assert measuring.default_workers(background) == workers

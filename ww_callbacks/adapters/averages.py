@@ -1,0 +1,100 @@
+"""Averaged weights (EMA, SWA), read in place of those that the optimiser steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from ww_callbacks.spectral.layers.spec import Array, LayerSpec
+
+Read = Callable[[], Sequence[Array]]
+
+
+def reading(specs: Sequence[LayerSpec], averages: Mapping[str, Read], begun: Callable[[], bool]) -> list[LayerSpec]:
+    """``specs`` that read their averages once averaging has begun; until then the average is the weights of now.
+
+    Args:
+        specs: the layers of the model that is trained.
+        averages: layer → reads its average; layers without one (frozen ones) are read as they are.
+        begun: whether the averages hold anything yet.
+    """
+
+    def read(trained: Read, average: Read) -> Sequence[Array]:
+        return average() if begun() else trained()
+
+    return [
+        replace(s, read=partial(read, s.read, averages[s.name])) if s.read is not None and s.name in averages else s
+        for s in specs
+    ]
+
+
+Look = Callable[[Any], Sequence[LayerSpec]]
+
+
+def lightning_specs(callbacks: Sequence[Any], look: Look, model: Any) -> list[LayerSpec]:
+    """The layers of ``model`` with the averages that a callback of Lightning's keeps.
+
+    Args:
+        callbacks: the Trainer's.
+        look: inspects a model.
+        model: the model that is trained.
+
+    Raises:
+        ValueError: if no callback averages.
+    """
+    for callback in callbacks:
+        average = getattr(callback, "_average_model", None)
+        if average is not None:
+            averages = {s.name: s.read for s in look(average) if s.read is not None}
+            return reading(look(model), averages, partial(_lightning_has_begun, callback))
+    raise ValueError(
+        "`weights='average'` reads the weights that WeightAveraging, EMAWeightAveraging or StochasticWeightAveraging "
+        "keeps, and the Trainer has none of these callbacks. Add one, or leave `weights='trained'`."
+    )
+
+
+def _lightning_has_begun(callback: Any) -> bool:
+    count = getattr(callback._average_model, "n_averaged", None)
+    count = getattr(callback, "n_averaged", None) if count is None else count
+    return count is not None and int(count) > 0
+
+
+def keras_specs(model: Any, look: Look) -> list[LayerSpec]:
+    """The layers of a Keras ``model`` with the averages that its optimiser keeps (``use_ema=True``).
+
+    Raises:
+        ValueError: if it keeps none, or where a layer is made of several variables.
+    """
+    optimizer = model.optimizer
+    if not getattr(optimizer, "use_ema", False):
+        raise ValueError(
+            "`weights='average'` reads the averages that a Keras optimiser keeps with `use_ema=True`, and "
+            f"{type(optimizer).__name__} keeps none. Set it, or leave `weights='trained'`."
+        )
+    trainable = {v.path for v in model.trainable_variables}
+    averages: dict[str, Read] = {}
+    specs = list(look(model))
+    for spec in specs:
+        moving = [p for p in spec.parameters if p in trainable]
+        if spec.read is None or not moving:
+            continue
+        if len(spec.parameters) > 1:
+            raise ValueError(f"`weights='average'` cannot read `{spec.name}`, which is made of several variables.")
+        averages[spec.name] = partial(_keras_average, model, moving[0], spec.part)
+    return reading(specs, averages, partial(_keras_has_begun, model))
+
+
+def _keras_average(model: Any, path: str, part: Any) -> list[Array]:
+    from ww_callbacks.spectral.layers.frameworks.keras_variables import to_array
+
+    optimizer = model.optimizer
+    pairs = zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True)
+    array = to_array(next(average for variable, average in pairs if variable.path == path))
+    return [array[part] if part else array]
+
+
+def _keras_has_begun(model: Any) -> bool:
+    optimizer = model.optimizer
+    return bool(optimizer.built) and int(optimizer.iterations) > 0

@@ -1,0 +1,139 @@
+"""What the callbacks of all frameworks share: their arguments and what they show afterwards."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+
+from ww_callbacks.adapters.best_checkpoint import BestCheckpoint
+from ww_callbacks.diagnosis.alerts import AlertList
+from ww_callbacks.integrations.schema import Verdict
+from ww_callbacks.probes.probe_runner import Probing
+from ww_callbacks.probes.representation import RepresentationProbe
+from ww_callbacks.run import Run
+from ww_callbacks.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+T = TypeVar("T")
+
+
+def shows_settings(cls: type[T]) -> type[T]:
+    """Give ``cls.__init__``, which takes ``**settings``, the signature that names them all.
+
+    So an editor completes them, ``help()`` lists them, and LightningCLI reads them from YAML; they are declared once,
+    in :class:`~ww_callbacks.settings.Settings`.
+    """
+    init: Any = cls.__init__
+    own = [p for p in inspect.signature(init).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    hints = get_type_hints(Settings)
+    arguments = [
+        p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name], default=getattr(Settings(), p.name))
+        for p in inspect.signature(Settings).parameters.values()
+    ]
+    init.__signature__ = inspect.Signature([*own, *arguments])
+    return cls
+
+
+_OF_A_RUN = ("run", "_best_checkpoint", "_trainer", "_queue", "_sidecars", "_loaded", "_model")
+"""Attributes that belong to a run and are neither copied nor pickled."""
+
+
+class Watcher:
+    """The arguments of a callback, and the results of the run that it watches or has watched.
+
+    Args:
+        probe: a representation probe, run at its own cadence.
+        settings: see :class:`ww_callbacks.settings.Settings`.
+
+    Raises:
+        TypeError: for an argument that does not exist.
+        ValueError: for a value that cannot be.
+    """
+
+    run: Run | None = None
+    _best_checkpoint: BestCheckpoint | None = None
+
+    def __init__(self, *, probe: RepresentationProbe | None = None, **settings: Any) -> None:
+        self.settings = Settings.of(settings)
+        self.probe = probe
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row a layer and snapshot: step, epoch, layer, status and every quantity."""
+        from ww_callbacks.integrations.record import read_run
+
+        return read_run(self._watched().directory).layers
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """One row a snapshot: the model-level statistics, the loop's metrics and the cost."""
+        from ww_callbacks.integrations.record import read_run
+
+        return read_run(self._watched().directory).model
+
+    @property
+    def alerts(self) -> AlertList:
+        """The alerts so far."""
+        return self.run.alerts if self.run is not None else AlertList()
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The judgement of the run so far; None before its first snapshot."""
+        return self.run.verdict if self.run is not None else None
+
+    @property
+    def directory(self) -> Path | None:
+        """Folder of the run's record; None before training."""
+        return self.run.directory if self.run is not None else None
+
+    @property
+    def best_checkpoint(self) -> Path | None:
+        """The checkpoint that the callback keeps of the best snapshot so far; None where it keeps none."""
+        return self._best_checkpoint.path if self._best_checkpoint is not None else None
+
+    def _keep_best(self, suffix: str, save: Callable[[Path], object], validated: bool) -> None:
+        """Keep the weights of now if they are the best so far and nothing else chooses a checkpoint."""
+        asked, run = self.settings, self._watched()
+        unasked = asked.early_stopping != "off" and not validated and not asked.background
+        if not (unasked if asked.keep_best is None else asked.keep_best):
+            return
+        if self._best_checkpoint is None:
+            self._best_checkpoint = BestCheckpoint(run.directory, suffix, save, run.leads)
+        self._best_checkpoint.look(run.step, run.diagnosis.best_step)
+
+    def _probing(self, model: Any) -> Probing | None:
+        """The probe on ``model``; what cannot be probed is refused."""
+        return None if self.probe is None else Probing(self.probe, model)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The arguments, without the run: a copy watches a run of its own."""
+        return {name: None if name in _OF_A_RUN else value for name, value in self.__dict__.items()}
+
+    def _watched(self) -> Run:
+        if self.run is None:
+            raise RuntimeError("There is no history yet: no training has been watched.")
+        return self.run
+
+    def _repr_html_(self) -> str:
+        if self.run is None:
+            return "<p>SpectralCallback: no training watched yet</p>"
+        return self.run.html()
+
+
+def free_directory(wanted: Path) -> Path:
+    """``wanted``, or its first sub-folder ``run-2``, ``run-3``, … that holds no record yet."""
+    candidates: Iterable[Path] = (wanted / f"run-{n}" for n in range(2, 10_000))
+    if not (wanted / "spectral.jsonl").exists():
+        return wanted
+    return next(c for c in candidates if not (c / "spectral.jsonl").exists())
+
+
+def default_directory() -> Path:
+    """A new folder ``spectral_runs/<time>`` under the working directory, where the run has no log folder."""
+    from datetime import datetime
+
+    return free_directory(Path("spectral_runs") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))

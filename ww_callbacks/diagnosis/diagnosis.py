@@ -1,0 +1,163 @@
+"""Judging a run: detectors → findings → alerts and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ww_callbacks.diagnosis.alerts import AlertList, AlertManager
+from ww_callbacks.integrations.schema import Alert, Verdict
+from ww_callbacks.lifecycle.faults import Faults
+from ww_callbacks.scheduling.distributed import Group
+from ww_callbacks.settings import Settings
+from ww_callbacks.spectral.detectors import (
+    Finding,
+    Observation,
+    Overtraining,
+    default_detectors,
+    needed_quantities,
+    output_layer,
+    verdict,
+)
+from ww_callbacks.spectral.detectors.representation_collapse import RepresentationCollapse
+from ww_callbacks.spectral.layers.spec import LayerSpec
+from ww_callbacks.spectral.measuring.registry import Quantity, resolve
+
+_EVIDENCE = ("alpha_evidence", "sigma", "D", "num_pl_spikes")
+"""No α is measured without what tells how far to trust it."""
+
+_SPOILING = ("non-finite", "explosion", "scale collapse", "rank collapse", "representation collapse")
+"""Findings while which a snapshot's weights are not ones to keep."""
+
+
+class Diagnosis:
+    """The detectors of a run, its alerts and its verdict.
+
+    Args:
+        settings: the callback's arguments.
+        specs: every layer of the model.
+        probed: whether a representation probe runs.
+        faults: where an error of a detector goes; the detector is then left out.
+    """
+
+    def __init__(self, settings: Settings, specs: Sequence[LayerSpec], probed: bool, faults: Faults) -> None:
+        self._settings = settings
+        self._faults = faults
+        self._detectors = default_detectors(
+            settings.early_stopping,  # type: ignore[arg-type]
+            fine_tuning=settings.fine_tuning,
+            overtraining={"output": output_layer(specs), **(settings.overtraining or {})},
+        )
+        if probed:
+            self._detectors.insert(0, RepresentationCollapse())
+        self._manager = AlertManager(settings, faults)
+        self._findings: list[Finding] = []
+        self._memorising: list[Finding] = []
+        self._epoch, self._shown = -1, False
+        self.alerts = AlertList()
+        self.verdict: Verdict | None = None
+        self.snapshots = 0
+        """Snapshots judged so far."""
+        self.best_step: int | None = None
+        """The snapshot whose weights are the ones to keep so far, by its step; None where that cannot be told."""
+
+    @property
+    def stop(self) -> Alert | None:
+        """The alert that asks for the run to be stopped."""
+        return self._manager.stop
+
+    @property
+    def stop_reason(self) -> str:
+        """Why the run is to be stopped, in one sentence; empty if it is not."""
+        stop = self._manager.stop
+        return "" if stop is None else f"{stop.kind}: {stop.message} {stop.recommendation}"
+
+    def quantities(self) -> list[Quantity]:
+        """The quantities asked for and, unless they were named one by one, those that the detectors read."""
+        asked = self._settings.quantities
+        names = [asked] if isinstance(asked, str) else list(asked)
+        if "alpha" in names:
+            names += _EVIDENCE
+        if "default" in names or self._settings.early_stopping != "off":
+            names += needed_quantities(self._detectors)
+        return list(resolve(names))
+
+    def judge(self, observation: Observation) -> tuple[list[Alert], dict[str, float]]:
+        """Judge the next snapshot.
+
+        Returns:
+            The alerts to be said now, and the scores to be published.
+        """
+        found = self._observe(observation)
+        spoiling = {f.severity for f in found if f.kind in _SPOILING}
+        spoilt = not spoiling <= {"info"}
+        # Weights that are blown up or dead memorise nothing, and the growth that is fitted is that of the fault.
+        self._findings = [f for f in found if not ("critical" in spoiling and f.kind == Overtraining.kind)]
+        alerts = self._manager.judge(self._findings, observation.step, observation.epoch)
+        self.alerts.extend(alerts)
+        self.snapshots += 1
+        scores: dict[str, float] = {}
+        for detector in self._overtraining():
+            scores |= detector.published()
+            if not spoilt and self._shown:
+                self.best_step = detector.best_step
+        self.conclude()
+        return alerts, scores
+
+    def conclude(self) -> None:
+        """Reach the verdict that the last snapshot's findings come to."""
+        insufficient = " ".join(d.insufficient for d in self._overtraining())
+        fields = verdict(self._findings, insufficient=insufficient, snapshots=self.snapshots)
+        reached = Verdict(**vars(fields), stopped=self.stop is not None)
+        passed = [a for a in self.alerts if a.severity != "info"]
+        if passed and reached.state in ("healthy", "insufficient evidence"):
+            said = "; ".join(dict.fromkeys(f"{a.kind} since epoch {a.since_epoch:g}" for a in passed))
+            reason = f"Nothing is wrong at the last snapshot, but there were alerts: {said}."
+            reached = replace(reached, state="watch", reason=reason, recommendation=passed[-1].recommendation)
+        self.verdict = reached
+
+    def agree(self, group: Group) -> None:
+        """Take over what the first process has judged, so that all act on it in the same step; a collective."""
+        judged = group.broadcast((self._manager.stop, list(self.alerts), self.verdict, self.best_step))
+        if group.rank != 0:
+            self._manager.stop, self.alerts[:], self.verdict, self.best_step = judged
+
+    def _observe(self, observation: Observation) -> list[Finding]:
+        findings: list[Finding] = []
+        due = int(observation.epoch) > self._epoch
+        for detector in list(self._detectors):
+            try:
+                if not isinstance(detector, Overtraining):
+                    findings += detector.update(observation)
+                    continue
+                # It was measured on one snapshot an epoch, and on more it would see what is not there.
+                if due:
+                    self._memorising = detector.update(observation)
+                findings += self._memorising
+            except Exception as error:
+                self._detectors.remove(detector)
+                self._faults.fault(f"the detector of {detector.kind} failed and is left out from now on", error)
+        self._epoch, self._shown = max(self._epoch, int(observation.epoch)), due
+        return findings
+
+    def _overtraining(self) -> list[Overtraining]:
+        return [d for d in self._detectors if isinstance(d, Overtraining)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The detectors' states and what was said when, as plain values."""
+        desk = {**self._manager.state_dict(), "epoch": self._epoch}
+        return {"detectors": {d.kind: d.state_dict() for d in self._detectors}, "desk": desk}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a saved state.
+
+        Raises:
+            ValueError: if it is not one.
+        """
+        for detector in self._detectors:
+            if detector.kind in state["detectors"]:
+                detector.load_state_dict(state["detectors"][detector.kind])
+        self._manager.load_state_dict(state["desk"])
+        self._epoch = int(state["desk"]["epoch"])
+        self._memorising = [f for d in self._overtraining() for f in d.findings()]

@@ -1,0 +1,115 @@
+"""Weights that lie on an accelerator: fingerprints, copies for later, and where a layer is decomposed.
+
+torch is never imported here: a tensor can only arrive if the caller has imported it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ww_callbacks.spectral.layers.spec import Array
+from ww_callbacks.spectral.linalg.arrays import on_accelerator
+
+SMALL = 256
+"""Matrices whose smaller side is below this are decomposed on the host: an accelerator's eigensolver works through a
+small matrix column by column and loses to LAPACK there."""
+
+_CHUNK = 1 << 22
+_MULTIPLIERS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F)
+
+
+def to_host(array: Array) -> np.ndarray:
+    """``array`` as a NumPy array; a tensor is copied to the host."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(array, torch.Tensor):
+        return array.detach().cpu().numpy()
+    return np.asarray(array)
+
+
+def placed(arrays: Sequence[Array]) -> list[Array]:
+    """``arrays`` where they are decomposed fastest: small ones on the host, large ones where they lie."""
+    return [to_host(a) if not on_accelerator(a) or _smaller_side(a) < SMALL else a for a in arrays]
+
+
+def _smaller_side(array: Array) -> int:
+    rows, *rest = array.shape
+    return min(rows, int(np.prod(rest))) if rest else 0
+
+
+def tensor_digest(tensor: Any) -> bytes:
+    """A 128-bit hash of a tensor's bits, computed where it lies; only the result is waited for.
+
+    Two multilinear hashes over the ring of 64-bit integers: Σ c_i·x_i with c_i an odd, mixed function of i, so that two
+    tensors that differ in one element never agree, and any others agree with a probability of about 2^-64 each.
+    """
+    torch = sys.modules["torch"]
+    flat = tensor.detach().contiguous().reshape(-1)
+    integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    bits = flat.view(integers[flat.element_size()])
+    sums = torch.zeros(len(_MULTIPLIERS), dtype=torch.int64, device=tensor.device)
+    for start in range(0, bits.numel(), _CHUNK):
+        block = bits[start : start + _CHUNK].to(torch.int64)
+        index = torch.arange(start + 1, start + 1 + block.numel(), dtype=torch.int64, device=tensor.device)
+        for i, multiplier in enumerate(_MULTIPLIERS):
+            mixed = index * _signed(multiplier)
+            mixed = (mixed ^ (mixed >> 29)) * _signed(0xBF58476D1CE4E5B9)
+            sums[i] += (block * ((mixed ^ (mixed >> 32)) | 1)).sum()
+    return sums.cpu().numpy().tobytes()
+
+
+def _signed(value: int) -> int:
+    """``value`` as a signed 64-bit integer, which is what torch multiplies; products wrap around."""
+    return value - (1 << 64) if value >> 63 else value
+
+
+class HostCopies:
+    """Copies of arrays that the optimiser's next step cannot touch, in buffers that are used again.
+
+    From CUDA the copies go to pinned memory on a stream of their own: the training thread only queues them, and
+    :meth:`wait`, on the thread that needs them, waits for that stream. Nothing else is waited for.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[str, int], Any] = {}
+        self._streams: dict[Any, Any] = {}
+        self._events: list[Any] = []
+
+    def take(self, name: str, arrays: Sequence[Array]) -> list[np.ndarray]:
+        """Copies of ``arrays``, valid until the next call with the same ``name`` (after :meth:`wait`)."""
+        return [self._copy((name, i), array) for i, array in enumerate(arrays)]
+
+    def _copy(self, key: tuple[str, int], array: Array) -> np.ndarray:
+        if not on_accelerator(array):
+            host = to_host(array)
+            kept = self._buffers.get(key)
+            if kept is None or kept.shape != host.shape or kept.dtype != host.dtype:
+                kept = self._buffers[key] = np.empty_like(host)
+            np.copyto(kept, host)
+            return kept
+        torch = sys.modules["torch"]
+        pinned = self._buffers.get(key)
+        if pinned is None or pinned.shape != array.shape or pinned.dtype != array.dtype:
+            pinned = self._buffers[key] = torch.empty(array.shape, dtype=array.dtype, pin_memory=True)
+        if array.device.type != "cuda":
+            pinned.copy_(array)
+            return pinned.numpy()
+        current = torch.cuda.current_stream(array.device)
+        side = self._streams.setdefault(array.device, torch.cuda.Stream(array.device))
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            pinned.copy_(array, non_blocking=True)
+            self._events.append(side.record_event())
+        array.record_stream(side)
+        # The optimiser's next step must not overwrite what is still being read; the device waits for it, not the host.
+        current.wait_stream(side)
+        return pinned.numpy()
+
+    def wait(self) -> None:
+        """Wait until the copies are there."""
+        for event in self._events:
+            event.synchronize()
+        self._events.clear()

@@ -1,0 +1,331 @@
+"""The incremental engine: weights → rows, measuring only what changed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ww_callbacks.engine.accelerator import HostCopies, placed, to_host
+from ww_callbacks.engine.baseline_store import Baseline
+from ww_callbacks.engine.fingerprints import fingerprint
+from ww_callbacks.integrations.schema import LayerRow
+from ww_callbacks.lifecycle.saved_state import LayerMemory
+from ww_callbacks.scheduling.cadence import Kind
+from ww_callbacks.spectral.layers.spec import Array, LayerSpec
+from ww_callbacks.spectral.linalg.arrays import largest_magnitude
+from ww_callbacks.spectral.linalg.density import spectral_density
+from ww_callbacks.spectral.linalg.workers import WorkerPool
+from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
+from ww_callbacks.spectral.measuring.registry import Quantity, Value
+from ww_callbacks.spectral.measuring.values import measure_quantities
+
+
+@dataclass
+class LayerState:
+    """What the engine remembers of one layer between snapshots.
+
+    Attributes:
+        fingerprint: of the weights at the last snapshot; empty before the first.
+        values: what is known of those weights: quantity → value.
+        status: the status of those values.
+        reference: the quantities' values at W_0; None until they are measured.
+        previous: the weights of the last snapshot, where a quantity compares with them.
+        changed: whether the weights had changed at the last snapshot.
+        seconds: what its spectrum cost when it was last computed, None before.
+    """
+
+    fingerprint: str = ""
+    values: dict[str, Value] = field(default_factory=dict)
+    status: str = "ok"
+    reference: Mapping[str, Value] | None = None
+    previous: list[np.ndarray] | None = None
+    changed: bool = True
+    seconds: float | None = None
+
+    def memory(self) -> LayerMemory:
+        """What of it is saved with a checkpoint."""
+        return LayerMemory(self.fingerprint, dict(self.values), self.status, self.reference, self.seconds)
+
+    def restore(self, memory: LayerMemory) -> None:
+        """Take up what was saved."""
+        self.fingerprint, self.values, self.status = memory.fingerprint, dict(memory.values), memory.status
+        self.reference, self.seconds = memory.reference, memory.seconds
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Capture:
+    """The weights of one moment: layer → arrays in the framework's layout, or the exception that reading raised.
+
+    Attributes:
+        arrays: the layers that were read.
+        non_finite: layers that were looked at but not kept, and hold NaN or infinity.
+        wait: to be called before the arrays are used.
+    """
+
+    arrays: Mapping[str, list[Array] | Exception]
+    non_finite: tuple[str, ...] = ()
+    wait: Callable[[], None] = _nothing
+
+
+class Engine:
+    """Measures layers, each only if its weights changed since its last snapshot.
+
+    Args:
+        specs: the layers, in depth order.
+        quantities: the quantities of a full snapshot.
+        workers: layers measured at a time.
+        seed: seed of the random nulls.
+        densities: whether a full snapshot keeps the spectral densities.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[LayerSpec],
+        quantities: Sequence[Quantity],
+        workers: int = 1,
+        seed: int = 0,
+        densities: bool = True,
+    ) -> None:
+        self.specs = list(specs)
+        self.quantities = list(quantities)
+        self.densities = densities
+        self.seed = seed
+        self.states: dict[str, LayerState] = {spec.name: LayerState() for spec in specs}
+        self.baseline: Baseline | None = None
+        self._pool = WorkerPool(workers)
+        self._keep_previous = any(q.needs == "previous" for q in quantities)
+        self.spectral_seconds = 0.0
+        """Seconds, summed over workers, that the last call of :meth:`measure` spent on spectra."""
+        # Reading may run the user's own parametrisations: one at a time, like in the model's own forward pass.
+        self._reading = threading.Lock()
+
+    def replace(self, specs: Sequence[LayerSpec]) -> tuple[list[str], list[str]]:
+        """Watch ``specs`` from now on; what is known of layers that stay is kept.
+
+        Returns:
+            Names of the layers that are new, or have another shape under an old name, and of those that are gone.
+        """
+        before = {spec.name: spec.matrix_shapes for spec in self.specs}
+        names = [spec.name for spec in specs]
+        gone = [name for name in before if name not in set(names)]
+        new = [spec.name for spec in specs if before.get(spec.name) != spec.matrix_shapes]
+        self.specs = list(specs)
+        self.states = {name: LayerState() if name in new else self.states[name] for name in names}
+        return new, gone
+
+    def without_baseline(self, names: Collection[str]) -> list[str]:
+        """Those of the layers ``names`` for which there is no W_0 of the shape that they have."""
+        found = []
+        for spec in self.specs:
+            if spec.name in names and self.baseline is not None and spec.arrange is not None:
+                initial = self.baseline.get(spec.name)
+                try:
+                    shapes = None if initial is None else tuple(tuple(w.shape) for w in spec.arrange(initial))
+                except (ValueError, IndexError):  # W_0 of another shape cannot be arranged as this layer is
+                    shapes = None
+                if shapes != spec.matrix_shapes:
+                    found.append(spec.name)
+        return found
+
+    def capture(
+        self,
+        copies: HostCopies | None = None,
+        keep: Collection[str] | None = None,
+        only: Collection[str] | None = None,
+    ) -> Capture:
+        """Read the layers' weights, in depth order, one after another.
+
+        Args:
+            copies: copy them into these, so that the optimiser's next step does not reach them.
+            keep: the layers to keep; the others are read too (where weights are sharded, all processes must) and only
+                looked at for NaN and infinity. None keeps all.
+            only: the layers to read; None reads all.
+        """
+        arrays: dict[str, list[Array] | Exception] = {}
+        non_finite: list[str] = []
+        for spec in self.specs:
+            if only is not None and spec.name not in only:
+                continue
+            read = self._read(spec)
+            if keep is not None and spec.name not in keep:
+                if not isinstance(read, Exception) and not all(np.isfinite(largest_magnitude(a)) for a in read):
+                    non_finite.append(spec.name)
+            elif copies is not None and not isinstance(read, Exception):
+                arrays[spec.name] = list(copies.take(spec.name, read))
+            else:
+                arrays[spec.name] = read
+        return Capture(arrays, tuple(non_finite), _nothing if copies is None else copies.wait)
+
+    def _read(self, spec: LayerSpec) -> list[Array] | Exception:
+        try:
+            assert spec.read is not None
+            with self._reading:
+                return placed(spec.read())
+        except Exception as error:  # a layer that cannot be read is reported, not raised into training
+            return error
+
+    def measure(
+        self, capture: Capture | None = None, kind: Kind = "full", spectra: Collection[str] | None = None
+    ) -> list[LayerRow]:
+        """One row a layer, in depth order; never raises for what is in the weights.
+
+        Args:
+            capture: the weights; None reads each layer when its turn comes and keeps none.
+            kind: ``full``, or ``cheap`` for the quantities that need no spectrum.
+            spectra: the layers whose spectra a full snapshot measures; None for all. The others get the cheap ones.
+        """
+        if capture is not None:
+            capture.wait()
+
+        def one(index: int) -> LayerRow:
+            spec = self.specs[index]
+            arrays = self._read(spec) if capture is None else capture.arrays[spec.name]
+            full = kind == "full" and (spectra is None or spec.name in spectra)
+            return self._measure_layer(index, arrays, full)
+
+        self.spectral_seconds = 0.0
+        places = [i for i, s in enumerate(self.specs) if capture is None or s.name in capture.arrays]
+        return self._pool.map(one, places, cost=lambda i: self.specs[i].cost)
+
+    def _measure_layer(self, index: int, arrays: list[Array] | Exception, full: bool) -> LayerRow:
+        spec = self.specs[index]
+        state = self.states[spec.name]
+        wanted = [q for q in self.quantities if full or q.cost == "cheap"]
+        if isinstance(arrays, Exception):
+            return _failed(spec, index, wanted, arrays)
+        try:
+            now = fingerprint(arrays)
+            state.changed = now != state.fingerprint
+            if state.changed:
+                state.values, state.status = {}, "ok"
+            else:
+                state.values.update({q.name: q.unchanged for q in wanted if q.needs == "previous"})
+            missing = [q for q in wanted if q.name not in state.values]
+            density = self._measure_missing(spec, state, arrays, missing, full)
+            if self._keep_previous and (state.changed or state.previous is None):
+                state.previous = _copy_into(state.previous, arrays)
+            state.fingerprint = now
+        except Exception as error:  # the same promise for a fault of ours
+            state.fingerprint = ""
+            return _failed(spec, index, wanted, error)
+        values = {q.name: state.values[q.name] for q in wanted}
+        return LayerRow(
+            layer=spec.name,
+            index=index,
+            values=values,
+            status=state.status,
+            changed=state.changed,
+            density=density,
+        )
+
+    def _measure_missing(
+        self, spec: LayerSpec, state: LayerState, arrays: list[Array], missing: Sequence[Quantity], full: bool
+    ) -> Mapping[str, Any] | None:
+        """Measure ``missing`` into ``state.values``; return the spectral density where a spectrum was computed."""
+        if not missing:
+            return None
+        assert spec.arrange is not None
+        began = time.perf_counter()
+        initial = self.baseline.get(spec.name) if self.baseline is not None else None
+        sample = LayerWeights(
+            matrices=spec.arrange(arrays),
+            initial=None if initial is None else spec.arrange(initial),
+            previous=None if state.previous is None else spec.arrange(state.previous),
+            seed=spec.null_seed(self.seed),
+        )
+        values, state.status = measure_quantities(sample, [q for q in missing if q.needs != "reference"])
+        state.values.update(values)
+        if state.reference is None and full and sample.initial is not None:
+            at_baseline = _equal(arrays, initial)
+            state.reference = dict(state.values) if at_baseline else self._reference(spec, sample.initial)
+        sample.reference = state.reference
+        referring = [q for q in missing if q.needs == "reference"]
+        if referring:
+            state.values.update(measure_quantities(sample, referring)[0])
+        new_spectrum = any(q.cost != "cheap" for q in missing)
+        density = spectral_density(sample) if new_spectrum and self.densities and state.status == "ok" else None
+        if new_spectrum:
+            state.seconds = time.perf_counter() - began
+            self.spectral_seconds += state.seconds
+        return density
+
+    def _reference(self, spec: LayerSpec, matrices: Sequence[Array]) -> Mapping[str, Value]:
+        wanted = [q for q in self.quantities if not q.needs and q.cost != "request"]
+        return measure_quantities(LayerWeights(matrices=matrices, seed=spec.null_seed(self.seed)), wanted)[0]
+
+    def measure_reference(self, baseline: Baseline) -> None:
+        """Take W_0 from ``baseline`` and measure it, so that quantities can refer to its values."""
+        self.baseline = baseline
+
+        def one(spec: LayerSpec) -> None:
+            initial = baseline.get(spec.name)
+            if initial is not None and spec.arrange is not None:
+                self.states[spec.name].reference = self._reference(spec, spec.arrange(initial))
+
+        self._pool.map(one, self.specs)
+
+    def stale(self) -> Iterator[tuple[str, list[np.ndarray]]]:
+        """The weights of the last snapshot, of the layers that have moved on since.
+
+        Of all others the weights of now are those of the last snapshot, so a checkpoint has them already.
+        """
+        for spec in self.specs:
+            previous = self.states[spec.name].previous
+            if previous is not None and self._fingerprint_now(spec) != self.states[spec.name].fingerprint:
+                yield spec.name, previous
+
+    def restore(self, memories: Mapping[str, LayerMemory], previous: Mapping[str, Sequence[Array]]) -> None:
+        """Take up the states of a saved run; the weights must be those of its checkpoint already.
+
+        Args:
+            memories: the states, by layer.
+            previous: what :meth:`stale` gave when they were saved.
+        """
+        for spec in self.specs:
+            memory, state = memories.get(spec.name), self.states[spec.name]
+            if memory is None:
+                continue
+            state.restore(memory)
+            if not self._keep_previous:
+                continue
+            if spec.name in previous:
+                state.previous = [np.array(to_host(a)) for a in previous[spec.name]]
+                continue
+            read = self._read(spec)
+            if not isinstance(read, Exception) and fingerprint(read) == memory.fingerprint:
+                state.previous = _copy_into(None, read)
+
+    def _fingerprint_now(self, spec: LayerSpec) -> str:
+        read = self._read(spec)
+        return "" if isinstance(read, Exception) else fingerprint(read)
+
+
+def _equal(arrays: Sequence[Array], others: Sequence[Array] | None) -> bool:
+    hosts = [to_host(a) for a in arrays]
+    return others is not None and all(
+        a.dtype == b.dtype and np.array_equal(a, b, equal_nan=True) for a, b in zip(hosts, others, strict=True)
+    )
+
+
+def _copy_into(kept: list[np.ndarray] | None, arrays: Sequence[Array]) -> list[np.ndarray]:
+    """Copy ``arrays`` to the host, into the memory of ``kept`` where it fits."""
+    hosts = [to_host(a) for a in arrays]
+    if kept is None or [(a.shape, a.dtype) for a in kept] != [(a.shape, a.dtype) for a in hosts]:
+        return [np.array(a) for a in hosts]
+    for old, new in zip(kept, hosts, strict=True):
+        np.copyto(old, new)
+    return kept
+
+
+def _failed(spec: LayerSpec, index: int, wanted: Sequence[Quantity], error: Exception) -> LayerRow:
+    values: dict[str, Value] = {q.name: "" if q.text else float("nan") for q in wanted}
+    return LayerRow(spec.name, index, values, status=f"failed: {type(error).__name__}: {error}", changed=True)

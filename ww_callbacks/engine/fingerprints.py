@@ -1,0 +1,29 @@
+"""A fingerprint of arrays, so that an unchanged layer is not measured again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xxhash
+
+from ww_callbacks.engine.accelerator import tensor_digest
+from ww_callbacks.spectral.layers.spec import Array
+from ww_callbacks.spectral.linalg.arrays import on_accelerator
+
+
+def fingerprint(arrays: Sequence[Array]) -> str:
+    """128 bits over dtype, shape and bytes of the arrays, in hexadecimal; equal for equal weights only.
+
+    XXH3 on the host; a tensor on an accelerator is hashed there (see
+    :func:`~ww_callbacks.engine.accelerator.tensor_digest`), so the fingerprints of the two places differ.
+    """
+    digest = xxhash.xxh3_128()
+    for array in arrays:
+        if on_accelerator(array):
+            digest.update(f"{array.dtype}{tuple(array.shape)}".encode())
+            digest.update(tensor_digest(array))
+        else:
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

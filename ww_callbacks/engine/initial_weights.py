@@ -1,0 +1,66 @@
+"""Where a run begins: which weights are W_0, taken once, and those of layers that come later."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from ww_callbacks.engine.baseline_store import Baseline
+from ww_callbacks.engine.engine import Engine
+from ww_callbacks.scheduling.snapshots import SnapshotTaker
+from ww_callbacks.settings import Settings
+from ww_callbacks.spectral.layers.matching import arrays_from
+
+
+class InitialWeights:
+    """Takes W_0 of a run: the weights of its start, or those of the checkpoint that ``baseline`` names.
+
+    Args:
+        settings: the callback's arguments.
+        engine: its layers are those whose W_0 is taken; it is given the baseline.
+        measuring: knows the layers that this process measures.
+        rank: this process's number among those that train together; each writes a file of its own.
+
+    Raises:
+        ValueError: if the checkpoint holds none of the layers.
+    """
+
+    def __init__(self, settings: Settings, engine: Engine, measuring: SnapshotTaker, rank: int) -> None:
+        self._engine, self._measuring, self._rank = engine, measuring, rank
+        self._given = None if settings.baseline == "initial" else _of_checkpoint(settings, engine)
+        self._later = 0
+
+    def take(self, folder: Path) -> None:
+        """Keep W_0 in ``folder``, unless the engine has it already."""
+        if self._engine.baseline is not None:
+            return
+        if self._given is not None:
+            self._engine.measure_reference(Baseline.write(folder, self._given, self._engine.specs))
+            self._given = None
+            return
+        self._engine.baseline = self._write(folder, None, "")
+
+    def of_later_layers(self, folder: Path, names: Collection[str]) -> Baseline:
+        """Keep in ``folder`` what the layers ``names`` are now as their W_0."""
+        self._later += 1
+        return self._write(folder, names, f"later-{self._later - 1}")
+
+    def _write(self, folder: Path, only: Collection[str] | None, part: str) -> Baseline:
+        """Write the weights of the layers that this process measures to a file of its own."""
+        capture = self._engine.capture(keep=self._measuring.own, only=only)
+        arrays = {name: a for name, a in capture.arrays.items() if not isinstance(a, Exception)}
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = filter(None, (str(self._rank) if self._rank else "", part))
+        return Baseline.write(folder, arrays, self._engine.specs, "-".join(parts))
+
+
+def _of_checkpoint(settings: Settings, engine: Engine) -> dict[str, list[Any]]:
+    found = arrays_from(engine.specs, settings.baseline, settings.convolution)
+    if not found:
+        names = ", ".join(s.name for s in engine.specs[:5])
+        raise ValueError(
+            f"The checkpoint {settings.baseline!r} named as `baseline` holds none of the layers watched "
+            f"({names}, …) in the shape that the model has."
+        )
+    return found

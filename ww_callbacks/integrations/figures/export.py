@@ -1,0 +1,47 @@
+"""Figures to files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ww_callbacks.integrations.extras import require
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+IMAGES = (".png", ".svg", ".pdf", ".jpg", ".webp")
+
+
+def save(
+    figure: go.Figure, path: str | os.PathLike[str], width: int = 1100, height: int | None = None, scale: float = 2
+) -> Path:
+    """Write ``figure`` as the kind of file that the name ends with: PNG, SVG, PDF, JPG, WEBP, HTML or JSON.
+
+    Images are drawn by kaleido, which needs a Chrome or Chromium on the machine. HTML is one file that opens without a
+    network.
+
+    Args:
+        figure: the figure.
+        path: the file.
+        width: in pixels.
+        height: in pixels; None keeps the figure's own.
+        scale: pixels of a bitmap for each pixel of the figure.
+
+    Raises:
+        ValueError: for an ending that is none of these.
+        ImportError: if kaleido is needed and not installed.
+    """
+    target = Path(path)
+    ending = target.suffix.lower()
+    if ending == ".html":
+        figure.write_html(target, include_plotlyjs=True)
+    elif ending == ".json":
+        figure.write_json(target)
+    elif ending in IMAGES:
+        require("kaleido", "figures")
+        figure.write_image(target, width=width, height=height or figure.layout.height, scale=scale)
+    else:
+        raise ValueError(f"Expected a name that ends with {', '.join(IMAGES)}, .html or .json, got `{target.name}`.")
+    return target

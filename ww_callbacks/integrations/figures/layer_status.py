@@ -1,0 +1,74 @@
+"""Which layers are well, which are not, and since when: the table beside the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ww_callbacks.integrations.figures.run_view import SUFFICIENT, RunView
+from ww_callbacks.integrations.figures.style import SEVERITIES
+
+
+@dataclass(frozen=True)
+class LayerStanding:
+    """One layer at the last full snapshot.
+
+    Attributes:
+        layer: its name.
+        severity: of the worst alert about it; empty if there is none.
+        said: the kinds of alert about it, the worst and latest first.
+        since_epoch: when the first of those began, or None.
+        status: ``ok``, or why values are missing; empty if it was not measured.
+        evidence: ``sufficient``, or why alpha is not to be trusted.
+        values: quantity → value; NaN where there is none.
+    """
+
+    layer: str
+    severity: str
+    said: tuple[str, ...]
+    since_epoch: float | None
+    status: str
+    evidence: str
+    values: Mapping[str, float]
+
+    @property
+    def in_words(self) -> str:
+        """What to say of the layer in a few words."""
+        if self.said:
+            return f"{', '.join(self.said)} since epoch {self.since_epoch:.4g}"
+        if self.status not in ("ok", ""):
+            return self.status
+        if not self.status:
+            return "not measured yet"
+        if self.evidence not in (SUFFICIENT, ""):
+            return f"no alert; alpha not to be trusted: {self.evidence}"
+        return "no alert"
+
+
+def standings(run: RunView) -> list[LayerStanding]:
+    """Every layer as it stands, in depth order."""
+    full = np.flatnonzero(run.full)
+    rows = []
+    for position, layer in enumerate(run.layers):
+        alerts = [alert for alert in run.alerts if layer in alert.layers]
+        worst_first = sorted(alerts, key=lambda alert: (-SEVERITIES.index(alert.severity), -alert.step))
+        values = {name: _last(run, name, position) for name in run.quantities}
+        rows.append(
+            LayerStanding(
+                layer=layer,
+                severity=max((alert.severity for alert in alerts), key=SEVERITIES.index, default=""),
+                said=tuple(dict.fromkeys(alert.kind for alert in worst_first)),
+                since_epoch=min((alert.since_epoch for alert in alerts), default=None),
+                status=str(run.status[position, full[-1]]) if len(full) else "",
+                evidence=str(run.evidence[position, full[-1]]) if len(full) else "",
+                values=values,
+            )
+        )
+    return rows
+
+
+def _last(run: RunView, name: str, position: int) -> float:
+    when = run.measured(name)
+    return float(run.values(name)[position, when[-1]]) if len(when) else float("nan")

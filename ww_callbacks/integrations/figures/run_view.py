@@ -1,0 +1,188 @@
+"""A run as the figures see it: one matrix a quantity, layers down in depth order, snapshots across."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ww_callbacks.integrations.figures.style import rests_on_fit, short_names
+from ww_callbacks.integrations.quantity_info import words
+from ww_callbacks.integrations.record import RunRecord, read_run
+from ww_callbacks.integrations.schema import Alert, Verdict
+
+Run = RunRecord | str | os.PathLike[str]
+"""What the figures take for a run: its record, or the path of it."""
+
+SUFFICIENT = "sufficient"
+_NOT_QUANTITIES = {"step", "epoch", "kind", "layer", "index", "status", "changed"}
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run's record turned into matrices, each made when first asked for.
+
+    Attributes:
+        record: the record.
+        label: what the figures call the run.
+    """
+
+    record: RunRecord
+    label: str
+
+    @cached_property
+    def layers(self) -> list[str]:
+        """The names of the layers in depth order: those of the header, then any that only rows name."""
+        names = [info.name for info in self.record.run.layers]
+        return list(dict.fromkeys([*names, *self.record.layers["layer"].unique()]))
+
+    @cached_property
+    def short_names(self) -> list[str]:
+        """The layers' names for axis labels: short, unique, escaped for plotly."""
+        return short_names(self.layers)
+
+    @cached_property
+    def steps(self) -> np.ndarray:
+        """Optimiser steps done at each snapshot, shape (T,)."""
+        return self.record.model["step"].to_numpy(dtype=np.int64)
+
+    @cached_property
+    def epochs(self) -> np.ndarray:
+        """Epochs completed at each snapshot, shape (T,)."""
+        return self.record.model["epoch"].to_numpy(dtype=np.float64)
+
+    @cached_property
+    def full(self) -> np.ndarray:
+        """Which snapshots measured the spectra, shape (T,)."""
+        return (self.record.model["kind"] == "full").to_numpy(dtype=bool)
+
+    @cached_property
+    def quantities(self) -> list[str]:
+        """The quantities measured that are numbers."""
+        frame = self.record.layers
+        return [
+            str(name)
+            for name in frame.columns
+            if name not in _NOT_QUANTITIES and pd.api.types.is_numeric_dtype(frame[name])
+        ]
+
+    @cached_property
+    def _cells(self) -> tuple[np.ndarray, np.ndarray]:
+        """The matrix cell of each row of the layers' table."""
+        frame = self.record.layers
+        place = {name: position for position, name in enumerate(self.layers)}
+        rows = frame["layer"].map(place).to_numpy(dtype=np.int64)
+        if self.record.model["step"].is_unique:
+            order = np.argsort(self.steps, kind="stable")
+            return rows, order[np.searchsorted(self.steps, frame["step"].to_numpy(dtype=np.int64), sorter=order)]
+        # Measured twice at the same step: the first rows of a layer there belong to the first snapshot, and so on.
+        key = ["step", "kind"]
+        models = self.record.model[key].assign(
+            turn=self.record.model.groupby(key).cumcount(), column=range(len(self.steps))
+        )
+        turns = frame[[*key, "layer"]].assign(turn=frame.groupby([*key, "layer"]).cumcount())
+        return rows, turns.merge(models, how="left", on=[*key, "turn"])["column"].to_numpy(dtype=np.int64)
+
+    def _matrix(self, column: str, empty: Any, dtype: Any) -> np.ndarray:
+        matrix = np.full((len(self.layers), len(self.steps)), empty, dtype=dtype)
+        if column in self.record.layers.columns:
+            matrix[self._cells] = self.record.layers[column].to_numpy(dtype=dtype)
+        return matrix
+
+    @cached_property
+    def _matrices(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def values(self, quantity: str) -> np.ndarray:
+        """The values of ``quantity``, shape (layers, T); NaN where there is none."""
+        if quantity not in self._matrices:
+            self._matrices[quantity] = self._matrix(quantity, np.nan, np.float64)
+        return self._matrices[quantity]
+
+    @cached_property
+    def evidence(self) -> np.ndarray:
+        """``sufficient``, or why alpha is not to be trusted; shape (layers, T), empty where nothing was said."""
+        return self._matrix("alpha_evidence", "", object)
+
+    @cached_property
+    def status(self) -> np.ndarray:
+        """``ok``, or why values are missing; shape (layers, T), empty where the layer was not measured."""
+        return self._matrix("status", "", object)
+
+    def sure(self, quantity: str) -> np.ndarray:
+        """Where the value of ``quantity`` rests on sufficient evidence, shape (layers, T).
+
+        Only what is read from a power-law fit can lack it.
+        """
+        if rests_on_fit(quantity) and "alpha_evidence" in self.record.layers.columns:
+            return self.evidence == SUFFICIENT
+        return np.ones((len(self.layers), len(self.steps)), dtype=bool)
+
+    def measured(self, quantity: str) -> np.ndarray:
+        """The snapshots that measured ``quantity``, as positions, one a step, the last where there are several.
+
+        Cheap snapshots are left out for what needs a spectrum, and those between two probes for what a probe measures.
+        """
+        cost = words(quantity).cost
+        when = np.arange(len(self.steps)) if cost == "cheap" else np.flatnonzero(self.full)
+        if cost == "probe":
+            when = when[np.isfinite(self.values(quantity)[:, when]).any(axis=0)]
+        _, from_the_end = np.unique(self.steps[when][::-1], return_index=True)
+        return when[np.sort(len(when) - 1 - from_the_end)]
+
+    def model(self, name: str) -> np.ndarray | None:
+        """A column of the model's table, shape (T,), or None if there is none."""
+        if name not in self.record.model.columns:
+            return None
+        return self.record.model[name].to_numpy(dtype=np.float64)
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of what the loop told."""
+        prefix = "metrics/"
+        return [str(name)[len(prefix) :] for name in self.record.model.columns if str(name).startswith(prefix)]
+
+    @property
+    def alerts(self) -> list[Alert]:
+        """The alerts in the order they were given."""
+        return self.record.alerts
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict as it stands."""
+        return self.record.verdict
+
+
+def views(runs: Run | RunView | Sequence[Run | RunView]) -> list[RunView]:
+    """``runs``, one or several, as views with labels that tell them apart.
+
+    Raises:
+        FileNotFoundError: for a path at which there is no record.
+        ValueError: if there is no run at all.
+    """
+    given = [runs] if isinstance(runs, (RunRecord, RunView, str, os.PathLike)) else list(runs)
+    if not given:
+        raise ValueError("Expected at least one run, got none.")
+    records = [run if isinstance(run, (RunRecord, RunView)) else read_run(run) for run in given]
+    folders = [run.record.path.parent if isinstance(run, RunView) else run.path.parent for run in records]
+    labels = _labels([folder.resolve().parts for folder in folders])
+    return [
+        run if isinstance(run, RunView) else RunView(run, label) for run, label in zip(records, labels, strict=True)
+    ]
+
+
+def _labels(paths: Sequence[tuple[str, ...]]) -> list[str]:
+    """The shortest ends of the paths that differ from one another; numbered where even the whole paths are the same."""
+    depth = 1
+    longest = max(map(len, paths))
+    while depth < longest and len({path[-depth:] for path in paths}) < len(paths):
+        depth += 1
+    labels = ["/".join(path[-depth:]) for path in paths]
+    if len(set(labels)) < len(labels):
+        labels = [f"{label} ({number})" for number, label in enumerate(labels, start=1)]
+    return labels

@@ -1,0 +1,316 @@
+"""Inside one layer: its spectral density with what it is compared with, and how good each start of the tail would be.
+
+Both panels show one epoch; a slider moves through all that the record kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ww_callbacks.integrations.figures.run_view import SUFFICIENT, RunView
+from ww_callbacks.integrations.figures.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    PURPLE,
+    VERMILION,
+    Spec,
+    axis,
+    escape,
+    explain,
+    faint,
+    heading,
+    layout,
+    message_figure,
+)
+
+BULK_POINTS = 28
+AXIS_EPOCHS = 24
+SLIDER = 70
+Density = Mapping[str, Any]
+
+
+NOTHING = (
+    "No spectral density of this layer is in the record. It is kept with `densities=True`, from the first full "
+    "snapshot on, and only for a layer whose weights are finite and not all zero."
+)
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """The spectra of one layer, ready to be drawn.
+
+    Attributes:
+        layout: the layout, with axes that hold all of them.
+        epochs: the epochs that there are.
+        traces: for each of those that were read the traces, always equally many in the same order.
+    """
+
+    layout: Spec
+    epochs: list[float]
+    traces: list[list[Spec]]
+
+
+def spectrum_spec(run: RunView, layer: str) -> Spec:
+    """The spectrum of ``layer`` with plotly's own slider over the epochs, the last one shown first.
+
+    Raises:
+        ValueError: if the run does not watch that layer.
+    """
+    spectra = read_spectra(run, layer)
+    if spectra is None:
+        return message_figure(NOTHING)
+    spec: Spec = {"data": spectra.traces[-1], "layout": spectra.layout}
+    if len(spectra.traces) > 1:
+        spec["frames"] = [
+            {"name": str(position), "data": traces, "traces": list(range(len(traces)))}
+            for position, traces in enumerate(spectra.traces)
+        ]
+        spec["layout"]["sliders"] = [_slider([f"{epoch:.4g}" for epoch in spectra.epochs])]
+        spec["layout"]["height"] += SLIDER
+        spec["layout"]["margin"]["b"] += SLIDER
+    return spec
+
+
+def spectrum_at(run: RunView, layer: str, epoch: float | None = None) -> Spec:
+    """The spectrum of ``layer`` at the epoch nearest to ``epoch``, the last one by default.
+
+    Only what is drawn is read, so that it costs the same however long the run is. ``layout.meta`` holds all ``epochs``
+    and, as ``at``, the place of the one drawn.
+
+    Raises:
+        ValueError: if the run does not watch that layer.
+    """
+    steps = _steps(run, layer)
+    if not steps:
+        return message_figure(NOTHING)
+    epochs = _epochs(run, steps)
+    at = len(steps) - 1 if epoch is None else int(np.argmin(np.abs(np.asarray(epochs) - epoch)))
+    spectra = read_spectra(run, layer, [steps[at]])
+    if spectra is None:
+        return message_figure(NOTHING)
+    return {"data": spectra.traces[0], "layout": {**spectra.layout, "meta": {"epochs": epochs, "at": at}}}
+
+
+def read_spectra(run: RunView, layer: str, steps: Sequence[int] | None = None) -> Spectra | None:
+    """The spectra of ``layer`` at ``steps``, or all; None if there are none.
+
+    Raises:
+        ValueError: if the run does not watch that layer.
+    """
+    known = _steps(run, layer)
+    wanted = known if steps is None else list(steps)
+    # The axes hold these epochs too, so that the slider moves the curves and not the axes.
+    read = run.record.density(layer, {*wanted, *spread(known, AXIS_EPOCHS)})
+    densities = [density for density in read if sum(density["count"]) > 0]
+    drawn = [density for density in densities if density["step"] in set(wanted)]
+    if not drawn:
+        return None
+    reasons = dict(zip(run.steps.tolist(), run.evidence[run.layers.index(layer)].tolist(), strict=True))
+    traces = [_traces(density, reasons.get(density["step"], "")) for density in drawn]
+    return Spectra(_layout(densities), _epochs(run, [density["step"] for density in drawn]), traces)
+
+
+def spread(steps: Sequence[int], most: int) -> list[int]:
+    """At most ``most`` of ``steps``, evenly chosen, the first and the last among them."""
+    chosen = np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int))
+    return [steps[position] for position in chosen]
+
+
+def _steps(run: RunView, layer: str) -> list[int]:
+    if layer not in run.layers:
+        raise ValueError(
+            f"The run {run.label} does not watch the layer `{layer}`; it watches {len(run.layers)} others."
+        )
+    return run.record.density_steps(layer)
+
+
+def _epochs(run: RunView, steps: Sequence[int]) -> list[float]:
+    known = dict(zip(run.steps.tolist(), run.epochs.tolist(), strict=True))
+    return [known[step] for step in steps]
+
+
+def _number(density: Density, name: str) -> float:
+    value = density.get(name)
+    return float("nan") if value is None else float(value)
+
+
+def _traces(density: Density, evidence: str) -> list[Spec]:
+    """The traces of one epoch, always the same number in the same order, so that frames fit on one another."""
+    edges, count = _bins(density)
+    height = count / (count.sum() * np.diff(edges))
+    floor, top = height[height > 0].min() / 3, height.max() * 2
+    alpha, sigma, xmin = (_number(density, name) for name in ("alpha", "sigma", "xmin"))
+    tail = _number(density, "num_pl_spikes")
+    sure = evidence in ("", SUFFICIENT)
+    fit_x = np.array([xmin, _number(density, "xmax")])
+    # The tail's density (α−1)/xmin·(λ/xmin)^−α, weighted with the share of eigenvalues that the tail holds.
+    fit_y = tail / count.sum() * (alpha - 1) / xmin * (fit_x / xmin) ** -alpha if xmin > 0 else fit_x * np.nan
+    fit = f"power law: α = {alpha:.3g} ± {sigma:.2g} ({tail:.0f} eigenvalues)" if tail > 0 else "power law: no fit"
+    bulk_x, bulk_y = marchenko_pastur(_number(density, "mp_minus"), _number(density, "mp_plus"), edges[0])
+    candidates = density.get("candidates") or {}
+    tried = np.asarray(candidates.get("xmin", []), dtype=float)
+    place = {"xaxis": "x2", "yaxis": "y2"}
+    return [
+        {
+            "type": "bar",
+            "x": edges[:-1],
+            "offset": 0,
+            "width": np.diff(edges),
+            "y": np.where(height > 0, height, np.nan),
+            "marker": {"color": faint(BLUE, 0.35), "line": {"color": BLUE, "width": 0.6}},
+            "name": f"eigenvalues λ of W ({count.sum():.0f})",
+            "hovertemplate": "λ from %{x:.4g}<br>density %{y:.3g}<extra></extra>",
+        },
+        _line(bulk_x, bulk_y, "Marchenko–Pastur bulk of a random W", GREEN, "solid", 2.5),
+        _line(
+            fit_x,
+            fit_y,
+            fit if sure else f"{fit}; not to be trusted: {escape(evidence)}",
+            VERMILION if sure else GREY,
+            "solid" if sure else "dash",
+            3 if sure else 2,
+        ),
+        _upright(_number(density, "shuffled_max"), floor, top, "largest λ of the shuffled W", PURPLE, "dash"),
+        _upright(xmin, floor, top, f"xmin = {xmin:.3g}", INK, "dot"),
+        {
+            **_line(tried, np.asarray(candidates.get("D", []), dtype=float), "D against xmin", BLUE, "solid", 2),
+            "mode": "lines+markers",
+            "marker": {"size": 4},
+            "customdata": np.asarray(candidates.get("alpha", []), dtype=float),
+            "hovertemplate": "xmin = %{x:.4g}<br>D = %{y:.4g}<br>α would be %{customdata:.3g}<extra></extra>",
+            "showlegend": False,
+            **place,
+        },
+        {
+            **_line(
+                np.array([xmin]),
+                np.array([_number(density, "D")]),
+                "the xmin chosen",
+                VERMILION if sure else GREY,
+                "",
+                2,
+            ),
+            "mode": "markers",
+            "marker": {
+                "size": 13,
+                "symbol": "diamond" if sure else "diamond-open",
+                "color": VERMILION if sure else GREY,
+                "line": {"color": INK if sure else GREY, "width": 1},
+            },
+            "hovertemplate": "chosen xmin = %{x:.4g}<br>D = %{y:.4g}<extra></extra>",
+            "showlegend": False,
+            **place,
+        },
+    ]
+
+
+def marchenko_pastur(minus: float, plus: float, smallest: float) -> tuple[np.ndarray, np.ndarray]:
+    """Density per eigenvalue of the Marchenko–Pastur law with the edges λ− and λ+.
+
+    With λ± = s²(√N ± √M)², s²M = ((√λ+ − √λ−)/2)², so that the density √((λ+ − λ)(λ − λ−)) / (2π s²M λ) follows from
+    the edges alone. Of a square matrix λ− is 0: the grid then begins at ``smallest``.
+
+    Returns:
+        λ, on a grid fine both in λ and in log λ, and the density; empty where there is no bulk.
+    """
+    if not (np.isfinite(minus) and np.isfinite(plus) and 0 <= minus < plus):
+        return np.empty(0), np.empty(0)
+    start = max(minus, min(smallest, plus * 1e-2), plus * 1e-8)
+    grid = np.union1d(np.geomspace(start, plus, BULK_POINTS), np.linspace(start, plus, BULK_POINTS))
+    # A point close to each edge, where the density rises like a square root and a log axis cannot show its zero.
+    grid = np.union1d(grid, [start * (1 + 1e-4), plus * (1 - 1e-4)])
+    spread = ((np.sqrt(plus) - np.sqrt(minus)) / 2) ** 2
+    density = np.sqrt(np.clip((plus - grid) * (grid - minus), 0, None)) / (2 * np.pi * spread * grid)
+    inside = density > 0
+    return grid[inside], density[inside]
+
+
+def _line(x: np.ndarray, y: np.ndarray, name: str, colour: str, dash: str, width: float) -> Spec:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": x,
+        "y": y,
+        "name": name,
+        "line": {"color": colour, "width": width, **({"dash": dash} if dash else {})},
+        "hovertemplate": "λ = %{x:.4g}<br>%{y:.3g}<extra>" + name + "</extra>",
+    }
+
+
+def _upright(x: float, bottom: float, top: float, name: str, colour: str, dash: str) -> Spec:
+    there = np.isfinite(x) and x > 0
+    return {
+        **_line(np.array([x, x] if there else []), np.array([bottom, top] if there else []), name, colour, dash, 2),
+        "hovertemplate": f"{name}<br>λ = %{{x:.4g}}<extra></extra>",
+    }
+
+
+def _layout(densities: Sequence[Density]) -> Spec:
+    """Axes that hold all of ``densities``."""
+    low = min(density["log10_lambda_edges"][0] for density in densities)
+    high = max(density["log10_lambda_edges"][-1] for density in densities)
+    ends = [
+        np.log10(value)
+        for density in densities
+        for value in (_number(density, "mp_plus"), _number(density, "shuffled_max"))
+        if np.isfinite(value) and value > 0
+    ]
+    high = max([high, *ends]) + 0.1
+    heights = [_log_heights(density) for density in densities]
+    bottom, top = min(a for a, _ in heights), max(b for _, b in heights)
+    spec = layout(400, margin={"l": 64, "r": 30, "t": 92, "b": 50}, hovermode="closest", bargap=0)
+    log = {"type": "log", "exponentformat": "power", "dtick": "D2" if high - low < 1.5 else 1}
+    spec["xaxis"] = axis("eigenvalue λ = σ²", domain=[0, 0.6], anchor="y", range=[low - 0.1, high], **log)
+    spec["yaxis"] = axis("density", domain=[0, 1], range=[bottom - 0.4, top + 0.3], **{**log, "dtick": 1})
+    spec["xaxis2"] = axis("xmin tried", domain=[0.68, 1], anchor="y2", **log)
+    spec["yaxis2"] = axis("D", domain=[0, 1], anchor="x2", rangemode="tozero")
+    spec["annotations"] = [
+        heading("Spectral density", 0, 1, yshift=6),
+        heading("Distance D of the fit against xmin", 0.68, 1, hover=explain("D"), yshift=6),
+    ]
+    return spec
+
+
+def _bins(density: Density) -> tuple[np.ndarray, np.ndarray]:
+    """Edges λ and counts, neighbouring bins taken together where there are few eigenvalues to fill them."""
+    edges = 10.0 ** np.asarray(density["log10_lambda_edges"], dtype=float)
+    count = np.asarray(density["count"], dtype=float)
+    together = 4 if count.sum() < 100 else 2 if count.sum() < 400 else 1
+    if len(count) % together:
+        return edges, count
+    return edges[::together], count.reshape(-1, together).sum(axis=1)
+
+
+def _log_heights(density: Density) -> tuple[float, float]:
+    """log10 of the lowest and the highest density of an epoch."""
+    edges, count = _bins(density)
+    height = (count / (count.sum() * np.diff(edges)))[count > 0]
+    return float(np.log10(height.min())), float(np.log10(height.max()))
+
+
+def _slider(epochs: Sequence[str]) -> Spec:
+    return {
+        "active": len(epochs) - 1,
+        "currentvalue": {"prefix": "epoch ", "font": {"size": 13}},
+        "pad": {"t": 56},
+        "x": 0,
+        "len": 1,
+        "ticklen": 3,
+        "steps": [
+            {
+                "label": epoch,
+                "method": "animate",
+                "args": [
+                    [str(position)],
+                    {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}},
+                ],
+            }
+            for position, epoch in enumerate(epochs)
+        ],
+    }

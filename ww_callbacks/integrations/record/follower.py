@@ -1,0 +1,141 @@
+"""Following a record while training writes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import pandas as pd
+
+from ww_callbacks.integrations.record.density import DensityIndex
+from ww_callbacks.integrations.record.format import RECORD_NAME
+from ww_callbacks.integrations.record.parser import Parser, RecordedSnapshot, layer_frame, model_frame
+from ww_callbacks.integrations.record.reader import RunRecord, as_record, density_name
+from ww_callbacks.integrations.schema import Alert, RunInfo, Verdict
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a poll found new.
+
+    Attributes:
+        run: the header, where a run began or was taken up again since the last poll.
+        snapshots: the new snapshots as they were parsed; :attr:`layers` and :attr:`model` are their tables.
+        alerts: the new alerts.
+        verdict: the verdict, if it is new.
+        dropped_from: what was told before of this step and later no longer counts (the run was taken up again before
+            it); None if all stays. 0 where another run took the place of the one before.
+    """
+
+    run: RunInfo | None = None
+    snapshots: Sequence[RecordedSnapshot] = ()
+    alerts: Sequence[Alert] = ()
+    verdict: Verdict | None = None
+    dropped_from: int | None = None
+
+    @cached_property
+    def layers(self) -> pd.DataFrame:
+        """The new snapshots' layer rows (columns as :attr:`RunRecord.layers`)."""
+        return layer_frame(self.snapshots)
+
+    @cached_property
+    def model(self) -> pd.DataFrame:
+        """The new snapshots' model rows (columns as :attr:`RunRecord.model`)."""
+        return model_frame(self.snapshots)
+
+    def __bool__(self) -> bool:
+        """Whether anything is new."""
+        return bool(self.run or self.snapshots or self.alerts or self.verdict) or self.dropped_from is not None
+
+
+T = TypeVar("T")
+
+_HEAD = 256
+"""Bytes of the header, the run's identifier among them, by which another run in the same place is told."""
+
+
+class Follower:
+    """Reads what is new in a record each time it is asked; costs as much as what is new.
+
+    Args:
+        path: the record, or the folder in which it is or will be.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        given = Path(path).expanduser()
+        self.path = given if given.suffix == ".jsonl" else given / RECORD_NAME
+        self._restart()
+
+    def _restart(self) -> None:
+        self._parser = Parser(self.path)
+        self._index = DensityIndex(self.path.with_name(density_name(self.path)))
+        self._offset = 0
+        self._line = 0
+        self._head = b""
+
+    @property
+    def record(self) -> RunRecord | None:
+        """All that was polled so far, or None if no run has begun yet."""
+        return as_record(self._parser, self._index) if self._parser.run is not None else None
+
+    def poll(self) -> Update:
+        """What was written since the last poll; an empty update if nothing, or if there is no record yet.
+
+        Raises:
+            RecordError: if the file is not a record, or damaged.
+        """
+        parser = self._parser
+        restarted = False
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            return Update()
+        with file:
+            head = file.read(_HEAD)
+            if not head.startswith(self._head) or os.fstat(file.fileno()).st_size < self._offset:
+                restarted = parser.run is not None
+                self._restart()
+                parser = self._parser
+            self._head = head
+            sessions, started = parser.sessions, parser.run is not None
+            snapshots, alerts = list(parser.snapshots), list(parser.alerts)
+            verdict = parser.verdict
+            parser.dropped_from = None
+            self._feed(file)
+        began = parser.run is not None and (not started or parser.sessions != sessions)
+        return Update(
+            run=parser.run if began else None,
+            snapshots=_without(parser.snapshots, snapshots),
+            alerts=_without(parser.alerts, alerts),
+            verdict=parser.verdict if parser.verdict is not verdict else None,
+            dropped_from=0 if restarted else parser.dropped_from,
+        )
+
+    def _feed(self, file: BinaryIO) -> None:
+        """Give the parser the new whole lines, up to the end of the last snapshot that is closed.
+
+        The rest is left to the next poll: if training is killed, a resume cuts it off.
+        """
+        file.seek(self._offset)
+        position, number = self._offset, self._line
+        try:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                number += 1
+                position += len(line)
+                self._parser.feed(line, number)
+                if not self._parser.pending:
+                    self._offset, self._line = position, number
+        finally:
+            self._parser.pending.clear()
+
+
+def _without(items: list[T], old: list[T]) -> list[T]:
+    """Those of ``items`` that are not in ``old``, by identity; ``old`` keeps its own alive meanwhile."""
+    known = set(map(id, old))
+    return [item for item in items if id(item) not in known]

@@ -1,0 +1,224 @@
+"""One line of the record: what it is in memory and what it is on disk.
+
+A record is a file of JSON objects, one a line. ``record`` names the kind of line: ``run``, ``layer``, ``model``,
+``alert``, ``verdict``. The lines are strictly valid JSON: NaN and infinities are written as null and come back as NaN.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import orjson
+
+from ww_callbacks.integrations.schema import Alert, LayerRow, RunInfo, Snapshot, Verdict
+
+RECORD_NAME = "spectral.jsonl"
+DENSITY_NAME = "spectra.jsonl"
+SIGNIFICANT = 6
+"""Significant digits that the spectral densities are kept with: they are drawn, not computed with."""
+
+T = TypeVar("T")
+
+
+class RecordError(ValueError):
+    """A file that is not a record, or one that is damaged; the message names the file and the line."""
+
+    def __init__(self, path: Path, line: int | None, problem: str) -> None:
+        where = f"{path}, line {line}" if line is not None else f"{path}"
+        super().__init__(f"{where}: {problem}")
+        self.path = path
+        self.line = line
+
+
+def encode(record: Mapping[str, Any]) -> bytes:
+    """``record`` as one line of JSON with its newline; whatever JSON cannot hold is written as its text."""
+    options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
+    try:
+        return orjson.dumps(record, default=_describe, option=options)
+    except TypeError:  # an integer beyond 64 bits, a key that is no string, a lone surrogate in a path
+        return orjson.dumps(plain(record), option=options)
+
+
+def header_line(run: RunInfo, resumed: bool, schema: int) -> bytes:
+    """The line that begins a run, and each time it is taken up again."""
+    return encode({"record": "run", "schema": schema, "resumed": resumed, **dataclasses.asdict(run)})
+
+
+def snapshot_lines(snapshot: Snapshot) -> bytes:
+    """A snapshot's lines: one a layer, then the model's, which closes it."""
+    lines = [
+        encode(
+            {
+                "record": "layer",
+                "step": snapshot.step,
+                "epoch": snapshot.epoch,
+                "layer": row.layer,
+                "index": row.index,
+                "status": row.status,
+                "changed": row.changed,
+                **row.values,
+            }
+        )
+        for row in snapshot.rows
+    ]
+    model = {
+        "record": "model",
+        "step": snapshot.step,
+        "epoch": snapshot.epoch,
+        "kind": snapshot.kind,
+        "seconds": snapshot.seconds,
+        "overhead": snapshot.overhead,
+        "time": snapshot.time,
+        "left_out": snapshot.left_out,
+        "metrics": snapshot.metrics,
+        **snapshot.model,
+    }
+    return b"".join([*lines, encode(model)])
+
+
+def density_line(snapshot: Snapshot, row: LayerRow) -> bytes:
+    """The line of a layer's spectral density, its numbers rounded to :data:`SIGNIFICANT` digits."""
+    density = _rounded(row.density or {})
+    return encode({"step": snapshot.step, "epoch": snapshot.epoch, "layer": row.layer, **density})
+
+
+def alert_line(alert: Alert) -> bytes:
+    """The line of an alert."""
+    return encode({"record": "alert", **dataclasses.asdict(alert)})
+
+
+def verdict_line(verdict: Verdict) -> bytes:
+    """The line of a verdict."""
+    return encode({"record": "verdict", **dataclasses.asdict(verdict)})
+
+
+def decode(cls: type[T], value: Any) -> T:
+    """``value``, read from JSON, as a ``cls`` of the schema.
+
+    Keys that ``cls`` does not have are left out, so that a field added later does not make old readers fail.
+
+    Raises:
+        ValueError: with the name of the field that is missing or of the wrong type.
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f"expected the fields of {cls.__name__}, found {_show(value)}")
+    hints = _hints(typing.cast(Any, cls))
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if field.name in value:
+            fields[field.name] = _decode(hints[field.name], value[field.name], field.name)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ValueError(f"`{field.name}` is missing")
+    return cls(**fields)
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _decode(hint: Any, value: Any, name: str) -> Any:
+    """``value`` as the type ``hint``; ``name`` is for the error."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if hint is float:
+        if value is None:
+            return math.nan
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+    elif hint in (int, str, bool):
+        if type(value) is hint:
+            return value
+    elif origin is typing.Literal:
+        if value in arguments:
+            return value
+    elif origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        for argument in arguments:
+            try:
+                return _decode(argument, value, name)
+            except ValueError:
+                continue
+    elif origin is tuple and isinstance(value, list):
+        inner = [arguments[0]] * len(value) if arguments[1:] == (Ellipsis,) else arguments
+        if len(inner) == len(value):
+            return tuple(_decode(hint, item, name) for hint, item in zip(inner, value, strict=True))
+    elif isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, dict):
+        return {key: _decode(arguments[1], item, f"{name}.{key}") for key, item in value.items()}
+    elif dataclasses.is_dataclass(hint):
+        return decode(typing.cast(type, hint), value)
+    raise ValueError(f"`{name}` is {_show(value)}")
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _describe(value: Any) -> Any:
+    """What stands in the record for a value that JSON does not have: a path, a function, a set, an object."""
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=str)
+    if isinstance(value, Iterable) and isinstance(value, Mapping):
+        return dict(value)
+    name = getattr(value, "__qualname__", None)
+    if isinstance(value, Callable) and name:  # type: ignore[arg-type]
+        return f"{value.__module__}.{name}"
+    return str(value)
+
+
+def plain(value: Any) -> Any:
+    """``value`` with everything that orjson refuses replaced, all the way down."""
+    if isinstance(value, Mapping):
+        return {str(plain(key)): plain(item) for key, item in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return [plain(item) for item in sorted(value, key=str)]
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return str(value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    try:
+        orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError:
+        return plain(str(_describe(value)))
+    return value
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{SIGNIFICANT}g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        return _rounded(value.tolist())
+    if isinstance(value, (list, tuple)):
+        at_once = _rounded_floats(value) if value and all(type(item) is float for item in value) else None
+        return [_rounded(item) for item in value] if at_once is None else at_once
+    return value
+
+
+def _rounded_floats(values: Sequence[float]) -> list[float] | None:
+    """Many numbers at once, the same as one by one; None where one is not finite, or its power of ten is not exact."""
+    numbers = np.asarray(values)
+    magnitude = np.abs(numbers)
+    if not np.isfinite(magnitude).all():
+        return None
+    shift = SIGNIFICANT - 1 - np.floor(np.log10(np.where(magnitude > 0.0, magnitude, 1.0)))
+    if np.abs(shift).max() > 22:  # 10^22 is the largest power of ten that is a float64
+        return None
+    power = 10.0 ** np.abs(shift)
+    up = shift >= 0
+    whole = np.round(np.where(up, numbers * power, numbers / power))
+    return np.where(up, whole / power, whole * power).tolist()

@@ -1,0 +1,158 @@
+"""Reading a run's record, whole."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ww_callbacks.integrations.record.density import DensityIndex
+from ww_callbacks.integrations.record.format import DENSITY_NAME, RECORD_NAME, RecordError
+from ww_callbacks.integrations.record.parser import Parser, layer_frame, model_frame
+from ww_callbacks.integrations.schema import Alert, RunInfo, Verdict
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as its record tells it.
+
+    Attributes:
+        path: the file.
+        run: the header; of a resumed run that of the last session.
+        layers: one row a layer and snapshot: ``step``, ``epoch``, ``kind``, ``layer``, ``index``, ``status``,
+            ``changed`` and one column a quantity (NaN, or an empty text, where it could not be had).
+        model: one row a snapshot: ``step``, ``epoch``, ``kind``, ``seconds``, ``overhead``, ``time``, ``left_out``,
+            one column ``<quantity>/<statistic>`` each, and what the loop told as ``metrics/<name>``.
+        alerts: the alerts, in the order they were given.
+        verdict: the last verdict, or None while the run goes on or if it was killed.
+        torn: what a kill left unfinished at the end and was left out, in words; empty if nothing.
+    """
+
+    path: Path
+    run: RunInfo
+    layers: pd.DataFrame
+    model: pd.DataFrame
+    alerts: list[Alert]
+    verdict: Verdict | None
+    torn: str = ""
+    index: DensityIndex = field(kw_only=True, repr=False, compare=False)
+
+    def density_steps(self, layer: str) -> list[int]:
+        """The steps of the snapshots that have a spectral density of ``layer``, in order.
+
+        Raises:
+            RecordError: if the file of densities is damaged.
+        """
+        self.index.update()
+        return sorted(self.index.steps(layer).intersection(self.model["step"].tolist()))
+
+    def density(self, layer: str, steps: Iterable[int] | None = None) -> list[dict[str, Any]]:
+        """The spectral densities of ``layer``, one per snapshot that has one, in order.
+
+        Args:
+            layer: the layer's name.
+            steps: only those of these steps; None means all.
+
+        Raises:
+            RecordError: if the file of densities is damaged, or another run has taken this one's place.
+        """
+        with self.path.open("rb") as file:
+            header = Parser(self.path)
+            header.feed(file.readline(), 1)
+        if header.run is None or header.run.run_id != self.run.run_id:
+            raise RecordError(self.path, 1, f"another run is here now; that of {self.run.run_id} was moved aside")
+        self.index.update()
+        recorded = set(self.model["step"].tolist())
+        return self.index.read(layer, recorded if steps is None else recorded.intersection(steps))
+
+    def _repr_html_(self) -> str:
+        """The run at a glance, for notebooks."""
+        verdict = self.verdict
+        state = f"<b>{html.escape(verdict.state)}</b>: {html.escape(verdict.reason)}" if verdict else "no verdict yet"
+        head = (
+            f"<p>Run <code>{html.escape(self.run.run_id)}</code> ({html.escape(self.run.framework)}): "
+            f"{len(self.run.layers)} layers, {len(self.model)} snapshots. {state}</p>"
+        )
+        alerts = "".join(
+            f"<li>epoch {alert.epoch:g}: <b>{html.escape(alert.kind)}</b> {html.escape(alert.message)}</li>"
+            for alert in self.alerts[-10:]
+        )
+        columns = ["epoch", *(name for name in self.model.columns if name.endswith(("/median", "/share_sufficient")))]
+        table = self.model[columns].tail(10).to_html(index=False, float_format=lambda value: f"{value:.4g}")
+        return head + (f"<ul>{alerts}</ul>" if alerts else "") + table
+
+
+def read_run(path: str | os.PathLike[str]) -> RunRecord:
+    """Read the record of a run.
+
+    Args:
+        path: the file, or the folder that holds ``spectral.jsonl``.
+
+    Raises:
+        RecordError: if it is not a record, or damaged elsewhere than at its end; names the file and the line.
+        FileNotFoundError: if there is none.
+    """
+    file = record_file(path)
+    parser = Parser(file)
+    torn = ""
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.endswith(b"\n"):
+                parser.feed(line, number)
+            else:
+                torn = f"an unfinished line of {len(line)} bytes"
+    if parser.run is None:
+        raise RecordError(file, None, "no run in it (yet): the header is missing")
+    if parser.pending:
+        rows = f"{len(parser.pending)} layer rows of a snapshot that was not finished"
+        torn = f"{rows}, {torn}" if torn else rows
+    return as_record(parser, DensityIndex(file.with_name(density_name(file))), torn)
+
+
+def as_record(parser: Parser, index: DensityIndex, torn: str = "") -> RunRecord:
+    """What ``parser`` has taken so far as a record."""
+    assert parser.run is not None
+    return RunRecord(
+        path=parser.path,
+        run=parser.run,
+        layers=layer_frame(parser.snapshots),
+        model=model_frame(parser.snapshots),
+        alerts=list(parser.alerts),
+        verdict=parser.verdict,
+        torn=torn,
+        index=index,
+    )
+
+
+def density_name(record: Path) -> str:
+    """The name of the file of densities that belongs to ``record`` (``spectral.1.jsonl`` → ``spectra.1.jsonl``)."""
+    stem = RECORD_NAME.removesuffix(".jsonl")
+    rest = record.name.removeprefix(stem)
+    return DENSITY_NAME.removesuffix(".jsonl") + rest if rest != record.name else DENSITY_NAME
+
+
+def record_file(path: str | os.PathLike[str]) -> Path:
+    """The record that ``path``, a file or its folder, stands for.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    given = Path(path).expanduser()
+    file = given / RECORD_NAME if given.is_dir() else given
+    if not file.is_file():
+        below = find_runs(given)[:3] if given.is_dir() else []
+        hint = f" Did you mean {', '.join(str(run.parent) for run in below)}?" if below else ""
+        raise FileNotFoundError(f"No record of a run at {given}: expected the file {file}.{hint}")
+    return file
+
+
+def find_runs(folder: str | os.PathLike[str]) -> list[Path]:
+    """The records (``spectral.jsonl``) in ``folder`` and below, sorted by path."""
+    return sorted(
+        Path(parent, RECORD_NAME) for parent, _, names in os.walk(folder, followlinks=False) if RECORD_NAME in names
+    )

@@ -1,0 +1,108 @@
+"""What a logger gets of a snapshot: few numbers for the whole model, and which layers are worth a look."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ww_callbacks.integrations.quantity_info import words
+from ww_callbacks.integrations.schema import Alert, Snapshot, Value
+from ww_callbacks.spectral.aggregate.summary import NEEDS_EVIDENCE
+from ww_callbacks.spectral.measuring.registry import Quantity, all_quantities
+
+PREFIX = "spectral/"
+LAYER_PREFIX = "spectral_layers/"
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """A layer that stands at the bad end of a quantity.
+
+    Attributes:
+        quantity: the quantity.
+        layer: the layer.
+        value: its value.
+        median: the median over the layers that count.
+    """
+
+    quantity: Quantity
+    layer: str
+    value: float
+    median: float
+
+
+def scalars(snapshot: Snapshot) -> dict[str, float]:
+    """``spectral/<quantity>/<statistic>`` and the callback's own cost; values that could not be had are left out."""
+    values = {PREFIX + name: value for name, value in snapshot.model.items()}
+    values[PREFIX + "overhead"] = snapshot.overhead
+    return {name: float(value) for name, value in values.items() if math.isfinite(value)}
+
+
+def layer_scalars(snapshot: Snapshot) -> dict[str, float]:
+    """``spectral_layers/<layer>/<quantity>``: every finite number of every layer."""
+    return {
+        f"{LAYER_PREFIX}{row.layer}/{name}": float(value)
+        for row in snapshot.rows
+        for name, value in row.values.items()
+        if not isinstance(value, str) and math.isfinite(value)
+    }
+
+
+def describe(name: str) -> str:
+    """The definition of the quantity that the scalar ``name`` is of; empty if it is of none."""
+    parts = name.split("/")
+    known = words(parts[-1] if name.startswith(LAYER_PREFIX) else parts[1] if len(parts) > 1 else "")
+    return f"{known.title}: {known.definition}" if known.definition else ""
+
+
+def outliers(snapshot: Snapshot, count: int = 3) -> list[Outlier]:
+    """The ``count`` worst layers of each headline quantity, worst first.
+
+    Which end is the bad one is the quantity's to say; where both are, it is the distance from the median.
+    """
+    found = []
+    for quantity in all_quantities():
+        if not (quantity.headline and quantity.worst):
+            continue
+        values = [(row.layer, _number(quantity.name, row.values)) for row in snapshot.rows]
+        values = [(layer, value) for layer, value in values if math.isfinite(value)]
+        if len(values) < 2:
+            continue
+        median = float(np.median([value for _, value in values]))
+        ranked = sorted(values, key=lambda item: _badness(item[1], median, quantity.worst), reverse=True)[:count]
+        found += [Outlier(quantity, layer, value, median) for layer, value in ranked]
+    return found
+
+
+def unmeasured(snapshot: Snapshot) -> list[tuple[str, str]]:
+    """The layers whose values are missing, and why."""
+    return [(row.layer, row.status) for row in snapshot.rows if row.status != "ok"]
+
+
+def layers_text(layers: Sequence[str], most: int = 3) -> str:
+    """Names of layers in a sentence: a few of them and how many more; ``the model`` for none."""
+    if not layers:
+        return "the model"
+    rest = len(layers) - most
+    return ", ".join(layers[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def evidence_text(alert: Alert) -> str:
+    """The alert's evidence in one line: ``alpha 1.62, D 0.04``."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in alert.evidence.items())
+
+
+def _badness(value: float, median: float, worst: str) -> float:
+    if worst == "both":
+        return abs(value - median)
+    return value if worst == "high" else -value
+
+
+def _number(name: str, values: Mapping[str, Value]) -> float:
+    if name in NEEDS_EVIDENCE and values.get("alpha_evidence", "sufficient") != "sufficient":
+        return math.nan
+    value = values.get(name, math.nan)
+    return math.nan if isinstance(value, str) else float(value)

@@ -1,0 +1,25 @@
+"""What a sink is: something that snapshots, alerts and the verdict are sent to."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ww_callbacks.integrations.schema import Alert, RunInfo, Snapshot, Verdict
+
+
+class Sink(Protocol):
+    """A destination of records. The monitor catches what a sink raises, says it once and goes on without it."""
+
+    name: str
+
+    def open(self, run: RunInfo, resumed: bool) -> None:
+        """Prepare for the run; ``resumed`` says that the same run goes on."""
+
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Take one snapshot."""
+
+    def alert(self, alert: Alert) -> None:
+        """Take one alert."""
+
+    def close(self, verdict: Verdict | None) -> None:
+        """Flush and close; called once, also when training ended with an exception."""

@@ -1,0 +1,215 @@
+"""Weights & Biases: scalars on the right axis, histograms, alerts, a table and what a sweep can optimise."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ww_callbacks.integrations.extras import require
+from ww_callbacks.integrations.record import RecordError, RunRecord, read_run
+from ww_callbacks.integrations.record.format import plain
+from ww_callbacks.integrations.scalars import (
+    LAYER_PREFIX,
+    PREFIX,
+    evidence_text,
+    layer_scalars,
+    layers_text,
+    outliers,
+    scalars,
+)
+from ww_callbacks.integrations.schema import Alert, RunInfo, Snapshot, Verdict
+
+TABLE_ROWS = 10_000
+"""Rows that W&B's pages show of a table: a longer one is thinned to every n-th snapshot."""
+
+_LEVELS = {"info": "INFO", "warning": "WARN", "critical": "ERROR"}
+
+
+class WandbSink:
+    """Sends snapshots to a W&B run.
+
+    The values go out as they come, without a step of W&B's own; they are drawn over ``spectral/step`` (optimiser steps)
+    or ``spectral/epoch``, so that a run that is taken up again goes on where it was.
+
+    Args:
+        run: the run to log to. None takes the run that is active, or starts one and ends it with the training.
+        axis: what the charts are drawn over.
+        scalars: whether to send the scalars; not where the run's own logger has them already.
+        per_layer: also every layer's quantities.
+        histograms: also one histogram of log10 λ a layer, from its spectral density.
+
+    Raises:
+        ImportError: if W&B is not installed.
+    """
+
+    name = "W&B"
+
+    def __init__(
+        self,
+        run: Any = None,
+        axis: Literal["step", "epoch"] = "step",
+        scalars: bool = True,
+        per_layer: bool = False,
+        histograms: bool = False,
+    ) -> None:
+        require("wandb", "wandb")
+        self._given = run
+        self._run: Any = None
+        self._own = False
+        self._opened = False
+        self._axis = axis
+        self._scalars = scalars
+        self._per_layer = per_layer
+        self._histograms = histograms
+        self._directory = Path()
+        self._alerts = 0
+        self._range: dict[str, tuple[float, float]] = {}
+        self._last: Snapshot | None = None
+        self._defined: set[str] = set()
+
+    def open(self, run: RunInfo, resumed: bool) -> None:
+        """Define the axis, and put the callback's arguments into the run's configuration."""
+        import wandb
+
+        self._run = self._given or wandb.run
+        self._own = self._run is None
+        if self._own:
+            self._run = wandb.init(id=run.run_id, resume="allow", dir=run.directory)
+        self._alerts, self._range, self._last = 0, {}, None
+        self._opened = True
+        self._directory = Path(run.directory)
+        for name in ("step", "epoch"):
+            self._run.define_metric(PREFIX + name, hidden=True)
+        for name in (PREFIX, LAYER_PREFIX):
+            self._run.define_metric(name + "*", step_metric=PREFIX + self._axis)
+        self._defined = set()
+        self._run.config.update({"spectral": plain(run.settings)}, allow_val_change=True)
+
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Send one row of values."""
+        import wandb
+
+        self._last = snapshot if snapshot.kind == "full" else self._last
+        values: dict[str, Any] = dict(scalars(snapshot)) if self._scalars else {}
+        # Name by name as well: a trainer's own logger may have defined an axis for `*`, and a name beats a pattern.
+        for name in sorted(values.keys() - self._defined):
+            self._run.define_metric(name, step_metric=PREFIX + self._axis)
+        self._defined |= values.keys()
+        self._widen(values)
+        if self._per_layer:
+            values |= layer_scalars(snapshot)
+        if self._histograms:
+            for row in snapshot.rows:
+                if row.density and len(row.density["count"]):
+                    bins = np.asarray(row.density["count"]), np.asarray(row.density["log10_lambda_edges"])
+                    values[f"{LAYER_PREFIX}{row.layer}/log10_lambda"] = wandb.Histogram(np_histogram=bins)
+        if values:
+            self._run.log(values | {PREFIX + "step": snapshot.step, PREFIX + "epoch": snapshot.epoch})
+
+    def alert(self, alert: Alert) -> None:
+        """Send the alert, as mail or to Slack where the user has set that up."""
+        self._alerts += 1
+        where = layers_text(alert.layers)
+        self._run.alert(
+            title=f"Spectra: {alert.kind} in {where}"[:63],
+            text=f"{alert.message}\n{evidence_text(alert)}\n{alert.recommendation}",
+            level=_LEVELS[alert.severity],
+            wait_duration=0.001,  # what is worth saying again has been decided already
+        )
+
+    def close(self, verdict: Verdict | None) -> None:
+        """Send the table and the figures, the summary values, and end the run if it is ours."""
+        if not self._opened:
+            return
+        self._opened = False
+        try:
+            record = self._record()
+            self._run.summary.update(self._summary(verdict, record))
+            if record is not None and len(record.layers):
+                self._run.log({PREFIX + "layers": _table(record), **_worst(self._last)})
+                drawn = _figures(record)
+                if drawn:
+                    self._run.log(drawn)
+        finally:
+            if self._own:
+                self._run.finish()
+
+    def _widen(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            if name.endswith("/median"):
+                low, high = self._range.get(name, (value, value))
+                self._range[name] = min(low, value), max(high, value)
+
+    def _record(self) -> RunRecord | None:
+        """The run's own record, which has what is not kept in memory; None where there is none."""
+        try:
+            return read_run(self._directory)
+        except (RecordError, OSError):
+            return None
+
+    def _summary(self, verdict: Verdict | None, record: RunRecord | None) -> dict[str, Any]:
+        """What a sweep can optimise: each median's extremes, the best snapshot's values, alerts, the verdict."""
+        summary: dict[str, Any] = {PREFIX + "alerts": self._alerts}
+        for name, (low, high) in self._range.items():
+            quantity = name.removesuffix("/median")
+            summary[f"{quantity}/lowest_median"], summary[f"{quantity}/highest_median"] = low, high
+        if verdict is None:
+            return summary
+        summary |= {
+            PREFIX + "verdict": verdict.state,
+            PREFIX + "verdict_reason": verdict.reason,
+            PREFIX + "healthy": int(verdict.state == "healthy"),
+            PREFIX + "stopped": int(verdict.stopped),
+        }
+        summary |= {f"{PREFIX}signal/{name}": value for name, value in verdict.signals.items() if math.isfinite(value)}
+        if verdict.best_step is not None:
+            summary |= {PREFIX + "best/step": verdict.best_step, PREFIX + "best/epoch": verdict.best_epoch}
+            if record is not None:
+                best = record.model[record.model["step"] == verdict.best_step].tail(1)
+                for name in best.columns:
+                    if name.endswith("/median") and math.isfinite(value := float(best[name].iloc[0])):
+                        summary[f"{PREFIX}best/{name}"] = value
+        return summary
+
+
+def _table(record: RunRecord) -> Any:
+    """One row a layer and epoch; of a long run every n-th snapshot and the last."""
+    import wandb
+
+    layers = record.layers[record.layers["kind"] == "full"]
+    steps = layers["step"].drop_duplicates().tolist()
+    every = max(1, math.ceil(len(layers) / TABLE_ROWS))
+    kept = set(steps[::-1][::every])
+    table = layers[layers["step"].isin(kept)].drop(columns=["kind"])
+    return wandb.Table(dataframe=table)
+
+
+def _worst(snapshot: Snapshot | None) -> dict[str, Any]:
+    """The layers worth a look at the end, quantity by quantity."""
+    found = outliers(snapshot) if snapshot is not None else []
+    if not found:
+        return {}
+    import wandb
+
+    rows: list[Any] = [[o.layer, o.quantity.title, o.value, o.median] for o in found]
+    return {PREFIX + "worst_layers": wandb.Table(columns=["layer", "quantity", "value", "median"], data=rows)}
+
+
+def _figures(record: RunRecord) -> dict[str, Any]:
+    """The views on the run as interactive plots; none where plotly is not installed."""
+    if importlib.util.find_spec("plotly") is None:
+        return {}
+    import wandb
+
+    from ww_callbacks.integrations import figures
+
+    found = {}
+    for name in ("timeline", "heat_map", "correlation_flow", "histograms"):
+        with contextlib.suppress(ValueError):  # the run did not measure what this one shows
+            found[f"{PREFIX}figures/{name}"] = wandb.Plotly(getattr(figures, name)(record))
+    return found

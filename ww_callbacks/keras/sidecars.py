@@ -1,0 +1,73 @@
+"""Where the state of a run lies between two ``fit`` in Keras, which saves no callbacks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ww_callbacks.lifecycle.faults import logger
+from ww_callbacks.lifecycle.saved_state import Saved, read_sidecar, write_sidecar
+
+KEPT = 3
+"""States kept: a backup may be one epoch behind the last of them."""
+
+_POINTER = "spectral_record.json"
+
+
+class Sidecars:
+    """The states of the last epochs, beside the record.
+
+    Where Keras's ``BackupAndRestore`` is among the callbacks, a pointer to the record lies in its folder, which Keras
+    removes when a run has ended: so a record is found again exactly as long as there is a backup to restore.
+
+    Args:
+        callbacks: those of the ``fit``.
+    """
+
+    def __init__(self, callbacks: Iterable[Any]) -> None:
+        folders = [c.backup_dir for c in callbacks if type(c).__name__ == "BackupAndRestore"]
+        self._backup = Path(folders[0]) if folders else None
+
+    def find(self, log_dir: str | None, epoch: int, steps: int) -> Saved | None:
+        """The state at the beginning of ``epoch`` (epochs completed), None where the run begins or there is none.
+
+        Args:
+            log_dir: the folder named by the user.
+            epoch: epochs completed.
+            steps: optimiser steps done; a state of more steps belongs to another run.
+        """
+        if epoch == 0:
+            return None
+        for folder in [*self._pointed(), *([Path(log_dir)] if log_dir else [])]:
+            try:
+                saved = read_sidecar(folder, f"state-{epoch}")
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError) as error:
+                logger.warning("ww-callbacks: %s A new record begins. Training goes on.", error)
+                return None
+            if saved.state.adapter.get("steps", 0) <= steps:
+                return saved
+        return None
+
+    def write(self, directory: Path, epoch: int, saved: Saved) -> None:
+        """Keep the state after ``epoch`` completed epochs, and forget the oldest."""
+        try:
+            write_sidecar(directory, f"state-{epoch}", saved)
+            for suffix in ("json", "safetensors"):
+                (directory / f"state-{epoch - KEPT}.{suffix}").unlink(missing_ok=True)
+            if self._backup is not None:
+                self._backup.mkdir(parents=True, exist_ok=True)
+                (self._backup / _POINTER).write_text(json.dumps(str(directory.absolute())), encoding="utf-8")
+        except OSError as error:
+            logger.warning("ww-callbacks: this epoch cannot be resumed from (%s). Training goes on.", error)
+
+    def _pointed(self) -> list[Path]:
+        try:
+            text = (self._backup / _POINTER).read_text(encoding="utf-8") if self._backup is not None else "null"
+            folder = json.loads(text)
+        except (OSError, ValueError, RecursionError):
+            return []
+        return [Path(folder)] if isinstance(folder, str) else []

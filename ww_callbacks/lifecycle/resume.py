@@ -1,0 +1,113 @@
+"""Resuming a run: what is saved of it, and how it is put back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ww_callbacks.diagnosis.diagnosis import Diagnosis
+from ww_callbacks.engine.baseline_store import Baseline
+from ww_callbacks.engine.engine import Engine
+from ww_callbacks.engine.initial_weights import InitialWeights
+from ww_callbacks.lifecycle.progress import Progress
+from ww_callbacks.lifecycle.saved_state import RunState, Saved
+from ww_callbacks.probes.probe_runner import Probing
+from ww_callbacks.scheduling.meter import Meter
+
+
+@dataclass(frozen=True)
+class RunParts:
+    """The parts of a run that have a state."""
+
+    progress: Progress
+    engine: Engine
+    diagnosis: Diagnosis
+    meter: Meter
+    initial_weights: InitialWeights
+    probing: Probing | None
+
+
+def capture_state(run: RunParts, adapter: Mapping[str, Any]) -> Saved:
+    """What ``run`` needs to go on from a checkpoint made now."""
+    progress = run.progress
+    state = RunState(
+        run_id=progress.run_id,
+        directory=str(progress.directory.absolute()),
+        step=progress.step,
+        snapshots=run.diagnosis.snapshots,
+        first_step=progress.first_step,
+        spent=run.meter.spent,
+        elapsed=run.meter.elapsed,
+        layers={name: s.memory() for name, s in run.engine.states.items()},
+        **run.diagnosis.state_dict(),
+        alerts=tuple(run.diagnosis.alerts),
+        known=dict(progress.published),
+        adapter={**adapter, "probe": run.probing.state_dict()} if run.probing is not None else dict(adapter),
+    )
+    return Saved(state, dict(run.engine.stale()))
+
+
+def resumption(run: RunParts, saved: Saved, log_dir: str | None) -> Callable[[], int]:
+    """Prepare to put ``saved`` back into ``run``; nothing is changed until the result is called.
+
+    Args:
+        run: the parts of the run that goes on.
+        saved: the saved run.
+        log_dir: the folder that the user names, in case the record was moved.
+
+    Returns:
+        Puts it back, and returns the step up to which the record counts.
+
+    Raises:
+        FileNotFoundError: if W_0 is not found.
+        ValueError: if W_0 or the saved state is not what it should be.
+    """
+    state, progress = saved.state, run.progress
+    if not any(name in state.layers for name in run.engine.states):
+        known = ", ".join(list(state.layers)[:3])
+        raise ValueError(
+            f"it watched other layers ({known}, …), and the model has none of them now; Keras numbers layers and "
+            "models without a `name=` anew each time they are built"
+        )
+    directory = _folder(state, log_dir, progress.directory)
+    baseline = Baseline.open(directory)
+    run.diagnosis.load_state_dict({"detectors": state.detectors, "desk": state.desk})
+    if run.probing is not None and "probe" in state.adapter:
+        run.probing.load_state_dict(state.adapter["probe"])
+
+    def apply() -> int:
+        fresh = progress.directory
+        progress.run_id, progress.directory = state.run_id, directory
+        if fresh != directory:
+            with suppress(OSError):  # it was made for a new run; anything in it keeps it
+                fresh.rmdir()
+        progress.first_step, progress.step = state.first_step, state.step
+        run.diagnosis.snapshots = state.snapshots
+        run.diagnosis.alerts.extend(state.alerts)
+        progress.published = dict(state.known)
+        # The clock stood still while the run did; the seconds spent on resuming it count.
+        run.meter.shift(state.spent, state.elapsed)
+        run.engine.baseline = baseline
+        new = run.engine.without_baseline(run.engine.states)
+        if new:
+            baseline.extend(run.initial_weights.of_later_layers(directory, new))
+        run.engine.restore(state.layers, saved.previous)
+        return state.step
+
+    return apply
+
+
+def _folder(state: RunState, log_dir: str | None, fresh: Path) -> Path:
+    """Where the record of the saved run lies now: where it lay, or where the user says that it was moved to."""
+    candidates = [Path(state.directory), *([Path(log_dir)] if log_dir else []), fresh]
+    for folder in candidates:
+        if any(folder.glob("w0*.safetensors")):
+            return folder.absolute()
+    places = ", ".join(dict.fromkeys(map(str, candidates)))
+    raise FileNotFoundError(
+        f"its initial weights (w0.safetensors) were not found in {places}: move them back, or name their folder as "
+        "`log_dir`"
+    )

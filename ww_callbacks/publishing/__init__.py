@@ -1,0 +1,1 @@
+"""Where a run's snapshots, alerts and verdict are sent."""

@@ -1,0 +1,86 @@
+"""Measured rows → a judged snapshot, sent to every sink."""
+
+from __future__ import annotations
+
+import math
+
+from ww_callbacks.diagnosis.diagnosis import Diagnosis
+from ww_callbacks.integrations.scalars import scalars
+from ww_callbacks.integrations.schema import Snapshot
+from ww_callbacks.lifecycle.faults import Faults, logger
+from ww_callbacks.lifecycle.progress import Progress
+from ww_callbacks.probes.probe_runner import Probing
+from ww_callbacks.publishing.sink_group import SinkGroup
+from ww_callbacks.scheduling.meter import Meter
+from ww_callbacks.scheduling.snapshots import Measured
+from ww_callbacks.spectral.aggregate.summary import summarise
+from ww_callbacks.spectral.detectors import Observation
+
+
+class Publisher:
+    """Judges each snapshot and sends it, with its alerts, to the sinks.
+
+    Args:
+        sinks: where snapshots go.
+        diagnosis: judges them.
+        progress: where the run stands.
+        faults: where warnings go.
+        probing: the representation probe, if there is one.
+        quiet: whether the console prints nothing, so that a stop must be logged.
+    """
+
+    def __init__(
+        self,
+        sinks: SinkGroup,
+        diagnosis: Diagnosis,
+        progress: Progress,
+        faults: Faults,
+        probing: Probing | None,
+        quiet: bool,
+    ) -> None:
+        self._sinks, self._diagnosis, self._progress = sinks, diagnosis, progress
+        self._faults, self._probing, self._quiet = faults, probing, quiet
+
+    def publish(self, measured: Measured, meter: Meter) -> Snapshot:
+        """Judge what was measured and send it to the sinks."""
+        rows, metrics = measured.rows, measured.metrics
+        step, epoch = measured.step, measured.epoch
+        for row in rows:
+            if row.status.startswith("failed"):
+                reason = row.status.removeprefix("failed: ")
+                self._faults.warn_once(f"`{row.layer}` could not be measured ({reason})", row.layer)
+        found: dict[str, float] = {}
+        if self._probing is not None:
+            rows, found = self._probing.merge(step, rows)
+        model = {**summarise([row.values for row in rows]), **found}
+        observation = Observation(
+            step,
+            epoch,
+            {r.layer: r.values for r in rows},
+            metrics,
+            full=measured.choice.kind == "full",
+            status={r.layer: r.status for r in rows},
+            changed={r.layer: r.changed for r in rows},
+        )
+        stopped = self._diagnosis.stop is not None
+        alerts, scores = self._diagnosis.judge(observation)
+        if self._diagnosis.stop is not None and not stopped and self._quiet:
+            logger.warning("ww-callbacks stops the training: %s", self._diagnosis.stop_reason)
+        snapshot = Snapshot(
+            step=step,
+            epoch=epoch,
+            kind=measured.choice.kind,
+            rows=tuple(rows),
+            model={**model, **scores, "alerts": float(len(self._diagnosis.alerts))},
+            metrics={k: float(v) for k, v in metrics.items() if math.isfinite(v)},
+            seconds=meter.lap(),
+            overhead=meter.overhead if step > self._progress.first_step else math.nan,
+            time=meter.elapsed,
+            left_out=measured.choice.left_out,
+        )
+        self._progress.last, self._progress.step = snapshot, step
+        self._progress.published |= scalars(snapshot)
+        self._sinks.each(lambda sink: sink.snapshot(snapshot))
+        for alert in alerts:
+            self._sinks.each(lambda sink, alert=alert: sink.alert(alert))  # type: ignore[misc]
+        return snapshot

@@ -1,0 +1,1 @@
+"""When and where a snapshot is taken: cadence, budget, background, processes."""

@@ -1,0 +1,263 @@
+"""Taking snapshots: inline or in the background, within a budget, by one process or shared among several."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from ww_callbacks.engine.accelerator import HostCopies
+from ww_callbacks.engine.engine import Capture, Engine
+from ww_callbacks.integrations.schema import LayerRow
+from ww_callbacks.scheduling.background import DEPTH, Background, Done
+from ww_callbacks.scheduling.budget import Budget, Choice
+from ww_callbacks.scheduling.cadence import Kind
+from ww_callbacks.scheduling.distributed import Group, SingleProcess, share
+from ww_callbacks.scheduling.meter import Meter
+from ww_callbacks.spectral.linalg.workers import available_cores
+
+MOST_WORKERS = 4
+"""Each may need three float64 copies of its layer's largest matrix."""
+
+
+def default_workers(background: bool) -> int:
+    """How many layers are measured at a time where the user does not say.
+
+    One beside the training. Inline the training waits, and its threads are idle: as many as it has (which launchers of
+    several processes on one machine limit), up to :data:`MOST_WORKERS`.
+    """
+    if background:
+        return 1
+    torch = sys.modules.get("torch")
+    threads = available_cores() if torch is None else min(torch.get_num_threads(), available_cores())
+    return max(1, min(threads, MOST_WORKERS))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A snapshot that was measured and is to be published.
+
+    Attributes:
+        choice: what was measured.
+        step, epoch: its own moment, which may be past.
+        metrics: what the loop told then.
+        rows: its rows, in depth order, those of all processes.
+    """
+
+    choice: Choice
+    step: int
+    epoch: float
+    metrics: Mapping[str, float]
+    rows: list[LayerRow]
+
+
+@dataclass(frozen=True)
+class _Job:
+    choice: Choice
+    step: int
+    epoch: float
+    metrics: Mapping[str, float]
+    capture: Capture | None
+
+
+_Rows = tuple[list[LayerRow], float]
+"""Rows, and the seconds that went into spectra."""
+
+
+class SnapshotTaker:
+    """Decides what a snapshot measures, has it measured, and brings the processes' parts together.
+
+    Args:
+        engine: the engine of this process.
+        group: the processes that train together; each method below is a collective where there are several.
+        budget: what may be spent.
+        background: whether to measure beside the training.
+        workers: layers measured at a time.
+        warn_once: says something once.
+        fault: says an error of ours once, or raises it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        group: Group,
+        budget: Budget,
+        background: bool,
+        workers: int,
+        warn_once: Callable[..., None],
+        fault: Callable[[str, Exception], None],
+    ) -> None:
+        self.engine = engine
+        self._group = group
+        self._budget = budget
+        self._workers = workers
+        self._warn_once = warn_once
+        self._fault = fault
+        self._background: Background[_Job, _Rows] | None = Background(self._rows) if background else None
+        self._copies = [HostCopies() for _ in range(DEPTH)] if background else []
+        self._submitted = 0
+        self._skipped: list[int] = []
+        self.divide()
+
+    def divide(self) -> None:
+        """Share the layers of now among the processes."""
+        alone = self._group.size == 1
+        self._own = None if alone else share(self.engine.specs, self._group.size)[self._group.rank]
+
+    @property
+    def skipped_last(self) -> int | None:
+        """The step of the last snapshot, if there was no room for it; None if it was taken."""
+        return self._skipped[-1] if self._skipped else None
+
+    @property
+    def own(self) -> frozenset[str] | None:
+        """The layers that this process measures; None for all."""
+        return self._own
+
+    def take(
+        self, kind: Kind, step: int, epoch: float, metrics: Mapping[str, float], meter: Meter, now: bool = False
+    ) -> list[Measured]:
+        """Measure what is due, or have it measured.
+
+        Args:
+            kind: what is due.
+            step: optimiser steps done.
+            epoch: epochs completed.
+            metrics: what the loop tells.
+            meter: what the callback has cost so far.
+            now: whether to wait for it in any case.
+
+        Returns:
+            What is ready to be published, the oldest first.
+        """
+        ready: list[Measured] = []
+        beside = self._background is not None and not now
+        if beside:
+            ready = self._ready(meter)
+            if self._is_full():
+                self._skipped.append(step)
+                self._warn_once(
+                    "the background is behind: snapshots are skipped until it has caught up. Measure less often, or "
+                    "allow more `workers`",
+                    "background full",
+                )
+                return ready
+        elif self._background is not None:
+            ready = self.flush(meter)
+        wish = self._budget.choose(kind, step, self.engine.specs, self.engine.states, meter) if self._first else None
+        choice: Choice | None = self._group.broadcast(wish)
+        if choice is None:
+            return ready
+        choice = self._with_skipped(choice)
+        shared = self._group.size > 1
+        if beside:
+            assert self._background is not None
+            copies = self._copies[self._submitted % DEPTH]
+            self._submitted += 1
+            self._background.submit(_Job(choice, step, epoch, metrics, self.engine.capture(copies, keep=self._own)))
+            return ready
+        # Alone, each layer is read when its turn comes; where weights are sharded, all processes must read in step.
+        job = _Job(choice, step, epoch, metrics, self.engine.capture(keep=self._own) if shared else None)
+        before = meter.spent
+        rows, seconds = self._rows(job)
+        ready.append(self._together(job, rows))
+        self._budget.paid(meter.spent - before, seconds / self._workers)
+        return ready
+
+    def poll(self, meter: Meter) -> list[Measured]:
+        """What the background has finished; nothing where several processes must agree on it first."""
+        return [] if self._background is None or self._group.size > 1 else self._ready(meter)
+
+    def flush(self, meter: Meter) -> list[Measured]:
+        """Wait for the background, and return all that is to be published."""
+        if self._background is None:
+            return []
+        return self._published(self._background.flush(), meter)
+
+    def leave_group(self) -> None:
+        """Go on without the other processes; what they were still to measure a part of is given up."""
+        if self._group.size > 1 and self._background is not None:
+            self._background.flush()
+        self._group = SingleProcess()
+
+    def close(self, meter: Meter) -> None:
+        """End the background's thread, and say what was skipped and no later snapshot could say."""
+        if self._background is not None:
+            self._background.close()
+        if skipped := self._budget.skipped_since_said():
+            share = (self._budget.share or 0.0) * meter.elapsed
+            self._warn_once(
+                f"{skipped} up to the end: `max_overhead={self._budget.share:g}` allows {share:.2g} s of the "
+                f"{meter.elapsed:.0f} s of the run, and {meter.spent:.2g} s are spent. Give a larger share to see "
+                "more of a run like this one",
+                "budget",
+                "",
+            )
+
+    @property
+    def _first(self) -> bool:
+        return self._group.rank == 0
+
+    def _rows(self, job: _Job) -> _Rows:
+        rows = self.engine.measure(job.capture, job.choice.kind, job.choice.spectra)
+        return rows, self.engine.spectral_seconds
+
+    def _is_full(self) -> bool:
+        assert self._background is not None
+        return any(self._group.gather(self._background.full))
+
+    def _ready(self, meter: Meter) -> list[Measured]:
+        assert self._background is not None
+        # The processes finish at different times; what all have finished is published by all.
+        count = min(self._group.gather(self._background.waiting))
+        return self._published(self._background.finished(count), meter)
+
+    def _published(self, finished: list[Done[_Job, _Rows]], meter: Meter) -> list[Measured]:
+        """What is to be published of the jobs; one that failed gives no rows, and nothing where no process has any."""
+        found = []
+        for done in finished:
+            if done.error is not None:
+                self._fault("a snapshot in the background failed", done.error)
+            rows, seconds = done.result or ([], 0.0)
+            meter.add_background_time(seconds)
+            found.append(self._together(done.job, rows))
+        return [measured for measured in found if measured.rows]
+
+    def _with_skipped(self, choice: Choice) -> Choice:
+        if not self._skipped:
+            return choice
+        steps, self._skipped = ", ".join(map(str, self._skipped)), []
+        words = f"the snapshot due at step {steps}: the background was behind"
+        return replace(choice, left_out="; ".join(filter(None, (choice.left_out, words))))
+
+    def _together(self, job: _Job, rows: list[LayerRow]) -> Measured:
+        """The rows of all processes; where NaN is in one process's weights only, the row says so."""
+        if self._group.size > 1:
+            own = self._own or frozenset()
+            states = {name: (self.engine.states[name].memory(), self.engine.states[name].changed) for name in own}
+            assert job.capture is not None
+            parts = self._group.gather((rows, states, job.capture.non_finite, job.metrics))
+            rows = sorted((row for part in parts for row in part[0]), key=lambda row: row.index)
+            for rank, (_, others, non_finite, _) in enumerate(parts):
+                for name, (memory, changed) in others.items():
+                    if name not in own:
+                        self.engine.states[name].restore(memory)
+                        self.engine.states[name].changed = changed
+                rows = [self._condemned(row, rank) if row.layer in non_finite else row for row in rows]
+            job = replace(job, metrics=_means([part[3] for part in parts]))
+        return Measured(job.choice, job.step, job.epoch, job.metrics, rows)
+
+    def _condemned(self, row: LayerRow, rank: int) -> LayerRow:
+        if row.status == "non-finite":
+            return row
+        self._warn_once(
+            f"`{row.layer}` holds NaN or infinity on process {rank}, and not on the one that measures it", row.layer
+        )
+        values = {name: "" if isinstance(value, str) else float("nan") for name, value in row.values.items()}
+        return replace(row, values=values, status="non-finite", density=None)
+
+
+def _means(metrics: list[Mapping[str, float]]) -> dict[str, float]:
+    """Each metric's mean over the processes that know it."""
+    names = dict.fromkeys(name for m in metrics for name in m)
+    return {n: sum(values) / len(values) for n in names if (values := [m[n] for m in metrics if n in m])}

@@ -1,0 +1,55 @@
+"""Layer rows → the model-level numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ww_callbacks.spectral.measuring.registry import all_quantities
+
+STATISTICS = ("mean", "median", "q10", "q90", "min", "max")
+"""The statistics over layers, in order; quantiles by linear interpolation."""
+
+NEEDS_EVIDENCE = ("alpha", "alpha_weighted")
+"""Quantities that only count on layers whose ``alpha_evidence`` is ``sufficient``."""
+
+
+def summarise(rows: Sequence[Mapping[str, float | str]]) -> dict[str, float]:
+    """The headline quantities over layers, failures left out.
+
+    Args:
+        rows: quantity name → value, one a layer.
+
+    Returns:
+        ``<quantity>/<statistic>`` for every headline quantity that occurs in the rows, over its finite values (for α
+        only those with sufficient evidence; NaN if none is left), and ``alpha/share_sufficient``: the share of the
+        layers with an α whose evidence suffices.
+
+    >>> summary = summarise([{"effective_rank": 2.0}, {"effective_rank": 4.0}, {"effective_rank": float("nan")}])
+    >>> summary["effective_rank/mean"], summary["effective_rank/max"]
+    (3.0, 4.0)
+    """
+    summary: dict[str, float] = {}
+    for q in all_quantities():
+        if not q.headline or not any(q.name in row for row in rows):
+            continue
+        counted = rows
+        if q.name in NEEDS_EVIDENCE:
+            counted = [row for row in rows if row.get("alpha_evidence", "sufficient") == "sufficient"]
+        values = np.array([row[q.name] for row in counted if q.name in row], dtype=np.float64)
+        values = values[np.isfinite(values)]
+        for statistic, value in zip(STATISTICS, _statistics(values), strict=True):
+            summary[f"{q.name}/{statistic}"] = value
+    judged = [row["alpha_evidence"] for row in rows if row.get("alpha_evidence")]
+    if judged:
+        summary["alpha/share_sufficient"] = judged.count("sufficient") / len(judged)
+    return summary
+
+
+def _statistics(values: np.ndarray) -> list[float]:
+    """:data:`STATISTICS` of the values, NaN without any."""
+    if len(values) == 0:
+        return [np.nan] * len(STATISTICS)
+    q10, median, q90 = np.quantile(values, [0.1, 0.5, 0.9])
+    return [float(v) for v in (np.mean(values), median, q10, q90, np.min(values), np.max(values))]

@@ -1,0 +1,304 @@
+"""``ww_callbacks.spectral.analyze``: every quantity of every layer of a model or a file, once."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from numbers import Integral
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ww_callbacks.spectral.layers.spec import Array, LayerSpec
+    from ww_callbacks.spectral.measuring.registry import Quantity, Value
+
+Progress = Callable[[int, int, str], object]
+"""Called with the number of layers done, the number of layers, and the name of the one just done."""
+
+MOST_SHOWN = 8
+"""With more quantities than these, a printed table shows the headlines only; ``layers`` always has all."""
+
+
+@dataclass(frozen=True, repr=False)
+class Analysis:
+    """What :func:`analyze` returns.
+
+    Attributes:
+        layers: one row a layer, in depth order: ``layer``, ``kind``, ``type``, ``matrices``, ``status`` (``ok``, or why
+            values are missing), then the quantities; NaN where a value cannot be had.
+        summary: model-level numbers ``<quantity>/<statistic>``, over finite values only, α's only over layers whose
+            evidence suffices (see :func:`ww_callbacks.spectral.aggregate.summary.summarise`).
+        specs: what was done with every parameter, without access to its values: a result keeps no model alive.
+        unmatched: the layers that the baseline does not hold.
+    """
+
+    layers: pd.DataFrame
+    summary: dict[str, float]
+    specs: list[LayerSpec] = field(repr=False)
+    unmatched: tuple[str, ...] = ()
+
+    def describe(self) -> pd.DataFrame:
+        """For every parameter what was done with it, and why (see :func:`ww_callbacks.spectral.describe`)."""
+        from ww_callbacks.spectral.layers.parameter_table import table
+
+        return table(self.specs)
+
+    def heading(self) -> str:
+        """What was measured and what was not, in a line."""
+        failed = int((self.layers["status"] != "ok").sum())
+        skipped = sum(bool(spec.skipped) for spec in self.specs)
+        parts = [_counted(len(self.layers), "layer")]
+        if failed:
+            parts.append(f"{failed} of them not ok (see `status`)")
+        if skipped:
+            parts.append(f"{_counted(skipped, 'parameter')} not measured (see `describe()`)")
+        if self.unmatched:
+            some = ", ".join(self.unmatched[:3]) + (", …" if len(self.unmatched) > 3 else "")
+            parts.append(f"{_counted(len(self.unmatched), 'layer')} not in the baseline ({some})")
+        return ", ".join(parts)
+
+    @property
+    def not_shown(self) -> int:
+        """How many quantities :meth:`shown` leaves out."""
+        return len(self.layers.columns) - len(self.shown().columns) - 2  # kind and type are never shown
+
+    def shown(self) -> pd.DataFrame:
+        """The table for people: of many quantities only the headlines, α's evidence and the labels."""
+        from ww_callbacks.spectral.measuring.registry import all_quantities
+
+        present = [q for q in all_quantities() if q.name in self.layers]
+        if len(present) > MOST_SHOWN:
+            present = [q for q in present if q.headline or q.text]
+        return self.layers[["layer", "matrices", "status", *(q.name for q in present)]]
+
+    def statistics(self) -> pd.DataFrame:
+        """:attr:`summary` as a table, quantities × statistics."""
+        import pandas as pd
+
+        cells: dict[str, dict[str, float]] = {}
+        for name, value in self.summary.items():
+            quantity, _, statistic = name.partition("/")
+            cells.setdefault(quantity, {})[statistic] = value
+        return pd.DataFrame.from_dict(cells, orient="index")
+
+    def __repr__(self) -> str:
+        """The table and the summary as text."""
+        table = self.shown().to_string(index=False, na_rep="–", float_format=short)
+        summary = self.statistics().to_string(na_rep="–", float_format=short) if self.summary else ""
+        return "\n\n".join(filter(None, (self.heading(), table, self._more(), summary)))
+
+    def _repr_html_(self) -> str:
+        table = self.shown().to_html(index=False, border=0, na_rep="–", float_format=short)
+        summary = self.statistics().to_html(border=0, na_rep="–", float_format=short)
+        details = f"<details><summary>over all layers</summary>{summary}</details>" if self.summary else ""
+        more = f"<p>{self._more()}</p>" if self.not_shown else ""
+        return f"<p>{html.escape(self.heading())}</p>{table}{more}{details}"
+
+    def _more(self) -> str:
+        return f"{_counted(self.not_shown, 'quantity', 'quantities')} more in `layers`" if self.not_shown else ""
+
+
+def _counted(count: int, noun: str, plural: str = "") -> str:
+    """``3 layers``, ``1 layer``."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
+def short(value: float) -> str:
+    """``value`` with four significant digits."""
+    return f"{value:.4g}"
+
+
+def analyze(
+    model: Any,
+    quantities: str | Sequence[str] = "default",
+    *,
+    convolution: str = "matrix",
+    baseline: Any = None,
+    layers: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    types: str | Sequence[str] = (),
+    min_eigenvalues: int = 1,
+    workers: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Analysis:
+    """Measure the spectra of the weights of ``model``: one row a layer.
+
+    Args:
+        model: a torch module, a Keras model, a state dict or other mapping of names to arrays, one 2-D array, or the
+            path of a safetensors file, a torch checkpoint (loaded weights-only), an ONNX file or a Hugging Face folder.
+        quantities: ``"default"``, ``"all"`` or names; the default adds ``warning``, WeightWatcher's over- and
+            under-trained label where the evidence suffices. Those that compare with earlier weights need ``baseline``;
+            those that compare with the last snapshot of a run are left out.
+        convolution: how a convolution becomes matrices: ``matrix`` (out, in·kernel), ``slices`` (pooled), ``separate``
+            or ``weightwatcher``; see :data:`ww_callbacks.spectral.layers.matrix_layouts.Convention`.
+        baseline: W_0, given like ``model``; layers are matched by name and shape.
+        layers: shell patterns of the layers to measure (``encoder.*``); all by default.
+        exclude: shell patterns of layers to leave out.
+        types: class names of modules (``Linear``) or kinds (``conv``) to measure.
+        min_eigenvalues: layers with fewer eigenvalues are left out.
+        workers: layers at a time, one thread each; None for all cores that the process may use.
+        seed: seed of the random nulls; the global random state is never touched.
+        progress: called after each layer with (layers done, layers, name), from one thread at a time.
+
+    Returns:
+        The table, its summary, and what was done with every parameter. Weights that are NaN, zero or not decomposable
+        give a row whose ``status`` says so.
+
+    Raises:
+        TypeError: if ``model`` is nothing of these, or names are no texts.
+        ValueError: if there is no layer to measure, a filter or a quantity matches nothing, an argument is out of its
+            range, or a file cannot be read.
+        FileNotFoundError: if there is no such file.
+        ImportError: if a package that is needed to read the file is not installed.
+
+    >>> import numpy as np
+    >>> result = analyze(np.diag([4.0, 2.0, 1.0]), "stable_rank")
+    >>> result.layers[["layer", "matrices", "status", "stable_rank"]]
+        layer matrices status  stable_rank
+    0  matrix      3×3     ok       1.3125
+    """
+    from ww_callbacks.spectral.layers import inspect
+    from ww_callbacks.spectral.layers.selection import select
+    from ww_callbacks.spectral.linalg.workers import WorkerPool
+    from ww_callbacks.spectral.measuring.prefetch import Ahead
+
+    for name, number, least in (("min_eigenvalues", min_eigenvalues, 1), ("seed", seed, 0)):
+        if isinstance(number, bool) or not isinstance(number, Integral) or number < least:
+            raise ValueError(f"Expected `{name}` to be a whole number from {least} but got {number!r}.")
+    wanted = _wanted(quantities, with_baseline=baseline is not None)
+    pool = WorkerPool(workers)
+    specs = inspect(model, convolution)
+    chosen = select(
+        specs, names_of(layers, "layers"), names_of(exclude, "exclude"), names_of(types, "types"), min_eigenvalues
+    )
+    initial = {} if baseline is None else _baseline(chosen, baseline, convolution)
+
+    ahead = Ahead(wanted if pool.workers > 1 else (), seed)
+
+    def row(spec: LayerSpec) -> dict[str, Value]:
+        values, status = measure_layer(
+            spec, wanted, initial=initial.get(spec.name), seed=seed, promised=ahead.promised(spec)
+        )
+        return {**_identity(spec), "status": status, **values}
+
+    rows = ahead.map(pool, counted(row, len(chosen), progress), chosen)
+    unmatched = () if baseline is None else tuple(spec.name for spec in chosen if spec.name not in initial)
+    return _analysis(rows, wanted, specs, unmatched)
+
+
+def names_of(names: str | Iterable[str], argument: str) -> Sequence[str]:
+    """One name or pattern or several as several.
+
+    Raises:
+        TypeError: if they are none, naming the ``argument`` they were given as.
+    """
+    several = (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
+    if not all(isinstance(name, str) for name in several):
+        raise TypeError(f"Expected `{argument}` as a text or several but got {names!r}.")
+    return several
+
+
+def counted(
+    function: Callable[[LayerSpec], dict[str, Value]], total: int, progress: Progress | None
+) -> Callable[[LayerSpec], dict[str, Value]]:
+    """``function``, telling ``progress`` after each call, one at a time though the calls come from several threads."""
+    lock, done = Lock(), count(1)
+
+    def call(spec: LayerSpec) -> dict[str, Value]:
+        result = function(spec)
+        if progress is not None:
+            with lock:
+                progress(next(done), total, spec.name)
+        return result
+
+    return call
+
+
+def _wanted(quantities: str | Sequence[str], with_baseline: bool) -> list[Quantity]:
+    from ww_callbacks.spectral.measuring.registry import resolve
+
+    names = names_of(quantities, "quantities")
+    if "default" in names:
+        names = (*names, "warning")
+    usable = [q for q in resolve(names) if q.needs == "" or (with_baseline and q.needs != "previous")]
+    if not names:
+        raise ValueError("Expected at least one quantity but got none: leave `quantities` out for the default ones.")
+    if not usable:
+        given = ", ".join(map(repr, names))
+        if all(q.needs == "previous" for q in resolve(names)):
+            raise ValueError(
+                f"{given}: measured from one snapshot of a training to the next, which an analysis has not."
+            )
+        raise ValueError(f"{given}: measured against earlier weights; name a `baseline`.")
+    return usable
+
+
+def _baseline(specs: Sequence[LayerSpec], baseline: Any, convolution: str) -> dict[str, list[Array]]:
+    from ww_callbacks.spectral.layers.matching import arrays_from
+
+    found = arrays_from(specs, baseline, convolution)
+    if not found:
+        raise ValueError(
+            "The baseline holds none of the layers to measure: names and shapes must be those of the model "
+            f"({', '.join(spec.name for spec in specs[:3])}{', …' if len(specs) > 3 else ''})."
+        )
+    return found
+
+
+def _identity(spec: LayerSpec) -> dict[str, Value]:
+    from ww_callbacks.spectral.layers.parameter_table import sizes
+
+    return {"layer": spec.name, "kind": spec.kind, "type": spec.type, "matrices": sizes(spec.matrix_shapes)}
+
+
+def measure_layer(
+    spec: LayerSpec,
+    wanted: Sequence[Quantity],
+    *,
+    arrays: Sequence[Array] | None = None,
+    initial: Sequence[Array] | None = None,
+    seed: int = 0,
+    promised: Mapping[Any, object] | None = None,
+) -> tuple[dict[str, Value], str]:
+    """The values of ``wanted`` on one layer and its status; a layer that cannot be read says so in its status.
+
+    Args:
+        spec: the layer.
+        wanted: the quantities.
+        arrays: the arrays to measure in place of those that the layer holds now.
+        initial: those of W_0.
+        seed: seed of the random nulls.
+        promised: what another worker computes of the layer meanwhile (see ``measuring.prefetch``).
+    """
+    from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
+    from ww_callbacks.spectral.measuring.values import measure_quantities
+
+    try:
+        assert spec.arrange is not None, f"`{spec.name}` is not measured: {spec.skipped}"
+        matrices = spec.matrices() if arrays is None else spec.arrange(arrays)
+        before = None if initial is None else spec.arrange(initial)
+    except Exception as error:  # one layer that cannot be read must not lose the others
+        missing: dict[str, Value] = {q.name: "" if q.text else float("nan") for q in wanted}
+        return missing, f"failed: {type(error).__name__}: {error}"
+    sample = LayerWeights(matrices, initial=before, seed=spec.null_seed(seed), scratch=dict(promised or {}))
+    return measure_quantities(sample, wanted)
+
+
+def _analysis(
+    rows: Sequence[dict[str, Value]], wanted: Sequence[Quantity], specs: list[LayerSpec], unmatched: tuple[str, ...]
+) -> Analysis:
+    import pandas as pd
+
+    from ww_callbacks.spectral.aggregate.summary import summarise
+
+    columns = ["layer", "kind", "type", "matrices", "status", *(q.name for q in wanted)]
+    names = {q.name for q in wanted}
+    summary = summarise([{k: v for k, v in row.items() if k in names} for row in rows])
+    described = [replace(spec, read=None, arrange=None) for spec in specs]
+    table = pd.DataFrame({column: [row[column] for row in rows] for column in columns})
+    return Analysis(table, summary, described, unmatched)

@@ -1,0 +1,34 @@
+"""Time series of a run → findings; online, constant in memory and time, with a state that can be saved."""
+
+from ww_callbacks.spectral.detectors.alpha_range import AlphaRange
+from ww_callbacks.spectral.detectors.base import Detector, Finding, Observation
+from ww_callbacks.spectral.detectors.correlation_trap import CorrelationTrap
+from ww_callbacks.spectral.detectors.dead_layer import DeadLayer
+from ww_callbacks.spectral.detectors.explosion import Explosion
+from ww_callbacks.spectral.detectors.non_finite import NonFinite
+from ww_callbacks.spectral.detectors.output_layer import output_layer
+from ww_callbacks.spectral.detectors.overtraining import Overtraining
+from ww_callbacks.spectral.detectors.presets import PRESETS, default_detectors, needed_quantities
+from ww_callbacks.spectral.detectors.rank_collapse import RankCollapse
+from ww_callbacks.spectral.detectors.scale_collapse import ScaleCollapse
+from ww_callbacks.spectral.detectors.verdict import VerdictFields, verdict
+
+__all__ = [
+    "PRESETS",
+    "AlphaRange",
+    "CorrelationTrap",
+    "DeadLayer",
+    "Detector",
+    "Explosion",
+    "Finding",
+    "NonFinite",
+    "Observation",
+    "Overtraining",
+    "RankCollapse",
+    "ScaleCollapse",
+    "VerdictFields",
+    "default_detectors",
+    "needed_quantities",
+    "output_layer",
+    "verdict",
+]

@@ -1,0 +1,94 @@
+"""Layers whose α lies outside WeightWatcher's range: a label with its evidence, never a reason to stop."""
+
+from __future__ import annotations
+
+from ww_callbacks.spectral.detectors.base import Finding, Observation
+from ww_callbacks.spectral.detectors.layerwise import (
+    LayerwiseDetector,
+    Memory,
+    Shown,
+    Values,
+    name_layers,
+    number,
+    since,
+)
+
+
+class AlphaRange(LayerwiseDetector):
+    """α below ``low`` or above ``high`` by more than ``errors`` standard errors, where its evidence suffices.
+
+    WeightWatcher reads α < 2 as over-trained and α > 6 as under-trained. On real runs α < 2 fires in healthy ones as
+    well (34 of 50 in one search), so this informs. Where the evidence for a layer's α does not suffice, nothing is said
+    of it. When fine-tuning, α starts low and should fall; a layer above ``high`` that has not fallen by more than its
+    errors since the first snapshot is told with another recommendation: more data, or another protocol.
+
+    Args:
+        low, high: the range.
+        errors: standard errors (α−1)/√n by which α must lie outside.
+        persistence: snapshots in a row on which it must hold.
+        fine_tuning: whether the run continues from trained weights.
+    """
+
+    kind: str = "alpha out of range"
+    needs: tuple[str, ...] = ("alpha", "sigma", "alpha_evidence")
+
+    def __init__(
+        self, low: float = 2.0, high: float = 6.0, errors: float = 2.0, persistence: int = 3, fine_tuning: bool = False
+    ):
+        super().__init__(persistence)
+        if not 1 <= low < high:
+            raise ValueError(f"Expected 1 ≤ `low` < `high` but got low={low!r}, high={high!r}.")
+        self.low, self.high, self.errors, self.fine_tuning = float(low), float(high), float(errors), bool(fine_tuning)
+
+    def judge(self, layer: str, values: Values, memory: Memory, observation: Observation) -> dict[str, float] | bool:
+        """See the class."""
+        alpha = number(values, "alpha")
+        if alpha is None:
+            return not observation.full
+        if values.get("alpha_evidence", "sufficient") != "sufficient":
+            return False
+        first = memory.setdefault("first", alpha)
+        error = number(values, "sigma") or 0.0
+        if self.low - self.errors * error <= alpha <= self.high + self.errors * error:
+            return False
+        return {"alpha": alpha, "sigma": error, "first_alpha": first}
+
+    def finding(self, shown: list[Shown], observation: Observation) -> Finding:
+        """See the class."""
+        step, epoch = since(shown)
+        low = [s for s in shown if s.evidence["alpha"] < self.low]
+        high = [s for s in shown if s.evidence["alpha"] > self.high]
+        still = [s for s in high if s.evidence["alpha"] > s.evidence["first_alpha"] - self.errors * s.evidence["sigma"]]
+        words, advice = [], []
+        if low:
+            worst = min(low, key=lambda s: s.evidence["alpha"])
+            words.append(f"α < {self.low:g} in {name_layers(low)} (lowest {_with_error(worst)})")
+            advice.append("α < 2 can mean over-training, and healthy runs show it too: look at the overtraining score")
+        if high:
+            worst = max(high, key=lambda s: s.evidence["alpha"])
+            words.append(f"α > {self.high:g} in {name_layers(high)} (highest {_with_error(worst)})")
+            if self.fine_tuning and still:
+                words.append(f"α did not fall during fine-tuning in {name_layers(still)}")
+                advice.append("fine-tune with more data or another protocol (rate, unfrozen layers, adapter rank)")
+            else:
+                advice.append("layers with α > 6 have learned little: train longer, or with a higher rate on them")
+        worst = min(low, key=lambda s: s.evidence["alpha"]) if low else max(high, key=lambda s: s.evidence["alpha"])
+        return Finding(
+            kind=self.kind,
+            severity="info",
+            layers=tuple(s.layer for s in shown),
+            evidence={
+                **worst.evidence,
+                "below": float(len(low)),
+                "above": float(len(high)),
+                "unfallen": float(len(still)),
+            },
+            since_step=step,
+            since_epoch=epoch,
+            message=f"Since epoch {epoch:g}: {'; '.join(words)}.",
+            recommendation="; ".join(advice).capitalize() + ".",
+        )
+
+
+def _with_error(shown: Shown) -> str:
+    return f"{shown.evidence['alpha']:.2f} ± {shown.evidence['sigma']:.2f}"

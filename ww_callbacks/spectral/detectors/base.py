@@ -1,0 +1,82 @@
+"""What a detector takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One snapshot of a run, as the detectors see it.
+
+    Attributes:
+        step: optimiser steps done so far.
+        epoch: epochs completed so far, fractional inside an epoch.
+        layers: layer name → quantity name → value (numbers and texts; NaN where missing), in depth order.
+        metrics: what the loop told: ``train_loss``, ``train_accuracy``, ``learning_rate``, as far as known.
+        full: whether the quantities that need a spectrum are there.
+        status: layer name → status of its row (``ok``, ``non-finite``, …), where known.
+        changed: layer name → whether its weights differ from the last snapshot's, where known.
+    """
+
+    step: int
+    epoch: float
+    layers: Mapping[str, Mapping[str, float | str]]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    full: bool = True
+    status: Mapping[str, str] = field(default_factory=dict)
+    changed: Mapping[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a detector holds to be so at this snapshot. The callbacks turn it into an alert, with policy and cooldown.
+
+    Attributes:
+        kind: the kind of alert (see ``ww_callbacks.integrations.schema.Alert``).
+        severity: ``info``, ``warning`` or ``critical``.
+        layers: the layers that show it; empty for the whole model.
+        evidence: numbers that show it.
+        since_step, since_epoch: when it began.
+        message: what is seen, in one sentence with numbers.
+        recommendation: what to do.
+        may_stop: whether the evidence is strong enough for a run to be stopped by it.
+        confidence: 0 to 1, or None where none is justified.
+        best_step, best_epoch: the snapshot whose weights are the ones to keep, or None.
+    """
+
+    kind: str
+    severity: Literal["info", "warning", "critical"]
+    layers: tuple[str, ...]
+    evidence: Mapping[str, float]
+    since_step: int
+    since_epoch: float
+    message: str
+    recommendation: str
+    may_stop: bool = False
+    confidence: float | None = None
+    best_step: int | None = None
+    best_epoch: float | None = None
+
+
+class Detector(Protocol):
+    """A pure function of the series so far, computed online: constant memory and time a snapshot."""
+
+    kind: str
+    needs: tuple[str, ...]
+    """Names of the quantities that must be measured for it (see ``ww_callbacks.spectral.measuring.registry``)."""
+
+    def update(self, observation: Observation) -> list[Finding]:
+        """Take the next snapshot and return what holds now (empty if nothing does)."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as JSON-able plain values."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a saved state.
+
+        Raises:
+            ValueError: if it is not one of this detector's.
+        """

@@ -1,0 +1,61 @@
+"""Layers whose shuffled weights still show eigenvalues beyond the random edge: informs where it is measured."""
+
+from __future__ import annotations
+
+from ww_callbacks.spectral.detectors.base import Finding, Observation
+from ww_callbacks.spectral.detectors.layerwise import (
+    LayerwiseDetector,
+    Memory,
+    Shown,
+    Values,
+    name_layers,
+    number,
+    since,
+)
+
+
+class CorrelationTrap(LayerwiseDetector):
+    """The Tracy–Widom z of the largest eigenvalue of the shuffled, centred W lies above ``z``.
+
+    A trap comes from a few very large elements. WeightWatcher holds it for a sign of overfitting or of a bad optimiser;
+    on small real runs healthy layers show it as well, so it informs and never stops a run. Its quantity is measured on
+    request only; where it is not measured this detector is silent.
+
+    Args:
+        z: threshold in Tracy–Widom units; 2.0234 is the 99 % point (β = 1).
+        quantity: name of the quantity that holds the z.
+        persistence: snapshots in a row on which it must hold.
+    """
+
+    kind: str = "correlation trap"
+    needs: tuple[str, ...] = ()
+
+    def __init__(self, z: float = 2.0234, quantity: str = "trap_z_centred", persistence: int = 3):
+        super().__init__(persistence)
+        self.z, self.quantity = float(z), quantity
+
+    def judge(self, layer: str, values: Values, memory: Memory, observation: Observation) -> dict[str, float] | bool:
+        """See the class."""
+        z = number(values, self.quantity)
+        if z is None:
+            return True
+        memory["highest"] = max(memory.get("highest", z), z)
+        return {"z": z, "highest_z": memory["highest"], "threshold": self.z} if z > self.z else False
+
+    def finding(self, shown: list[Shown], observation: Observation) -> Finding:
+        """See the class."""
+        step, epoch = since(shown)
+        worst = max(shown, key=lambda s: s.evidence["z"])
+        return Finding(
+            kind=self.kind,
+            severity="info",
+            layers=tuple(s.layer for s in shown),
+            evidence={**worst.evidence, "layers": float(len(shown))},
+            since_step=step,
+            since_epoch=epoch,
+            message=(
+                f"Since epoch {epoch:g} {name_layers(shown)}: the shuffled weights reach beyond the random edge "
+                f"(z = {worst.evidence['z']:.1f} in `{worst.layer}`): a few elements are very large."
+            ),
+            recommendation="Look at the largest elements of these layers; a lower rate or clipping avoids them.",
+        )

@@ -1,0 +1,106 @@
+"""A layer that no longer changes while the others still learn."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from ww_callbacks.spectral.detectors.base import Finding, Observation
+from ww_callbacks.spectral.detectors.layerwise import (
+    LayerwiseDetector,
+    Memory,
+    Shown,
+    Values,
+    name_layers,
+    number,
+    since,
+)
+
+
+class DeadLayer(LayerwiseDetector):
+    """The layer's relative change fell below ``share`` of its own usual one, while the median layer kept its own.
+
+    The usual change is the median of ‖W_t − W_{t−1}‖_F / ‖W_{t−1}‖_F over the first five snapshots in which the layer
+    moved. The same ratio of the median layer is divided out, so a falling learning rate is no death. A layer that never
+    moved is told apart (frozen, or without gradient from the start): it informs.
+
+    Args:
+        share: the ratio below which a layer counts as unchanging.
+        persistence: snapshots in a row on which it must hold.
+    """
+
+    kind: str = "dead layer"
+    needs: tuple[str, ...] = ("relative_update_norm",)
+
+    def __init__(self, share: float = 0.01, persistence: int = 3):
+        super().__init__(persistence)
+        if not 0 < share < 1:
+            raise ValueError(f"Expected `share` to lie between 0 and 1 but got {share!r}.")
+        self.share = float(share)
+
+    @staticmethod
+    def _change(layer: str, values: Values, observation: Observation) -> float | None:
+        if not observation.changed.get(layer, True):
+            return 0.0
+        return number(values, "relative_update_norm")
+
+    def _ratio(self, memory: Memory, change: float) -> float | None:
+        """The change in units of the layer's usual one; None while that is not known."""
+        usual = memory.get("usual", [])
+        return change / median(usual) if len(usual) >= 2 else None
+
+    def before(self, observation: Observation) -> None:
+        """How much the median layer moves, in units of its own usual change."""
+        ratios = []
+        for layer, values in observation.layers.items():
+            change = self._change(layer, values, observation)
+            ratio = None if change is None else self._ratio(self._layers.get(layer, {}), change)
+            if ratio is not None:
+                ratios.append(ratio)
+        self._run["median_ratio"] = median(ratios) if ratios else None
+        self._run["moving"] = any((self._change(n, v, observation) or 0.0) > 0 for n, v in observation.layers.items())
+        rate = observation.metrics.get("learning_rate")
+        self._run["rate_known_positive"] = rate is not None and rate > 0.01 * self._run.get("highest_rate", 0.0)
+        self._run["highest_rate"] = max(self._run.get("highest_rate", 0.0), rate or 0.0)
+
+    def judge(self, layer: str, values: Values, memory: Memory, observation: Observation) -> dict[str, float] | bool:
+        """See the class."""
+        change = self._change(layer, values, observation)
+        if change is None or observation.step == 0 or observation.status.get(layer, "ok") != "ok":
+            return True
+        usual = memory.setdefault("usual", [])
+        ratio = self._ratio(memory, change)
+        if change > 0 and len(usual) < 5 and (ratio is None or ratio > self.share):
+            usual.append(change)
+        if ratio is None:  # never moved so far, or too seldom to know
+            return {"relative_update_norm": change} if change == 0 and not usual and self._run["moving"] else False
+        peers = self._run["median_ratio"] or 0.0
+        # where most layers stand still it is a finished schedule, unless the learning rate says otherwise
+        halted = change == 0 and self._run["rate_known_positive"]
+        dead = ratio < self.share * peers if peers > 0.1 else halted
+        return {"relative_update_norm": change, "share_of_usual": ratio, "median_layer": peers} if dead else False
+
+    def finding(self, shown: list[Shown], observation: Observation) -> Finding:
+        """See the class."""
+        step, epoch = since(shown)
+        died = [s for s in shown if "share_of_usual" in s.evidence]
+        told = died or shown
+        if died:
+            message = (
+                f"{name_layers(died)}: no longer changes since epoch {since(died)[1]:g} "
+                f"({died[0].evidence['share_of_usual']:.1%} of its usual change; the median layer "
+                f"{died[0].evidence['median_layer']:.0%})."
+            )
+            advice = "Check for dead units (rate too high, large negative biases) and for a gradient that is cut off."
+        else:
+            message = f"{name_layers(shown)}: has not changed since the first snapshot, while other layers do."
+            advice = "Nothing to do if it is frozen on purpose; else unfreeze it and check that the optimiser has it."
+        return Finding(
+            kind=self.kind,
+            severity="warning" if died else "info",
+            layers=tuple(s.layer for s in told),
+            evidence={**told[0].evidence, "layers": float(len(told))},
+            since_step=step,
+            since_epoch=epoch,
+            message=message,
+            recommendation=advice,
+        )

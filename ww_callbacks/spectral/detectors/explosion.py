@@ -1,0 +1,94 @@
+"""Weights that grow or jump without the training loss gaining by it: a learning rate that is too high."""
+
+from __future__ import annotations
+
+import math
+
+from ww_callbacks.spectral.detectors.base import Finding, Observation
+from ww_callbacks.spectral.detectors.layerwise import (
+    LayerwiseDetector,
+    LossMemory,
+    Memory,
+    Shown,
+    Values,
+    name_layers,
+    number,
+    positive,
+    since,
+)
+
+
+class Explosion(LayerwiseDetector):
+    """A layer moves by more than ``update`` of its own norm between snapshots, or has grown ``growth``-fold.
+
+    In formulas ‖W_t − W_{t−1}‖_F / ‖W_{t−1}‖_F > ``update`` (not for a layer that shrinks), or
+    ‖W_t‖_F / ‖W_0‖_F > ``growth`` (not for a layer that began at zero). Neither is taken for an explosion while the
+    training loss keeps what it gained, unless that is less than a fifth of it, or the layer has grown more than
+    ``growth`` squared: a first loss that is itself exploded makes any later one look like a gain. Where no training
+    loss is known, it is a warning that stops nothing.
+
+    Args:
+        update: relative size of the change between two snapshots, 0.5 by default (healthy runs stay below 0.25 after
+            their second epoch).
+        growth: ratio of the norm to that of the first snapshot.
+        burn_in: snapshots after the first that are not judged by ``update``: early training moves far.
+        persistence: snapshots in a row on which it must hold.
+    """
+
+    kind: str = "explosion"
+    needs: tuple[str, ...] = ("frobenius_norm", "relative_update_norm")
+
+    def __init__(self, update: float = 0.5, growth: float = 20.0, burn_in: int = 2, persistence: int = 3):
+        super().__init__(persistence)
+        self.update_limit = positive("update", update)
+        self.growth = positive("growth", growth)
+        self.burn_in = burn_in
+
+    def before(self, observation: Observation) -> None:
+        """Follow the training loss."""
+        LossMemory.take(self._run, observation.metrics)
+        if observation.step > 0:
+            self._run["snapshots"] = self._run.get("snapshots", 0) + 1
+
+    def judge(self, layer: str, values: Values, memory: Memory, observation: Observation) -> dict[str, float] | bool:
+        """See the class."""
+        norm, change = number(values, "frobenius_norm"), number(values, "relative_update_norm")
+        if norm is None and change is None:
+            return True
+        if norm is not None and "first" not in memory:
+            memory["first"] = norm
+        first = memory.get("first", 0.0)
+        ratio = norm / first if norm is not None and first > 0 else math.nan
+        moved = change is not None and change > self.update_limit and self._run.get("snapshots", 0) > self.burn_in
+        if norm is not None:
+            # What takes half of a layer's norm away moves it as far, and is the collapse detectors' to say.
+            moved = moved and norm > (1.0 - self.update_limit / 2.0) * memory.get("last", 0.0)
+            memory["last"] = norm
+        useful = LossMemory.stuck(self._run) is False and not LossMemory.gained_little(self._run)
+        if not (moved or ratio > self.growth) or (useful and not ratio > self.growth**2):
+            return False
+        evidence = {"relative_update_norm": change, "norm_ratio_to_first": ratio}
+        return {name: float(v) for name, v in evidence.items() if v is not None and math.isfinite(v)}
+
+    def finding(self, shown: list[Shown], observation: Observation) -> Finding:
+        """See the class."""
+        step, epoch = since(shown)
+        worst = max(shown, key=lambda s: max(s.evidence.values(), default=0.0))
+        known = LossMemory.stuck(self._run) is not None
+        words = []
+        if "relative_update_norm" in worst.evidence:
+            words.append(f"moves by {worst.evidence['relative_update_norm']:.2g} of its norm between snapshots")
+        if worst.evidence.get("norm_ratio_to_first", 0) > 2:
+            words.append(f"has {worst.evidence['norm_ratio_to_first']:.3g} times its first norm")
+        seen = "the training loss does not gain by it" if known else "no training loss is known"
+        return Finding(
+            kind=self.kind,
+            severity="critical" if known else "warning",
+            layers=tuple(s.layer for s in shown),
+            evidence={**worst.evidence, "layers": float(len(shown))},
+            since_step=step,
+            since_epoch=epoch,
+            message=f"Since epoch {epoch:g} {name_layers(shown)}: `{worst.layer}` {' and '.join(words)}, and {seen}.",
+            recommendation="Lower the learning rate or lengthen its warm-up, and clip gradients.",
+            may_stop=known,
+        )

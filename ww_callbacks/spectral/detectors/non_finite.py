@@ -1,0 +1,82 @@
+"""Weights or a training loss that are no longer numbers."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ww_callbacks.spectral.detectors.base import Finding, Observation
+from ww_callbacks.spectral.detectors.layerwise import check_state
+
+
+class NonFinite:
+    """A layer holds NaN or ±inf, or the training loss is one; said at once, for nothing mends it.
+
+    A layer counts when its status is ``non-finite``; where no status came, when every number measured of it is missing
+    although it had some before. The last snapshot without any is the one to keep.
+    """
+
+    kind: str = "non-finite"
+    needs: tuple[str, ...] = ("frobenius_norm",)
+
+    def __init__(self) -> None:
+        self._state: dict[str, Any] = {"detector": self.kind, "since": None, "good": None, "had": []}
+
+    def update(self, observation: Observation) -> list[Finding]:
+        """Take the next snapshot and return what holds now."""
+        broken, had = [], set(self._state["had"])
+        for layer, values in observation.layers.items():
+            numbers = [v for v in values.values() if not isinstance(v, str)]
+            finite = any(math.isfinite(v) for v in numbers)
+            status = observation.status.get(layer)
+            if status == "non-finite" or (status is None and numbers and not finite and layer in had):
+                broken.append(layer)
+            elif finite:
+                had.add(layer)
+        self._state["had"] = sorted(had)
+        loss = observation.metrics.get("train_loss")
+        loss_broken = loss is not None and not math.isfinite(loss)
+        if not broken and not loss_broken:
+            self._state["since"] = None
+            self._state["good"] = [observation.step, observation.epoch]
+            return []
+        if self._state["since"] is None:
+            self._state["since"] = [observation.step, observation.epoch]
+        step, epoch = self._state["since"]
+        good_step, good_epoch = self._state["good"] or (None, None)
+        if broken:
+            where = f"{len(broken)} of {len(observation.layers)} layers hold NaN or ±inf, first in depth `{broken[0]}`"
+        else:
+            where = f"the training loss is {loss} while the weights are still finite"
+        back = f"Go back to the snapshot of epoch {good_epoch:g} and l" if good_epoch is not None else "L"
+        return [
+            Finding(
+                kind=self.kind,
+                severity="critical",
+                layers=tuple(broken),
+                evidence={"layers": float(len(broken)), "train_loss_finite": float(not loss_broken)},
+                since_step=step,
+                since_epoch=epoch,
+                message=f"Since epoch {epoch:g} {where}.",
+                recommendation=f"{back}ower the learning rate, clip gradients, or train in a wider number format.",
+                # a single infinite loss under loss scaling mends itself; weights that are NaN do not
+                may_stop=bool(broken),
+                confidence=1.0 if broken else None,
+                best_step=good_step,
+                best_epoch=good_epoch,
+            )
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as JSON-able plain values."""
+        return copy.deepcopy(self._state)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a saved state.
+
+        Raises:
+            ValueError: if it is not one of this detector's.
+        """
+        self._state = check_state(state, self.kind)

@@ -1,0 +1,29 @@
+"""Which measured layer is the network's output layer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ww_callbacks.spectral.layers.spec import LayerSpec
+
+_NO_MATRIX = {"norm", "bias", "other"}
+_TIED = re.compile(r"^tied: measured as `(?P<owner>.+)`")
+
+
+def output_layer(specs: Sequence[LayerSpec]) -> str | None:
+    """The last layer in depth order that has a matrix, or the layer that it is tied to.
+
+    Args:
+        specs: every layer of the model in depth order, the skipped ones among them.
+
+    Returns:
+        Its name, whether it is among the layers watched or not; None where the model has no such layer.
+    """
+    for spec in reversed(specs):
+        tied = _TIED.match(spec.skipped)
+        if tied is not None:
+            return tied["owner"]
+        if spec.kind not in _NO_MATRIX and len(spec.shape) >= 2:
+            return spec.name
+    return None

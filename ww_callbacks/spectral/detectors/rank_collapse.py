@@ -1,0 +1,76 @@
+"""A layer whose effective rank falls to a fraction of what it was."""
+
+from __future__ import annotations
+
+from ww_callbacks.spectral.detectors.base import Finding, Observation
+from ww_callbacks.spectral.detectors.layerwise import (
+    LayerwiseDetector,
+    LossMemory,
+    Memory,
+    Shown,
+    Values,
+    name_layers,
+    number,
+    since,
+)
+
+
+class RankCollapse(LayerwiseDetector):
+    """The effective rank is below ``share`` of the layer's own highest so far.
+
+    Weight decay lowers the rank of a healthy layer too (to 0.28 of its first value in the strong-decay runs of the
+    benchmark), so the default lies below that and a run may be stopped by it only where the training loss has lost
+    half of its gain as well.
+
+    Args:
+        share: fraction of the layer's highest effective rank.
+        persistence: snapshots in a row on which it must hold.
+        smallest: layers that never had this effective rank are left out: there is nothing to collapse.
+    """
+
+    kind: str = "rank collapse"
+    needs: tuple[str, ...] = ("effective_rank",)
+
+    def __init__(self, share: float = 0.2, persistence: int = 3, smallest: float = 8.0):
+        super().__init__(persistence)
+        if not 0 < share < 1:
+            raise ValueError(f"Expected `share` to lie between 0 and 1 but got {share!r}.")
+        self.share = float(share)
+        self.smallest = float(smallest)
+
+    def before(self, observation: Observation) -> None:
+        """Follow the training loss."""
+        LossMemory.take(self._run, observation.metrics)
+
+    def judge(self, layer: str, values: Values, memory: Memory, observation: Observation) -> dict[str, float] | bool:
+        """See the class."""
+        rank = number(values, "effective_rank")
+        if rank is None:
+            return True
+        highest = memory["highest"] = max(memory.get("highest", rank), rank)
+        if highest < self.smallest or rank >= self.share * highest:
+            return False
+        return {"effective_rank": rank, "highest": highest, "share": rank / highest}
+
+    def finding(self, shown: list[Shown], observation: Observation) -> Finding:
+        """See the class."""
+        step, epoch = since(shown)
+        worst = min(shown, key=lambda s: s.evidence["share"])
+        stuck = LossMemory.stuck(self._run)
+        return Finding(
+            kind=self.kind,
+            severity="critical" if stuck else "warning",
+            layers=tuple(s.layer for s in shown),
+            evidence={**worst.evidence, "layers": float(len(shown))},
+            since_step=step,
+            since_epoch=epoch,
+            message=(
+                f"Since epoch {epoch:g} the rank collapses in {name_layers(shown)}: the effective rank of "
+                f"`{worst.layer}` fell from {worst.evidence['highest']:.0f} to {worst.evidence['effective_rank']:.1f}."
+            ),
+            recommendation=(
+                "Lower the weight decay or other penalties on this layer, or the learning rate; if the loss is fine, "
+                "the layer may be factorised at this rank instead."
+            ),
+            may_stop=bool(stuck),
+        )

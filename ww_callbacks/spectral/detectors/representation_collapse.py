@@ -1,0 +1,98 @@
+"""Features that lose the dimension which the untrained network still had."""
+
+from __future__ import annotations
+
+from ww_callbacks.spectral.detectors.base import Finding, Observation
+from ww_callbacks.spectral.detectors.layerwise import (
+    LayerwiseDetector,
+    LossMemory,
+    Memory,
+    Shown,
+    Values,
+    name_layers,
+    number,
+    since,
+)
+
+QUANTITY = "feature_effective_rank"
+
+
+class RepresentationCollapse(LayerwiseDetector):
+    """A layer's features have fewer dimensions than the narrowest layer of the untrained network.
+
+    A healthy classifier's features fall from the network's width towards the dimension of its output, K − 1 for K
+    classes, so a fall alone is no collapse: to 18 % of the first value in deep networks on ten classes, to 3 % on two.
+    What no layer may lose is the dimension that even the untrained network passed on. The baseline is therefore the
+    smallest effective rank over layers at the first probe (of a classifier mostly its output's), and a layer below
+    ``share`` of it has collapsed. Where the training loss has gained nothing, or lost half of its gain, a layer below
+    ``fall`` of its own highest rank counts too.
+
+    It looks only at snapshots that carry ``feature_effective_rank``, that is, where a representation probe ran.
+
+    Args:
+        share: share of the baseline below which a layer has collapsed.
+        fall: share of the layer's own highest rank, counted where the training loss is stuck.
+        persistence: probes in a row on which it must hold.
+    """
+
+    kind: str = "representation collapse"
+    needs: tuple[str, ...] = ()  # the probe is asked for by its own argument
+
+    def __init__(self, share: float = 0.3, fall: float = 0.1, persistence: int = 2):
+        super().__init__(persistence)
+        for name, value in (("share", share), ("fall", fall)):
+            if not 0 < value < 1:
+                raise ValueError(f"Expected `{name}` to lie between 0 and 1 but got {value!r}.")
+        self.share = float(share)
+        self.fall = float(fall)
+
+    def before(self, observation: Observation) -> None:
+        """Take the baseline at the first probe, and follow the training loss."""
+        LossMemory.take(self._run, observation.metrics)
+        if "baseline" not in self._run:
+            ranks = [number(values, QUANTITY) for values in observation.layers.values()]
+            # A layer that starts at zero (a residual branch, an adapter) has no rank to keep.
+            positive = [rank for rank in ranks if rank]
+            if positive:
+                self._run["baseline"] = min(positive)
+
+    def judge(self, layer: str, values: Values, memory: Memory, observation: Observation) -> dict[str, float] | bool:
+        """See the class."""
+        rank = number(values, QUANTITY)
+        if rank is None:
+            return True
+        highest = memory["highest"] = max(memory.get("highest", rank), rank)
+        baseline = self._run.get("baseline")
+        if baseline is None or highest == 0:
+            return False
+        lost = rank < self.share * baseline
+        stuck = bool(LossMemory.stuck(self._run)) and rank < self.fall * highest
+        return {QUANTITY: rank, "highest": highest, "baseline": baseline} if lost or stuck else False
+
+    def finding(self, shown: list[Shown], observation: Observation) -> Finding:
+        """See the class."""
+        step, epoch = since(shown)
+        worst = min(shown, key=lambda s: s.evidence[QUANTITY])
+        stuck = LossMemory.stuck(self._run)
+        rank = worst.evidence[QUANTITY]
+        seen = f"the effective rank of the features of `{worst.layer}` is {rank:.1f}" + (
+            " (it answers every input of the probe alike)" if rank == 0 else ""
+        )
+        return Finding(
+            kind=self.kind,
+            severity="critical" if stuck or rank == 0 else "warning",
+            layers=tuple(s.layer for s in shown),
+            evidence={**worst.evidence, "layers": float(len(shown))},
+            since_step=step,
+            since_epoch=epoch,
+            message=(
+                f"Since epoch {epoch:g} the representation collapses in {name_layers(shown)}: {seen}, where it was "
+                f"{worst.evidence['highest']:.1f} and the narrowest layer of the untrained network had "
+                f"{worst.evidence['baseline']:.1f}."
+            ),
+            recommendation=(
+                "Lower the learning rate or the weight decay, look for dead units, or add normalisation before the "
+                "layer; the weights of an epoch before the fall are the ones to return to."
+            ),
+            may_stop=bool(stuck),
+        )

@@ -1,0 +1,96 @@
+"""A layer whose norm falls far below its own past, while its peers keep theirs."""
+
+from __future__ import annotations
+
+import math
+from statistics import median
+
+from ww_callbacks.spectral.detectors.base import Finding, Observation
+from ww_callbacks.spectral.detectors.layerwise import (
+    LayerwiseDetector,
+    LossMemory,
+    Memory,
+    Shown,
+    Values,
+    name_layers,
+    number,
+    positive,
+    since,
+)
+
+
+class ScaleCollapse(LayerwiseDetector):
+    """ln ‖W‖_F lies ``drop`` below its own highest value so far, or `scale_collapse` lies below ``ratio``.
+
+    The first compares the layer with its own past; if it is not at least ``apart`` below the median layer as well, the
+    whole model shrinks (weight decay does that) and nothing is said. The second is a fixed threshold on
+    log10 min(‖W‖_F/‖W_0‖_F, σ_1/σ_1(W_0)); it informs. No published cut-off exists. A run may be stopped by it only
+    where the training loss has lost half of its gain as well.
+
+    Args:
+        drop: fall of ln ‖W‖_F below its own maximum; 0.5 means ×0.61.
+        apart: by how much more than the median layer it must have fallen.
+        ratio: fixed ratio to W_0 below which the layer is named in any case.
+        persistence: snapshots in a row on which it must hold.
+    """
+
+    kind: str = "scale collapse"
+    needs: tuple[str, ...] = ("frobenius_norm", "scale_collapse")
+
+    def __init__(self, drop: float = 0.5, apart: float = 0.25, ratio: float = 0.1, persistence: int = 3):
+        super().__init__(persistence)
+        self.drop = positive("drop", drop)
+        self.apart = positive("apart", apart)
+        self.ratio = positive("ratio", ratio)
+
+    def before(self, observation: Observation) -> None:
+        """Follow the training loss and how far the median layer has fallen."""
+        LossMemory.take(self._run, observation.metrics)
+        falls = []
+        for layer, values in observation.layers.items():
+            norm = number(values, "frobenius_norm")
+            if norm is None or norm <= 0:
+                continue
+            highest = self._layers.get(layer, {}).get("highest")
+            falls.append(0.0 if highest is None else math.log(max(highest, norm) / norm))
+        self._run["median_fall"] = median(falls) if len(falls) > 1 else 0.0
+
+    def judge(self, layer: str, values: Values, memory: Memory, observation: Observation) -> dict[str, float] | bool:
+        """See the class."""
+        norm = number(values, "frobenius_norm")
+        if norm is None:
+            return True
+        highest = memory["highest"] = max(memory.get("highest", norm), norm)
+        if highest <= 0:
+            return False  # it began at zero and has not moved
+        fall = math.log(highest / norm) if norm > 0 else math.inf
+        own = number(values, "scale_collapse")
+        fixed = own is not None and own < math.log10(self.ratio)
+        if not fixed and (fall < self.drop or fall - self._run["median_fall"] < self.apart):
+            return False
+        evidence = {"fraction_of_own_maximum": math.exp(-fall), "median_layer": math.exp(-self._run["median_fall"])}
+        return evidence if own is None else {**evidence, "scale_collapse": own}
+
+    def finding(self, shown: list[Shown], observation: Observation) -> Finding:
+        """See the class."""
+        step, epoch = since(shown)
+        worst = min(shown, key=lambda s: s.evidence["fraction_of_own_maximum"])
+        share, peers = worst.evidence["fraction_of_own_maximum"], worst.evidence["median_layer"]
+        stuck = LossMemory.stuck(self._run)
+        return Finding(
+            kind=self.kind,
+            severity="critical" if stuck else "warning",
+            layers=tuple(s.layer for s in shown),
+            evidence={**worst.evidence, "layers": float(len(shown))},
+            since_step=step,
+            since_epoch=epoch,
+            message=(
+                f"Since epoch {epoch:g} the norm collapses in {name_layers(shown)}: `{worst.layer}` is at {share:.0%} "
+                f"of its own maximum (the median layer at {peers:.0%})."
+            ),
+            recommendation=(
+                "Lower the weight decay or the learning rate of this layer; where it was frozen or distilled, check "
+                "that its gradient is not cut off."
+            ),
+            may_stop=bool(stuck),
+        )

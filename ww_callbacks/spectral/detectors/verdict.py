@@ -1,0 +1,111 @@
+"""What the findings of a run come to: one state, its reason, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ww_callbacks.spectral.detectors.base import Finding
+
+_STATE = {
+    "non-finite": "broken",
+    "explosion": "diverging",
+    "scale collapse": "collapsing",
+    "rank collapse": "collapsing",
+    "representation collapse": "collapsing",
+    "overtraining": "overtraining",
+}
+_PRIORITY = ("broken", "diverging", "collapsing", "overtraining", "watch")
+
+
+@dataclass(frozen=True)
+class VerdictFields:
+    """The judgement of a run as plain values; the fields are those of ``ww_callbacks.integrations.schema.Verdict``.
+
+    Attributes:
+        state: ``healthy``, ``watch``, ``overtraining``, ``collapsing``, ``diverging``, ``broken`` or ``insufficient
+            evidence``.
+        reason: why, in words with numbers.
+        layers: the layers that show it, strongest finding first.
+        signals: ``<kind>/<name>`` → number, the evidence of the findings that count.
+        since_step, since_epoch: when the finding that decides began, or None.
+        confidence: 0 to 1, or None where none is justified.
+        recommendation: what to do.
+        best_step, best_epoch: the snapshot to keep, or None where it cannot be told.
+    """
+
+    state: str
+    reason: str
+    layers: tuple[str, ...] = ()
+    signals: Mapping[str, float] = field(default_factory=dict)
+    since_step: int | None = None
+    since_epoch: float | None = None
+    confidence: float | None = None
+    recommendation: str = ""
+    best_step: int | None = None
+    best_epoch: float | None = None
+
+
+def _state_of(finding: Finding) -> str | None:
+    """The state that a finding alone would give the run; None where it only informs."""
+    if finding.severity == "info":
+        return None
+    state = _STATE.get(finding.kind, "watch")
+    # a warning of a collapse or an explosion while the training loss is fine is worth a look, no more
+    if state in {"collapsing", "diverging", "overtraining"} and finding.severity == "warning":
+        return "watch"
+    return state
+
+
+def verdict(findings: Sequence[Finding], *, insufficient: str = "", snapshots: int | None = None) -> VerdictFields:
+    """Judge a run by the findings that hold at its last snapshot. A pure function.
+
+    Args:
+        findings: what the detectors returned last, one list of all of them.
+        insufficient: why too little is known to call the run healthy (see ``Overtraining.insufficient``); empty if
+            enough is known.
+        snapshots: snapshots judged so far, told in the reason.
+
+    Returns:
+        The verdict. ``healthy`` is said only where nothing was found and enough is known.
+
+    >>> verdict([], insufficient="2 of 6 snapshots").state
+    'insufficient evidence'
+    >>> verdict([], snapshots=12).reason
+    'Nothing found in 12 snapshots.'
+    """
+    ranked = [(state, f) for f in findings if (state := _state_of(f)) is not None]
+    ranked.sort(key=lambda pair: _PRIORITY.index(pair[0]))
+    informing = [f for f in findings if _state_of(f) is None]
+    if not ranked:
+        notes = " ".join(f.message for f in informing)
+        if insufficient:
+            state, reason = "insufficient evidence", f"Too little is known to judge overtraining: {insufficient}."
+        else:
+            state = "healthy"
+            reason = f"Nothing found in {snapshots} snapshots." if snapshots is not None else "Nothing found."
+        return VerdictFields(
+            state=state,
+            reason=f"{reason} For information: {notes}" if notes else reason,
+            layers=tuple(dict.fromkeys(layer for f in informing for layer in f.layers)),
+            signals=_signals(informing),
+            recommendation=" ".join(f.recommendation for f in informing),
+        )
+    state, deciding = ranked[0]
+    telling = [f for _, f in ranked]
+    return VerdictFields(
+        state=state,
+        reason=" ".join(f.message for f in telling),
+        layers=tuple(dict.fromkeys(layer for f in telling for layer in f.layers)),
+        signals=_signals(telling),
+        since_step=deciding.since_step,
+        since_epoch=deciding.since_epoch,
+        confidence=deciding.confidence,
+        recommendation=" ".join(dict.fromkeys(f.recommendation for f in telling)),
+        best_step=deciding.best_step,
+        best_epoch=deciding.best_epoch,
+    )
+
+
+def _signals(findings: Sequence[Finding]) -> dict[str, float]:
+    return {f"{f.kind}/{name}": float(value) for f in findings for name, value in f.evidence.items()}

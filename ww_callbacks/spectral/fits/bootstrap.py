@@ -1,0 +1,96 @@
+"""What chance does to the fit, by simulation: a p-value for the power law and a confidence interval of α.
+
+Every simulated sample is fitted like the data, xmin included, so that the choice of xmin counts. The random numbers
+come from a seeded generator of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from ww_callbacks.spectral.fits.clauset import RELATIVE_CUT, clauset_fit, usable
+
+SAMPLES = 200
+"""Simulated samples; the p-value is then good to about ±0.03."""
+
+
+def bootstrap_p_value(
+    eigenvalues: np.ndarray,
+    samples: int = SAMPLES,
+    seed: int = 0,
+    cut: float | Literal["weightwatcher"] = RELATIVE_CUT,
+) -> float:
+    """Probability that data drawn from the fitted model fit as badly: small (below 0.1) rejects the power law.
+
+    The semi-parametric bootstrap of Clauset, Shalizi, Newman (2009, section 4.1): with probability tail/N an
+    eigenvalue is drawn from the fitted law, else from the data below xmin. It takes the eigenvalues as independent;
+    those of a matrix repel each other, which makes the test lenient.
+
+    Args:
+        eigenvalues: λ, in any order.
+        samples: number of simulated samples.
+        seed: seed of the generator.
+        cut: see :func:`ww_callbacks.spectral.fits.clauset.usable`.
+
+    Returns:
+        Share of samples whose D is at least the data's; NaN without a fit.
+
+    Raises:
+        ValueError: if ``samples`` is below 1.
+    """
+    _check(samples)
+    x = usable(eigenvalues, cut)
+    fit = clauset_fit(x, cut=0.0)
+    if not np.isfinite(fit.alpha):
+        return np.nan
+    rng = np.random.default_rng(seed)
+    below = x[x < fit.xmin]
+    worse = 0
+    for _ in range(samples):
+        tail = rng.binomial(len(x), fit.tail / len(x)) if len(below) else len(x)
+        drawn = fit.xmin * rng.uniform(size=tail) ** (-1.0 / (fit.alpha - 1.0))
+        sample = np.concatenate([rng.choice(below, len(x) - tail), drawn]) if len(below) else drawn
+        worse += clauset_fit(sample, cut=0.0).D >= fit.D
+    return worse / samples
+
+
+def bootstrap_interval(
+    eigenvalues: np.ndarray,
+    samples: int = SAMPLES,
+    level: float = 0.95,
+    seed: int = 0,
+    cut: float | Literal["weightwatcher"] = RELATIVE_CUT,
+) -> tuple[float, float]:
+    """Percentile interval of α over resamples (with replacement) of the eigenvalues, each with its own xmin.
+
+    Args:
+        eigenvalues: λ, in any order.
+        samples: number of resamples.
+        level: confidence, between 0 and 1.
+        seed: seed of the generator.
+        cut: see :func:`ww_callbacks.spectral.fits.clauset.usable`.
+
+    Returns:
+        Lower and upper end; NaN without a fit.
+
+    Raises:
+        ValueError: if ``samples`` is below 1 or ``level`` not between 0 and 1.
+    """
+    _check(samples)
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"Expected 0 < `level` < 1 but got {level}.")
+    x = usable(eigenvalues, cut)
+    rng = np.random.default_rng(seed)
+    alphas = np.array([clauset_fit(rng.choice(x, len(x)), cut=0.0).alpha for _ in range(samples)]) if len(x) > 1 else x
+    alphas = alphas[np.isfinite(alphas)]
+    if len(x) < 2 or len(alphas) == 0:
+        return np.nan, np.nan
+    low, high = np.quantile(alphas, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    return float(low), float(high)
+
+
+def _check(samples: int) -> None:
+    if samples < 1:
+        raise ValueError(f"Expected `samples` ≥ 1 but got {samples}.")

@@ -1,0 +1,71 @@
+"""Which parameters of a model become which matrices."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ww_callbacks.spectral.layers.matrix_layouts import check_convention
+from ww_callbacks.spectral.layers.spec import LayerSpec
+
+__all__ = ["inspect"]
+
+
+def inspect(model: Any, convolution: str = "matrix") -> list[LayerSpec]:
+    """What is done with every parameter of ``model``, in depth order; skipped ones have their reason.
+
+    Imports no framework that the model does not already use, reads no values, and changes nothing.
+
+    Args:
+        model: a torch module, a Keras model or layer, a state dict or any other mapping of names to arrays, one
+            matrix, or the path of a safetensors file, a torch checkpoint, an ONNX file or a Hugging Face folder.
+        convolution: how a convolution becomes matrices: ``matrix``, ``slices``, ``separate`` or ``weightwatcher`` (see
+            :data:`ww_callbacks.spectral.layers.matrix_layouts.Convention`).
+
+    Raises:
+        TypeError: if ``model`` is none of these.
+        FileNotFoundError: if there is no such file.
+        ImportError: if the package that reads the file is not installed.
+        ValueError: if ``convolution`` is not one of the conventions, or the file cannot be read.
+    """
+    convention = check_convention(convolution)
+    keras, torch = sys.modules.get("keras"), sys.modules.get("torch")
+    # Keras first: on its torch backend a Keras layer is a torch module too.
+    if keras is not None and hasattr(keras, "Layer") and isinstance(model, keras.Layer):
+        from ww_callbacks.spectral.layers.frameworks.keras_variables import inspect_keras
+
+        return _unique(inspect_keras(model, convention))
+    if torch is not None and hasattr(torch, "nn") and isinstance(model, torch.nn.Module):
+        from ww_callbacks.spectral.layers.frameworks.torch_modules import inspect_torch
+
+        return _unique(inspect_torch(model, convention))
+    if isinstance(model, str | os.PathLike):
+        from ww_callbacks.spectral.layers.files.formats import inspect_file
+
+        return _unique(inspect_file(model, convention))
+    from ww_callbacks.spectral.layers.files.state_dict import inspect_mapping
+
+    if isinstance(model, Mapping):
+        return _unique(inspect_mapping(model, convention))
+    if len(getattr(model, "shape", ())) == 2:
+        return inspect_mapping({"matrix": model}, convention)
+    shape = getattr(model, "shape", None)
+    raise TypeError(
+        "Expected a torch module, a Keras model, a mapping of names to arrays, one 2-D array or a path, "
+        f"but got {type(model).__module__}.{type(model).__qualname__}"
+        f"{'' if shape is None else f' of shape {tuple(shape)}: give it a name, as a mapping, or make it 2-D'}."
+    )
+
+
+def _unique(specs: list[LayerSpec]) -> list[LayerSpec]:
+    """``specs`` with ``#2``, ``#3``, … after a name that came before: Keras lets two layers have one."""
+    seen: Counter[str] = Counter()
+    found = []
+    for spec in specs:
+        seen[spec.name] += 1
+        found.append(replace(spec, name=f"{spec.name}#{seen[spec.name]}") if seen[spec.name] > 1 else spec)
+    return found

@@ -1,0 +1,77 @@
+"""What a mapping or a file holds under one name, before its values are read."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ww_callbacks.spectral.layers.spec import Array
+
+FLOATS = ("float64", "float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One array that can be read later.
+
+    Attributes:
+        shape: its shape.
+        read: returns its values, in float32 where they are stored in half precision.
+        skipped: why it cannot be measured; empty if it can.
+        identity: equal for two names of the same memory; None where that is not known.
+    """
+
+    shape: tuple[int, ...]
+    read: Callable[[], Array]
+    skipped: str = ""
+    identity: object = None
+
+
+def why_not_dtype(dtype: str) -> str:
+    """Why values of the type ``dtype`` cannot be measured; empty if they can.
+
+    >>> why_not_dtype("float32"), why_not_dtype("int8")
+    ('', 'int8: integers without their scale are not the weights')
+    """
+    if dtype in FLOATS:
+        return ""
+    if "complex" in dtype:
+        return "complex: the quantities are defined for real matrices"
+    if "float8" in dtype:
+        return f"{dtype}: 8-bit floats without their scale are not the weights"
+    if "int" in dtype or dtype == "bool":
+        return f"{dtype}: integers without their scale are not the weights"
+    return f"{dtype}: not a type of numbers that weights have"
+
+
+def widened(array: np.ndarray) -> np.ndarray:
+    """``array`` in float32 if it is stored in half precision, else itself."""
+    return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
+
+
+def stored(value: Any) -> Stored:
+    """What one value of a mapping is: an array of any library, an entry of a file, or none of these."""
+    if isinstance(value, Stored):
+        return value
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        return _torch(value)
+    if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+        return Stored((), lambda: value, f"not an array but {type(value).__name__}")
+    name, shape = np.dtype(value.dtype).name, tuple(value.shape)
+    if isinstance(value, np.ndarray):
+        memory = (value.ctypes.data, shape, value.strides, name) if value.size else None
+        return Stored(shape, lambda: widened(value), why_not_dtype(name), memory)
+    return Stored(shape, lambda: widened(np.asarray(value)), why_not_dtype(name), id(value))
+
+
+def _torch(tensor: Any) -> Stored:
+    from ww_callbacks.spectral.layers.frameworks import torch_tensors
+
+    why = torch_tensors.why_not(tensor)
+    shape = () if why.startswith("not initialised") else tuple(tensor.shape)
+    return Stored(shape, lambda: torch_tensors.to_array(tensor), why, torch_tensors.memory(tensor))

@@ -1,0 +1,1 @@
+"""Live models to layers: torch modules and Keras variables."""

@@ -1,0 +1,166 @@
+"""Torch tensors → arrays, and the weights that a module really uses, without a trace left in the model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import nn
+
+from ww_callbacks.spectral.layers.spec import Array
+
+_HALVES = (torch.float16, torch.bfloat16)
+_ONE_AT_A_TIME = Lock()
+"""The random state is the process's, and layers may share a parametrisation: two threads that save and restore them
+must not overlap."""
+
+
+def partitioned(tensor: Any) -> bool:
+    """Whether ``tensor`` is a parameter of which DeepSpeed ZeRO-3 has left nothing here but a part of its own.
+
+    Small parameters, which DeepSpeed keeps whole on every process, are not.
+    """
+    return hasattr(tensor, "ds_id") and tensor.numel() == 0
+
+
+def whole_shape(tensor: Any) -> tuple[int, ...]:
+    """The shape of ``tensor``, that of the whole where it is sharded or partitioned."""
+    return tuple(getattr(tensor, "ds_shape", tensor.shape))
+
+
+def gather(tensor: torch.Tensor) -> torch.Tensor:
+    """The whole of a tensor that is sharded over processes (a DTensor) or partitioned by DeepSpeed ZeRO-3 (which
+    takes the parameter itself, for a detached one knows of no other parts); any other tensor as it is.
+
+    For these two it is a collective: every rank must call it, in the same order.
+    """
+    if partitioned(tensor):
+        # DeepSpeed frees the whole when the context ends, so the values are copied out of it.
+        with sys.modules["deepspeed"].zero.GatheredParameters([tensor]), torch.no_grad():
+            return tensor.detach().clone()
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def to_array(tensor: torch.Tensor) -> Array:
+    """The values of ``tensor``, detached: a NumPy view on the CPU, a tensor where it lies on an accelerator.
+
+    Half precision becomes float32 (a copy); sparse and quantised tensors become the dense real values they stand for.
+    """
+    with torch.no_grad():
+        tensor = gather(tensor.detach())
+        if tensor.is_quantized:
+            tensor = tensor.dequantize()
+        elif tensor.layout != torch.strided:
+            tensor = tensor.to_dense()
+        if tensor.dtype in _HALVES:
+            tensor = tensor.float()
+        return tensor.resolve_neg().numpy() if tensor.device.type == "cpu" else tensor
+
+
+def why_not(tensor: Any) -> str:
+    """Why the values of ``tensor`` cannot be measured; empty if they can."""
+    if nn.parameter.is_lazy(tensor):
+        return "not initialised yet: its shape is known after the first batch"
+    if tensor.is_meta:
+        return "on the meta device: it has a shape but no values"
+    if partitioned(tensor) and not (hasattr(tensor, "ds_shape") and "deepspeed" in sys.modules):
+        return "partitioned by DeepSpeed ZeRO-3, which is not there to gather it: its values are on other processes"
+    if hasattr(tensor, "quant_state") or type(tensor).__name__ in ("Params4bit", "Int8Params"):
+        return f"quantised by bitsandbytes ({type(tensor).__name__}): the stored integers are not the weights"
+    if tensor.is_quantized:
+        return ""
+    if tensor.is_complex():
+        return "complex: the quantities are defined for real matrices"
+    if not tensor.is_floating_point():
+        return f"{str(tensor.dtype).removeprefix('torch.')}: integers without their scale are not the weights"
+    if tensor.element_size() == 1:
+        return f"{str(tensor.dtype).removeprefix('torch.')}: 8-bit floats without their scale are not the weights"
+    return ""
+
+
+def memory(tensor: torch.Tensor) -> object:
+    """What two tensors that hold the same values in the same memory have in common, as tied weights do."""
+    plain = type(tensor) in (nn.Parameter, torch.Tensor) and not tensor.is_meta
+    if plain and tensor.layout == torch.strided and tensor.numel() and tensor.data_ptr():
+        return (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device)
+    return id(tensor)
+
+
+@contextmanager
+def _untouched(module: nn.Module) -> Iterator[None]:
+    """Run the body in evaluation mode, then put back modes, buffers and the random state as they were.
+
+    Spectral norm takes a step of power iteration on every evaluation in training mode; a user's own parametrisation
+    may do more. Buffers are written back only if they changed, since writing moves autograd's version counter.
+    """
+    devices = {t.device.index or 0 for t in (*module.parameters(), *module.buffers()) if t.device.type == "cuda"}
+    with _ONE_AT_A_TIME, torch.random.fork_rng(devices=sorted(devices)), torch.no_grad():
+        modes = [(m, m.training) for m in module.modules()]
+        buffers = [(b, b.detach().clone()) for b in module.buffers() if not b.is_meta]
+        try:
+            for m, _ in modes:
+                m.training = False
+            yield
+        finally:
+            for m, training in modes:
+                m.training = training
+            for buffer, before in buffers:
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)
+
+
+def derived(module: nn.Module) -> dict[str, tuple[str, ...]]:
+    """The weights of ``module`` that it computes from other parameters: name → the names of those.
+
+    Parametrisations (weight norm, spectral norm, orthogonal, the user's own), the older hooks that do the same, and
+    pruning masks.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for name, chain in getattr(module, "parametrizations", {}).items():
+        originals = [n for n, _ in chain.named_parameters(recurse=False)]
+        found[name] = tuple(f"parametrizations.{name}.{original}" for original in originals)
+    for hook in module._forward_pre_hooks.values():
+        name = getattr(hook, "name", None) or getattr(hook, "_tensor_name", None)
+        if not isinstance(name, str) or name in found:
+            continue
+        if hasattr(hook, "compute_weight"):
+            found[name] = tuple(n for n in (f"{name}_orig", f"{name}_g", f"{name}_v") if n in module._parameters)
+        elif hasattr(hook, "apply_mask"):
+            found[name] = (f"{name}_orig",)
+    return found
+
+
+def has_weight(module: nn.Module) -> bool:
+    """Whether ``module`` has a parameter ``weight``, its own or a computed one; asking evaluates no parametrisation."""
+    return module._parameters.get("weight") is not None or "weight" in derived(module)
+
+
+def effective(module: nn.Module, name: str) -> torch.Tensor:
+    """The weight ``name`` as ``module`` uses it now, detached and free of side effects.
+
+    That is the parameter itself, or what its parametrisation makes of it: for spectral norm with the σ of its current
+    vectors, for a pruned weight with the mask applied.
+    """
+    chains = getattr(module, "parametrizations", None)
+    if chains is not None and name in chains:
+        chain = chains[name]
+        with _untouched(chain):
+            # Called itself, not through the attribute: that would read and fill the cache of `parametrize.cached()`.
+            return chain().detach()
+    if name in module._parameters:
+        parameter: Any = module._parameters[name]
+        return gather(parameter) if partitioned(parameter) else parameter.detach()
+    for hook in module._forward_pre_hooks.values():
+        if getattr(hook, "name", None) == name and hasattr(hook, "compute_weight"):
+            with torch.no_grad():
+                # The older spectral norm takes the argument, the older weight norm does not.
+                arguments = (False,) if hasattr(hook, "n_power_iterations") else ()
+                return hook.compute_weight(module, *arguments).detach()
+        if getattr(hook, "_tensor_name", None) == name and hasattr(hook, "apply_mask"):
+            with torch.no_grad():
+                return getattr(module, f"{name}_orig").detach() * getattr(module, f"{name}_mask")
+    return getattr(module, name).detach()

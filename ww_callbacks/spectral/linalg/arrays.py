@@ -1,0 +1,108 @@
+"""The few array operations that must work both on NumPy arrays and on torch tensors on an accelerator.
+
+Everything is computed in float64, block of rows by block of rows, so that no float64 copy of a large matrix is made.
+torch is never imported here: a tensor can only arrive if the caller has imported it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from math import isnan
+from typing import Any
+
+import numpy as np
+
+from ww_callbacks.spectral.layers.spec import Array
+
+BLOCK = 1 << 15
+"""Elements in one block of rows: 256 KiB as float64, of which a few stay in a core's cache."""
+
+_BLOCK_ON_ACCELERATOR = 1 << 22
+"""There each operation has a price of its own, whatever its size."""
+
+
+def on_accelerator(array: Array) -> bool:
+    """Whether ``array`` is a torch tensor on a device that computes in float64 (all but the CPU and Apple's MPS)."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(array, torch.Tensor) and array.device.type not in ("cpu", "mps")
+
+
+def as_array(array: Array) -> Array:
+    """``array`` as a NumPy array, or as it is where it is a tensor on an accelerator."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(array, torch.Tensor):
+        array = array.detach()
+        if on_accelerator(array):
+            return array
+        array = array.cpu()
+        # NumPy has no bfloat16 (nor float8); float32 holds every one of its values exactly.
+        return array.numpy() if array.dtype in (torch.float64, torch.float32, torch.float16) else array.float().numpy()
+    return np.asarray(array)
+
+
+def float64(array: Array) -> Array:
+    """A float64 copy (or the array itself if it is float64 already), where ``array`` lies."""
+    if on_accelerator(array):
+        return array.to(sys.modules["torch"].float64)
+    return np.asarray(array).astype(np.float64, copy=False)
+
+
+def row_blocks(*arrays: Array | None, rows: int | None = None) -> Iterator[tuple[Any, ...]]:
+    """Go through arrays of one shape block of rows by block of rows, each block in float64 and on the first's device.
+
+    Args:
+        arrays: the arrays, the first not None; None gives None in every block.
+        rows: rows of a block; by default as many as make :data:`BLOCK` elements, or more on an accelerator.
+    """
+    first = as_array(arrays[0])
+    others = [None if a is None else as_array(a) for a in arrays[1:]]
+    elements = _BLOCK_ON_ACCELERATOR if on_accelerator(first) else BLOCK
+    rows = rows or max(1, elements // max(1, first.shape[1]))
+    for start in range(0, first.shape[0], rows):
+        block = first[start : start + rows]
+        yield float64(block), *(None if a is None else float64(beside(a[start : start + rows], block)) for a in others)
+
+
+def beside(array: Array, reference: Array) -> Array:
+    """``array`` on the device of ``reference`` (a baseline may be kept on the host)."""
+    if on_accelerator(reference):
+        return sys.modules["torch"].as_tensor(array, device=reference.device)
+    return array.cpu().numpy() if on_accelerator(array) else array
+
+
+def difference(array: Array, other: Array) -> Array:
+    """``array − other`` in float64, where ``array`` lies."""
+    first, second = as_array(array), as_array(other)
+    return float64(first) - float64(beside(second, first))
+
+
+def frobenius(array: Array) -> float:
+    """‖A‖_F of a float64 array."""
+    return float(dot(array, array)) ** 0.5
+
+
+def dot(a: Array, b: Array) -> Any:
+    """⟨a, b⟩, the sum of the elementwise product; on an accelerator a tensor of no dimension, which does not wait."""
+    if on_accelerator(a):
+        return (a * b).sum()
+    return np.dot(a.ravel(order="K"), b.ravel(order="K")) if _same_layout(a, b) else float(np.sum(a * b))
+
+
+def _same_layout(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether both lie in memory in the same order, so that ``ravel(order="K")`` pairs the right elements."""
+    return (a.flags.c_contiguous and b.flags.c_contiguous) or (a.flags.f_contiguous and b.flags.f_contiguous)
+
+
+def largest_magnitude(array: Array) -> float:
+    """Largest |a_ij|; NaN if an element is NaN, inf if one is infinite, 0.0 for an empty array.
+
+    >>> largest_magnitude(np.array([[1.0, -3.0], [2.0, 0.0]]))
+    3.0
+    """
+    array = as_array(array)
+    if 0 in array.shape:
+        return 0.0
+    with np.errstate(invalid="ignore"):  # NumPy warns of a NaN among bfloat16, though not among its own floats.
+        highest = float(array.max())
+        return highest if isnan(highest) else max(highest, -float(array.min()))

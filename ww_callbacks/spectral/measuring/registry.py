@@ -1,0 +1,153 @@
+"""The register of quantities: the one place where a quantity is declared.
+
+A quantity is one function from a :class:`.LayerWeights` to a number (or a short text). Declaring it with
+:func:`quantity` is all it takes to appear in every framework, sink, table and view.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from ww_callbacks.spectral.measuring.layer_weights import LayerWeights, Value
+
+Cost = Literal["cheap", "spectrum", "request"]
+Needs = Literal["", "initial", "previous", "reference"]
+Function = TypeVar("Function", bound=Callable[[LayerWeights], Value])
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is known of one quantity besides its value.
+
+    Attributes:
+        name: the key in every record, logger and table; WeightWatcher's name where it has one.
+        title: a few words for axis labels.
+        definition: the formula in one line, with its units (log10 or ln, λ or σ).
+        family: ``norm``, ``rank``, ``power law``, ``distance``, ``update``, ``scale``, ``shape``, ``random matrix``,
+            ``localisation``.
+        cost: ``cheap`` reads only the elements, ``spectrum`` needs the singular values, ``request`` needs more and is
+            measured only when named.
+        needs: what else than the weights of now it compares with: ``initial`` (W_0), ``previous`` (the weights of the
+            last snapshot), ``reference`` (the quantities' values at W_0) or nothing.
+        unchanged: for those that need ``previous``: the value where the weights did not change since.
+        default: whether the callbacks measure it when nothing is said.
+        headline: whether its model-level summary is streamed by default.
+        worst: which end is worth a look: ``low``, ``high``, ``both`` or nothing.
+        text: whether the value is a short text and not a number.
+        prefetch: a costly part of it, decorated with :func:`.shared.once`, that needs nothing of the
+            rest, so that a second worker may do it meanwhile.
+        function: the function itself.
+    """
+
+    name: str
+    title: str
+    definition: str
+    family: str
+    cost: Cost
+    function: Callable[[LayerWeights], Value]
+    needs: Needs = ""
+    unchanged: float = math.nan
+    default: bool = False
+    headline: bool = False
+    worst: Literal["", "low", "high", "both"] = ""
+    text: bool = False
+    prefetch: Callable[[LayerWeights], object] | None = None
+
+
+ELSEWHERE = {
+    "raw": "distance_from_init",
+    "euclidean": "mean_distance_from_init",
+    "cka": "cka_to_init",
+    "alpha_hat": "alpha_weighted",
+}
+"""Names that other tools and papers give to quantities, and ours."""
+
+_QUANTITIES: dict[str, Quantity] = {}
+
+
+def quantity(
+    name: str,
+    *,
+    title: str,
+    definition: str,
+    family: str,
+    cost: Cost = "spectrum",
+    needs: Needs = "",
+    unchanged: float = math.nan,
+    default: bool = False,
+    headline: bool = False,
+    worst: Literal["", "low", "high", "both"] = "",
+    text: bool = False,
+    prefetch: Callable[[LayerWeights], object] | None = None,
+) -> Callable[[Function], Function]:
+    """Declare the decorated function as the quantity ``name``; the arguments are those of :class:`Quantity`.
+
+    Raises:
+        ValueError: if the name is taken.
+    """
+
+    def declare(function: Function) -> Function:
+        if name in _QUANTITIES:
+            raise ValueError(f"The quantity `{name}` is declared twice.")
+        _QUANTITIES[name] = Quantity(
+            name=name,
+            title=title,
+            definition=definition,
+            family=family,
+            cost=cost,
+            function=function,
+            needs=needs,
+            unchanged=unchanged,
+            default=default,
+            headline=headline,
+            worst=worst,
+            text=text,
+            prefetch=prefetch,
+        )
+        return function
+
+    return declare
+
+
+def all_quantities() -> tuple[Quantity, ...]:
+    """Every declared quantity, in the order of declaration."""
+    import ww_callbacks.spectral.quantities  # noqa: F401  (importing it declares them)
+
+    return tuple(_QUANTITIES.values())
+
+
+def _unknown(name: str, known: Mapping[str, Quantity]) -> str:
+    """What is said of a name that is not declared."""
+    if "," in name:
+        return f"Unknown quantity `{name}`: give several as a list, one name each."
+    other = ELSEWHERE.get(name.lower())
+    near = [other] if other else difflib.get_close_matches(name.lower(), [*known, "all", "default"], n=3, cutoff=0.4)
+    hint = f" Did you mean {', '.join(f'`{n}`' for n in near)}?" if near else ""
+    return f"Unknown quantity `{name}`.{hint} Expected 'default', 'all' or some of: {', '.join(sorted(known))}."
+
+
+def resolve(names: str | Iterable[str] = "default") -> tuple[Quantity, ...]:
+    """The quantities that ``names`` stands for, in the order of declaration.
+
+    Args:
+        names: ``"default"``, ``"all"`` (the costly ones included), one name, or several of these.
+
+    Raises:
+        ValueError: for a name that is not declared, with the nearest ones.
+    """
+    known = {q.name: q for q in all_quantities()}
+    wanted: set[str] = set()
+    for name in [names] if isinstance(names, str) else names:
+        if name == "default":
+            wanted.update(q.name for q in known.values() if q.default)
+        elif name == "all":
+            wanted.update(known)
+        elif name in known:
+            wanted.add(name)
+        else:
+            raise ValueError(_unknown(str(name), known))
+    return tuple(q for q in known.values() if q.name in wanted)

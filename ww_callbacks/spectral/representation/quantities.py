@@ -1,0 +1,105 @@
+"""What a representation probe can measure. These need the model to run, so they are no ``LayerWeights`` quantities."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class ProbeQuantity:
+    """One quantity of a probe.
+
+    Attributes:
+        name: the key in every record, logger and table.
+        title: a few words for axis labels.
+        definition: the formula in one line.
+        scope: ``layer`` (one value a layer) or ``model``.
+        needs_labels: whether the probe batch must carry labels.
+        default: whether it is measured when nothing is said.
+    """
+
+    name: str
+    title: str
+    definition: str
+    scope: Literal["layer", "model"]
+    needs_labels: bool = False
+    default: bool = False
+
+
+PROBE_QUANTITIES: dict[str, ProbeQuantity] = {
+    q.name: q
+    for q in (
+        ProbeQuantity(
+            "feature_rank",
+            "numerical rank of features",
+            "#{σ_i(F − mean) ≥ ε·σ_1(F)}, ε = 1.19e-7·(number of σ)",
+            "layer",
+            default=True,
+        ),
+        ProbeQuantity(
+            "feature_effective_rank",
+            "effective rank of features",
+            "exp(−Σ p ln p), p = σ/Σσ of the centred features",
+            "layer",
+            default=True,
+        ),
+        ProbeQuantity(
+            "jacobian_rank",
+            "partial rank of the Jacobian",
+            "#{λ ≥ ε²·λ_1} of JᵀJ, J = ∂features/∂(input patch), mean over samples",
+            "layer",
+        ),
+        ProbeQuantity(
+            "perturbed_pca_dimension",
+            "perturbed PCA dimension",
+            "#{λ ≥ 1.19e-7·n·λ_1} of the features' covariance at x + N(0, δ²I), mean over points",
+            "layer",
+        ),
+        ProbeQuantity(
+            "classification_dimension",
+            "classification dimension",
+            "least k with accuracy(top-k principal components of the final features) ≥ 95 % of the accuracy",
+            "model",
+            needs_labels=True,
+        ),
+        ProbeQuantity(
+            "independence_deficit",
+            "independence deficit",
+            "share of a class's logit (mean square) that a Lasso on the others explains, mean over classes",
+            "model",
+            needs_labels=True,
+        ),
+    )
+}
+
+
+def resolve_probe(names: str | Iterable[str] = "default") -> tuple[ProbeQuantity, ...]:
+    """The probe quantities that ``names`` stands for, in the order of declaration.
+
+    Args:
+        names: ``"default"``, ``"all"``, one name, or several of these.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest ones.
+    """
+    wanted: set[str] = set()
+    for name in [names] if isinstance(names, str) else names:
+        if name == "default":
+            wanted.update(q.name for q in PROBE_QUANTITIES.values() if q.default)
+        elif name == "all":
+            wanted.update(PROBE_QUANTITIES)
+        elif name in PROBE_QUANTITIES:
+            wanted.add(name)
+        else:
+            near = difflib.get_close_matches(str(name), PROBE_QUANTITIES, n=3, cutoff=0.4)
+            hint = f" Did you mean {', '.join(f'`{n}`' for n in near)}?" if near else ""
+            raise ValueError(
+                f"Unknown probe quantity `{name}`.{hint} "
+                f"Expected 'default', 'all' or some of: {', '.join(PROBE_QUANTITIES)}."
+            )
+    if not wanted:
+        raise ValueError(f"Expected at least one probe quantity of: {', '.join(PROBE_QUANTITIES)}; got none.")
+    return tuple(q for q in PROBE_QUANTITIES.values() if q.name in wanted)
