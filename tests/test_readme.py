@@ -96,7 +96,7 @@ def test_a_plain_loop_and_what_is_there_afterwards(tmp_path, monkeypatch):
     shown = {line: eval(line, names) for line in lines if line}
     assert len(shown["monitor.history"]) == 12 and len(shown["monitor.summary"]) == 6
     assert shown["monitor.verdict"].state
-    exec(block("ww_callbacks.spectral.analyze"), names)
+    exec(block("spectral.analyze"), names)
     assert len(names["result"].layers) == 2
     exec(block("read_json"), names)
     assert len(names["rows"]) == 12

@@ -127,8 +127,8 @@ def test_describe_refuses_what_it_has_no_use_for(model, arguments, named, capsys
 
 def test_every_option_of_analyze_is_either_of_use_to_describe_or_refused(model, capsys):
     """An option added later must not be ignored."""
-    values = {"layers": "h.*", "exclude": "h.1.*", "types": "dense", "conv": "slices", "baseline": model}
-    known = {"model", "describe", "layers", "exclude", "types", "conv", "output", "json", "quiet", "help"}
+    values = {"layers": "h.*", "exclude": "h.1.*", "types": "dense", "convolution": "slices", "baseline": model}
+    known = {"model", "describe", "layers", "exclude", "types", "convolution", "output", "json", "quiet", "help"}
     with pytest.raises(SystemExit):
         main(["analyze", "--help"])
     options = set(re.findall(r"--([a-z-]+)", capsys.readouterr().out.partition("options:")[2]))

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from ww_callbacks.diagnosis.diagnosis import Diagnosis
-from ww_callbacks.lifecycle.faults import Faults
+from ww_callbacks.faults import Faults
 from ww_callbacks.settings import Settings
 from ww_callbacks.spectral.detectors import Finding, Observation, Overtraining
 from ww_callbacks.spectral.layers.spec import LayerSpec

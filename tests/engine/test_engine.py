@@ -55,8 +55,8 @@ def test_the_first_snapshot_is_w0(arrays, tmp_path):
 def test_only_what_changed_is_measured_again(arrays, tmp_path, monkeypatch):
     engine, before = started(arrays, tmp_path)
     spectra = []
-    real = engine_module.measure
-    monkeypatch.setattr(engine_module, "measure", lambda sample, q: spectra.append(1) or real(sample, q))
+    real = engine_module.measure_quantities
+    monkeypatch.setattr(engine_module, "measure_quantities", lambda sample, q: spectra.append(1) or real(sample, q))
     arrays["b"] *= 2.0
     rows = engine.measure(engine.capture())
     assert [r.changed for r in rows] == [False, True, False]

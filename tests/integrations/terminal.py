@@ -23,7 +23,12 @@ def screen(program: str, **environment: str) -> list[str]:
     child, terminal = pty.fork()
     if child == 0:
         inherited = {name: value for name, value in os.environ.items() if name not in ("CI", "COLUMNS", "LINES")}
-        own = {"TERM": "xterm-256color", "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
+        own = {
+            "TERM": "xterm-256color",
+            "PYTHONPATH": os.environ["PYTHONPATH"],
+            "OMP_NUM_THREADS": "1",
+            "PYTHONIOENCODING": "utf-8",
+        }
         os.execve(sys.executable, [sys.executable, "-c", program], {**inherited, **own, **environment})
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
     display = pyte.HistoryScreen(COLUMNS, LINES, history=1000)

@@ -30,7 +30,7 @@ def python(program: str, **environment: str) -> list[str]:
         capture_output=True,
         text=True,
         timeout=120,
-        env={**inherited, "PYTHONPATH": os.getcwd(), **environment},
+        env={**inherited, **environment},
     )
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()

@@ -26,7 +26,7 @@ from ww_callbacks.integrations.record import read_run
 from ww_callbacks.lightning import SpectralCallback
 from ww_callbacks.spectral.linalg import spectrum
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 SETTINGS = {"verbose": 0, "every_n_epochs": 1}
 
 

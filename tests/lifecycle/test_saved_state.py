@@ -12,7 +12,7 @@ from ww_callbacks.engine.baseline_store import Baseline
 from ww_callbacks.integrations.schema import Alert
 from ww_callbacks.lifecycle.saved_state import LayerMemory, RunState, Saved, read_sidecar, write_sidecar
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 def saved():

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from ww_callbacks.faults import Faults
 from ww_callbacks.integrations.schema import Alert
-from ww_callbacks.lifecycle.faults import Faults
 from ww_callbacks.settings import NEVER_STOP, Settings
 from ww_callbacks.spectral.detectors.base import Finding
 

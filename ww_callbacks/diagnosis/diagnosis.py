@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from ww_callbacks.diagnosis.alerts import AlertList, AlertManager
+from ww_callbacks.faults import Faults
 from ww_callbacks.integrations.schema import Alert, Verdict
-from ww_callbacks.lifecycle.faults import Faults
 from ww_callbacks.scheduling.distributed import Group
 from ww_callbacks.settings import Settings
 from ww_callbacks.spectral.detectors import (

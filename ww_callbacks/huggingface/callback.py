@@ -22,8 +22,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from ww_callbacks.adapters.base import Watcher, free_directory, shows_settings
 from ww_callbacks.adapters.call_stack import caller, local
 from ww_callbacks.adapters.model_structure import Structure
+from ww_callbacks.faults import logger
 from ww_callbacks.integrations.sink import Sink
-from ww_callbacks.lifecycle.faults import logger
 from ww_callbacks.lifecycle.saved_state import Saved, read_sidecar, write_sidecar
 from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.run import Run

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ww_callbacks.lifecycle.faults import logger
+from ww_callbacks.faults import logger
 from ww_callbacks.lifecycle.saved_state import Saved, read_sidecar, write_sidecar
 
 KEPT = 3

@@ -22,7 +22,7 @@ from ww_callbacks.adapters.averages import lightning_specs
 from ww_callbacks.adapters.base import Watcher, default_directory, free_directory, shows_settings
 from ww_callbacks.adapters.model_structure import Structure
 from ww_callbacks.adapters.training_metrics import MeanLoss, training_accuracy
-from ww_callbacks.lifecycle.faults import logger
+from ww_callbacks.faults import logger
 from ww_callbacks.lifecycle.saved_state import RunState, Saved
 from ww_callbacks.lightning.loggers import console_writer, log_folder, log_settings, sinks_for
 from ww_callbacks.probes.representation import RepresentationProbe

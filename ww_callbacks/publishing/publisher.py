@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from ww_callbacks.diagnosis.diagnosis import Diagnosis
+from ww_callbacks.faults import Faults, logger
 from ww_callbacks.integrations.scalars import scalars
 from ww_callbacks.integrations.schema import Snapshot
-from ww_callbacks.lifecycle.faults import Faults, logger
 from ww_callbacks.lifecycle.progress import Progress
 from ww_callbacks.probes.probe_runner import Probing
 from ww_callbacks.publishing.sink_group import SinkGroup

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from ww_callbacks.faults import Faults
 from ww_callbacks.integrations.sink import Sink
-from ww_callbacks.lifecycle.faults import Faults
 
 
 class SinkGroup:

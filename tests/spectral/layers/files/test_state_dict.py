@@ -99,7 +99,7 @@ def test_nested_parameters_with_flax_names():
     found = measured(tree)
     assert {name: matrices[0].shape for name, matrices in found.items()} == {
         "encoder/dense/kernel": (6, 4),
-        "encoder/convolution/kernel": (5, 18),
+        "encoder/conv/kernel": (5, 18),
         "encoder/query/kernel": (6, 6),
         "tokens/embedding": (6, 9),
     }

@@ -17,7 +17,7 @@ from ww_callbacks.spectral.linalg.spectrum import singular_values
 
 if importlib.util.find_spec("keras") is None:  # importing it here would bind this process to one backend
     pytest.skip("keras is not installed", allow_module_level=True)
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 RNG = np.random.default_rng(0)
 
 # Shapes of the weights in each case, in the order of Keras's `layer.weights`.
