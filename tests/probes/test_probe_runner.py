@@ -53,7 +53,7 @@ def test_the_views_show_what_the_probe_measured_at_its_own_cadence(tmp_path):
 
 def test_values_of_the_whole_model_are_drawn_in_the_timeline_and_in_no_heat_map(tmp_path):
     from ww_callbacks.integrations import figures
-    from ww_callbacks.integrations.quantity_info import words
+    from ww_callbacks.integrations.quantity_info import quantity_info
 
     labels = torch.arange(32) % 3
     names = ["classification_dimension", "independence_deficit"]
@@ -68,7 +68,7 @@ def test_values_of_the_whole_model_are_drawn_in_the_timeline_and_in_no_heat_map(
         points = {r["epoch"]: r[name] for r in rows if r["record"] == "model" and r.get(name) is not None}
         assert list(points) == [0, 2, 4]
         assert (list(points), list(points.values())) in drawn
-        assert sum(f"{words(name).title}: one value" in title for title in titles) == 1
+        assert sum(f"{quantity_info(name).title}: one value" in title for title in titles) == 1
         with pytest.raises(ValueError, match=f"`{name}` is one value for the whole model.*timeline"):
             figures.heat_map(tmp_path, name)
 

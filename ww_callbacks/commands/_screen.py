@@ -11,11 +11,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from ww_callbacks.integrations.figures.layer_status import LayerStanding, standings
+from ww_callbacks.integrations.figures.layer_status import LayerStatus, layer_statuses
 from ww_callbacks.integrations.figures.run_summary import BAD, GOOD, OPEN, WATCH, headline
 from ww_callbacks.integrations.figures.run_view import RunView
 from ww_callbacks.integrations.figures.style import SEVERITIES
-from ww_callbacks.integrations.quantity_info import words
+from ww_callbacks.integrations.quantity_info import quantity_info
 
 FIXED_LINES = 24
 """Lines of the screen that are no layer's."""
@@ -70,7 +70,7 @@ def _model(run: RunView) -> Table:
         cells = [
             _number(column[when[-1]]) if column is not None and len(when) else "–" for column in (median, low, high)
         ]
-        table.add_row(Text(words(quantity).title), *cells, sparkline(median[when]))
+        table.add_row(Text(quantity_info(quantity).title), *cells, sparkline(median[when]))
     return table
 
 
@@ -99,9 +99,9 @@ def _layers(run: RunView, rows: int) -> Table:
     if "alpha" in run.quantities:
         table.add_column("alpha", justify="right", no_wrap=True)
     for name in columns:
-        table.add_column(words(name).title, justify="right", min_width=9)
+        table.add_column(quantity_info(name).title, justify="right", min_width=9)
     table.add_column("standing", no_wrap=True, overflow="ellipsis")
-    ordered = sorted(standings(run), key=lambda row: -SEVERITIES.index(row.severity) - 1 if row.severity else 0)
+    ordered = sorted(layer_statuses(run), key=lambda row: -SEVERITIES.index(row.severity) - 1 if row.severity else 0)
     for row in ordered[:rows]:
         sign, style = SIGNS[row.severity]
         cells = [_alpha(row)] if "alpha" in run.quantities else []
@@ -112,7 +112,7 @@ def _layers(run: RunView, rows: int) -> Table:
     return table
 
 
-def _alpha(row: LayerStanding) -> Text:
+def _alpha(row: LayerStatus) -> Text:
     value, error = row.values["alpha"], row.values.get("sigma", math.nan)
     text = _number(value) + (f" ± {error:.2g}" if math.isfinite(error) and math.isfinite(value) else "")
     if row.evidence in ("", "sufficient") or not math.isfinite(value):

@@ -28,7 +28,7 @@ class QuantityInfo:
 
 
 @cache
-def words(name: str) -> QuantityInfo:
+def quantity_info(name: str) -> QuantityInfo:
     """What is said about the quantity ``name``; one that nobody declared keeps its bare name."""
     from ww_callbacks.spectral.measuring.registry import all_quantities
     from ww_callbacks.spectral.representation.quantities import PROBE_QUANTITIES

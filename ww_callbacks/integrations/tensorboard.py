@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ww_callbacks.integrations.extras import require
-from ww_callbacks.integrations.quantity_info import words
+from ww_callbacks.integrations.quantity_info import quantity_info
 from ww_callbacks.integrations.scalars import (
     LAYER_PREFIX,
     PREFIX,
@@ -146,7 +146,7 @@ class TensorBoardSink:
     def _lay_out(self, tags: Mapping[str, float], step: int) -> None:
         """Write the layout once there are tags, and again when a quantity joins."""
         medians = [tag.removeprefix(PREFIX) for tag in tags if tag.endswith("/median")]
-        names = [name for name in (tag.removesuffix("/median") for tag in medians) if words(name).definition]
+        names = [name for name in (tag.removesuffix("/median") for tag in medians) if quantity_info(name).definition]
         if names and not set(names) <= set(self._laid_out):
             self._laid_out = list(dict.fromkeys([*self._laid_out, *names]))
             self._add(_layout(self._laid_out), step)
@@ -203,7 +203,7 @@ def _layout(names: Sequence[str]) -> Any:
     from tensorboard.plugins.custom_scalar import layout_pb2, metadata
     from tensorboard.util import tensor_util
 
-    titles = {name: words(name).title for name in names}
+    titles = {name: quantity_info(name).title for name in names}
     charts = []
     for name in names:
         tag = f"{PREFIX}{name}/"

@@ -165,7 +165,7 @@ def analyze(
     from ww_callbacks.spectral.layers import inspect
     from ww_callbacks.spectral.layers.selection import select
     from ww_callbacks.spectral.linalg.workers import WorkerPool
-    from ww_callbacks.spectral.measuring.prefetch import Ahead
+    from ww_callbacks.spectral.measuring.prefetch import Prefetch
 
     for name, number, least in (("min_eigenvalues", min_eigenvalues, 1), ("seed", seed, 0)):
         if isinstance(number, bool) or not isinstance(number, Integral) or number < least:
@@ -178,7 +178,7 @@ def analyze(
     )
     initial = {} if baseline is None else _baseline(chosen, baseline, convolution)
 
-    ahead = Ahead(wanted if pool.workers > 1 else (), seed)
+    ahead = Prefetch(wanted if pool.workers > 1 else (), seed)
 
     def row(spec: LayerSpec) -> dict[str, Value]:
         values, status = measure_layer(

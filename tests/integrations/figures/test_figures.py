@@ -8,7 +8,7 @@ import pytest
 
 from tests.integrations.synthetic import SyntheticRun
 from ww_callbacks.integrations import figures
-from ww_callbacks.integrations.figures.layer_status import standings
+from ww_callbacks.integrations.figures.layer_status import layer_statuses
 from ww_callbacks.integrations.figures.run_view import views
 from ww_callbacks.integrations.figures.specs.spectrum import marchenko_pastur, spectrum_at
 from ww_callbacks.integrations.figures.style import LIGHT_GREY, PURPLE
@@ -195,7 +195,7 @@ def test_runs_with_the_same_folder_name_get_labels_that_differ(tmp_path):
 
 
 def test_standings_say_since_when(run):
-    rows = {row.layer: row for row in standings(views(run)[0])}
+    rows = {row.layer: row for row in layer_statuses(views(run)[0])}
     assert rows["net.1.weight"].in_words == "scale collapse since epoch 4"
     assert rows["net.1.weight"].severity == "critical"
     assert rows["net.4.weight"].in_words == "no alert; alpha not to be trusted: few eigenvalues"
@@ -320,4 +320,4 @@ def test_cheap_snapshots_count_only_for_what_they_measured(tmp_path):
     )
     assert list(cheap.x) == [0, 0.5, 1, 1.5, 2] and list(np.asarray(cheap.z)[0]) == [0, 10, 20, 30, 40]
     assert list(full.x) == [0, 1, 2] and list(np.asarray(full.z)[0]) == [5, 25, 45]
-    assert standings(views(tmp_path)[0])[0].values == {"frobenius_norm": 40.0, "effective_rank": 45.0}
+    assert layer_statuses(views(tmp_path)[0])[0].values == {"frobenius_norm": 40.0, "effective_rank": 45.0}

@@ -12,7 +12,7 @@ from ww_callbacks.integrations.figures.style import SEVERITIES
 
 
 @dataclass(frozen=True)
-class LayerStanding:
+class LayerStatus:
     """One layer at the last full snapshot.
 
     Attributes:
@@ -47,7 +47,7 @@ class LayerStanding:
         return "no alert"
 
 
-def standings(run: RunView) -> list[LayerStanding]:
+def layer_statuses(run: RunView) -> list[LayerStatus]:
     """Every layer as it stands, in depth order."""
     full = np.flatnonzero(run.full)
     rows = []
@@ -56,7 +56,7 @@ def standings(run: RunView) -> list[LayerStanding]:
         worst_first = sorted(alerts, key=lambda alert: (-SEVERITIES.index(alert.severity), -alert.step))
         values = {name: _last(run, name, position) for name in run.quantities}
         rows.append(
-            LayerStanding(
+            LayerStatus(
                 layer=layer,
                 severity=max((alert.severity for alert in alerts), key=SEVERITIES.index, default=""),
                 said=tuple(dict.fromkeys(alert.kind for alert in worst_first)),

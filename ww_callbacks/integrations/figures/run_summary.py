@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ww_callbacks.integrations.figures.layer_status import standings
+from ww_callbacks.integrations.figures.layer_status import layer_statuses
 from ww_callbacks.integrations.figures.run_view import RunView
 from ww_callbacks.integrations.figures.style import SEVERITIES
 
@@ -68,7 +68,7 @@ def _since(epoch: float | None, said: str) -> str:
 
 def alerted_layers(run: RunView, most: int = 4) -> str:
     """Which layers have an alert, which kind and since when, in a sentence; the worst and the earliest first."""
-    rows = [row for row in standings(run) if row.severity]
+    rows = [row for row in layer_statuses(run) if row.severity]
     if not rows:
         return ""
     rows.sort(key=lambda row: (-SEVERITIES.index(row.severity), row.since_epoch or 0.0))

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ww_callbacks.integrations.figures.style import rests_on_fit, short_names
-from ww_callbacks.integrations.quantity_info import words
+from ww_callbacks.integrations.quantity_info import quantity_info
 from ww_callbacks.integrations.record import RunRecord, read_run
 from ww_callbacks.integrations.schema import Alert, Verdict
 
@@ -128,7 +128,7 @@ class RunView:
 
         Cheap snapshots are left out for what needs a spectrum, and those between two probes for what a probe measures.
         """
-        cost = words(quantity).cost
+        cost = quantity_info(quantity).cost
         when = np.arange(len(self.steps)) if cost == "cheap" else np.flatnonzero(self.full)
         if cost == "probe":
             when = when[np.isfinite(self.values(quantity)[:, when]).any(axis=0)]

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from ww_callbacks.integrations.quantity_info import words
+from ww_callbacks.integrations.quantity_info import quantity_info
 
 Spec = dict[str, Any]
 """A figure as plotly's own description of it: ``data``, ``layout`` and perhaps ``frames``."""
@@ -49,7 +49,7 @@ ZERO_SCALE = ((0.0, "#8c3600"), (0.25, "#e79a55"), (0.5, "#f4f4f0"), (0.75, "#7a
 
 def rests_on_fit(name: str) -> bool:
     """Whether the quantity ``name`` is only as good as the power-law fit it is read from."""
-    return words(name).family == "power law" or name in ("alpha", "alpha_weighted")
+    return quantity_info(name).family == "power law" or name in ("alpha", "alpha_weighted")
 
 
 def escape(text: object) -> str:
@@ -148,7 +148,7 @@ def heading(text: str, x: float, y: float, *, hover: str = "", **more: Any) -> S
 
 def explain(name: str) -> str:
     """Title and definition of a quantity, for a hover text."""
-    known = words(name)
+    known = quantity_info(name)
     return f"<b>{escape(known.title)}</b> ({escape(name)})" + (
         f"<br>{wrap(known.definition)}" if known.definition else ""
     )

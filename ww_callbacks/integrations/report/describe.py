@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ww_callbacks.integrations.figures.layer_status import standings
+from ww_callbacks.integrations.figures.layer_status import layer_statuses
 from ww_callbacks.integrations.figures.run_summary import alerted_layers, headline, notes
 from ww_callbacks.integrations.figures.run_view import RunView
-from ww_callbacks.integrations.quantity_info import words
+from ww_callbacks.integrations.quantity_info import quantity_info
 
 MOST_ALERTS = 300
 
@@ -49,8 +49,12 @@ def describe_quantities(runs: Sequence[RunView]) -> dict[str, dict[str, str]]:
     """Name → title and definition of every quantity that one of ``runs`` measured, headline ones first."""
     names = dict.fromkeys(name for run in runs for name in run.quantities)
     return {
-        name: {"title": words(name).title, "definition": words(name).definition, "family": words(name).family}
-        for name in sorted(names, key=lambda name: not words(name).headline)
+        name: {
+            "title": quantity_info(name).title,
+            "definition": quantity_info(name).definition,
+            "family": quantity_info(name).family,
+        }
+        for name in sorted(names, key=lambda name: not quantity_info(name).headline)
     }
 
 
@@ -64,5 +68,5 @@ def describe_layers(run: RunView) -> list[dict[str, Any]]:
             "sure": row.evidence in ("", "sufficient"),
             "values": {name: None if np.isnan(value) else float(f"{value:.5g}") for name, value in row.values.items()},
         }
-        for row in standings(run)
+        for row in layer_statuses(run)
     ]

@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 Part = Callable[[LayerWeights], object]
 
 
-class Ahead:
+class Prefetch:
     """The parts of some quantities that are computed ahead.
 
     Args:

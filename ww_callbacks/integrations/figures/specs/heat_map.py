@@ -23,7 +23,7 @@ from ww_callbacks.integrations.figures.style import (
     layout,
     message_figure,
 )
-from ww_callbacks.integrations.quantity_info import words
+from ww_callbacks.integrations.quantity_info import quantity_info
 from ww_callbacks.integrations.schema import Alert
 from ww_callbacks.spectral.representation.quantities import PROBE_QUANTITIES
 
@@ -74,7 +74,11 @@ def heat_map_spec(runs: Sequence[RunView], quantity: str = "alpha") -> Spec:
             tickfont={"size": 10},
             showticklabels=named[position],
         )
-        title = f"{escape(run.label)}: {words(quantity).title}" if len(runs) > 1 else escape(words(quantity).title)
+        title = (
+            f"{escape(run.label)}: {quantity_info(quantity).title}"
+            if len(runs) > 1
+            else escape(quantity_info(quantity).title)
+        )
         spec["layout"]["annotations"].append(heading(title, domain[0], 1, hover=explain(quantity), yshift=4))
         place = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
         spec["data"] += _cells(run, quantity, place)
@@ -90,7 +94,7 @@ def _room(run: RunView) -> float:
 
 def _colours(runs: Sequence[RunView], quantity: str) -> Spec:
     """The colour axis that all panels share: alpha by its meaning, others between the 2 % and 98 % quantiles."""
-    bar = {"title": {"text": words(quantity).title, "side": "right"}, "thickness": 14, "outlinewidth": 0}
+    bar = {"title": {"text": quantity_info(quantity).title, "side": "right"}, "thickness": 14, "outlinewidth": 0}
     if quantity == "alpha":
         ticks = {"tickvals": [1, 2, 4, 6, 8], "ticktext": ["1", "2", "4", "6", "8+"]}
         low, high = ALPHA_RANGE

@@ -18,7 +18,7 @@ from ww_callbacks.integrations.figures.style import (
     layout,
     message_figure,
 )
-from ww_callbacks.integrations.quantity_info import words
+from ww_callbacks.integrations.quantity_info import quantity_info
 
 QUANTITIES = ("alpha", "log_spectral_norm")
 
@@ -37,7 +37,9 @@ def histograms_spec(runs: Sequence[RunView]) -> Spec:
     }
     for number, name in enumerate(QUANTITIES):
         suffix, left = ("", 0.0) if number == 0 else ("2", 0.54)
-        spec["layout"][f"xaxis{suffix}"] = axis(words(name).title, domain=[left, left + 0.46], anchor=f"y{suffix}")
+        spec["layout"][f"xaxis{suffix}"] = axis(
+            quantity_info(name).title, domain=[left, left + 0.46], anchor=f"y{suffix}"
+        )
         spec["layout"][f"yaxis{suffix}"] = axis(
             "layers", anchor=f"x{suffix}", rangemode="tozero", tickformat="d", nticks=6
         )
@@ -45,7 +47,8 @@ def histograms_spec(runs: Sequence[RunView]) -> Spec:
         counts = ", ".join(f"{len(kept)} of {total}" for kept, total in samples)
         spec["layout"]["annotations"].append(
             heading(
-                f"{escape(words(name).title)} over the layers <span style='font-weight:normal'>({counts} layers with "
+                f"{escape(quantity_info(name).title)} over the layers "
+                f"<span style='font-weight:normal'>({counts} layers with "
                 f"{'sufficient evidence' if name == 'alpha' else 'a value'})</span>",
                 left,
                 1,

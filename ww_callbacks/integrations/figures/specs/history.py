@@ -20,7 +20,7 @@ from ww_callbacks.integrations.figures.style import (
     layout,
     message_figure,
 )
-from ww_callbacks.integrations.quantity_info import words
+from ww_callbacks.integrations.quantity_info import quantity_info
 
 COLUMNS = 3
 PANEL, GAP, TOP, BOTTOM = 150, 66, 84, 50
@@ -39,7 +39,7 @@ def history_spec(runs: Sequence[RunView], layer: str, quantities: Sequence[str] 
     unknown = [name for name in quantities or () if name not in known]
     if unknown:
         raise ValueError(f"No run measured `{unknown[0]}`. Expected some of: {', '.join(known)}.")
-    names = list(quantities or sorted(known, key=lambda name: not words(name).headline))
+    names = list(quantities or sorted(known, key=lambda name: not quantity_info(name).headline))
     if not names or not any(len(run.steps) for run in holding):
         return message_figure("No snapshot yet: the first one appears when training starts.")
     rows = math.ceil(len(names) / COLUMNS)
@@ -63,7 +63,7 @@ def history_spec(runs: Sequence[RunView], layer: str, quantities: Sequence[str] 
             domain=[max(top - PANEL / inner, 0), top], anchor=f"x{suffix}", nticks=5, tickformat=".3~g"
         )
         spec["layout"]["annotations"].append(
-            heading(escape(words(name).title), left, top, hover=explain(name), yshift=4)
+            heading(escape(quantity_info(name).title), left, top, hover=explain(name), yshift=4)
         )
         place = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
         for position, run in enumerate(runs):

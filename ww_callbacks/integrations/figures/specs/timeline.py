@@ -22,7 +22,7 @@ from ww_callbacks.integrations.figures.style import (
     layout,
     message_figure,
 )
-from ww_callbacks.integrations.quantity_info import words
+from ww_callbacks.integrations.quantity_info import quantity_info
 from ww_callbacks.spectral.representation.quantities import PROBE_QUANTITIES
 
 PANEL, GAP, TOP, BOTTOM = 98, 32, 62, 46
@@ -44,9 +44,9 @@ def timeline_spec(runs: Sequence[RunView]) -> Spec:
     others = sorted({name for run in runs for name in run.metrics if "accuracy" in name})
     panels: list[tuple[str, str, str]] = [("Loss" if losses else "Alerts (the loop told no loss)", "", "loss")]
     panels += [(name.replace("_", " "), "what the training loop told", f"metrics/{name}") for name in others]
-    panels += [(f"{words(name).title}: {_shown(name)}", explain(name), name) for name in _headlines(runs)]
+    panels += [(f"{quantity_info(name).title}: {_shown(name)}", explain(name), name) for name in _headlines(runs)]
     whole = _of_model(runs)
-    panels += [(f"{words(name).title}: one value for the whole model", explain(name), name) for name in whole]
+    panels += [(f"{quantity_info(name).title}: one value for the whole model", explain(name), name) for name in whole]
     panels.append(("Share of wall time spent in this callback", "", "overhead"))
     heights = [FIRST] + [PANEL] * (len(panels) - 1)
     height = TOP + BOTTOM + sum(heights) + GAP * (len(panels) - 1)
@@ -114,7 +114,7 @@ def _of_model(runs: Sequence[RunView]) -> list[str]:
 
 def _shown(name: str) -> str:
     """What the panel of a quantity shows of its layers."""
-    worst = {"low": ", lowest layer dotted", "high": ", highest layer dotted"}.get(words(name).worst, "")
+    worst = {"low": ", lowest layer dotted", "high": ", highest layer dotted"}.get(quantity_info(name).worst, "")
     return f"median, band of 10–90 % of the layers{worst}"
 
 
@@ -184,7 +184,7 @@ def _band(run: RunView, name: str, place: Spec, style: Spec, position: int) -> l
 
 def _worst(run: RunView, name: str, place: Spec, style: Spec, position: int) -> list[Spec]:
     """The layer at the end that is worth a look, as a thin line."""
-    worst = words(name).worst
+    worst = quantity_info(name).worst
     if worst not in ("low", "high"):
         return []
     keep = run.measured(name)
