@@ -15,6 +15,8 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from ww_callbacks import __version__
+
 EXIT_OK: Final = 0  #: done, and nothing found that a person should look at
 EXIT_FINDING: Final = 1  #: done, and what was found is bad: a verdict or a comparison that deserves a look
 EXIT_ERROR: Final = 2  #: not done: a wrong argument, a missing file or package (argparse uses 2 as well)
@@ -49,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Look at the spectra of a model's weights: of a file, or of a run while it trains.",
         epilog=f"Exit codes: {EXIT_OK} done; {EXIT_FINDING} done, and something to look at; {EXIT_ERROR} not done.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for found in pkgutil.iter_modules(__path__):
         if not found.name.startswith("_"):
