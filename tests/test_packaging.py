@@ -34,7 +34,7 @@ TENSORBOARD = """
 import tensorboard
 from tensorboard import default, program
 
-server = program.TensorBoard(plugins=default.get_plugins() + default.get_dynamic_plugins())
+server = program.TensorBoard(plugins=default.get_plugins())
 server.configure(argv=[None, "--logdir", "runs", "--port", "0"])
 server.launch()
 print("plugin" if any(p.plugin_name == "spectra" for p in default.get_dynamic_plugins()) else "none")

@@ -29,8 +29,9 @@ def sides(shape: Shape) -> tuple[int, int]:
     Raises:
         ValueError: if ``shape`` is not two positive numbers.
 
-    >>> sides((10, 784))
-    (784, 10)
+    Examples:
+        >>> sides((10, 784))
+        (784, 10)
     """
     if len(shape) != 2 or min(shape) < 1:
         raise ValueError(f"Expected the shape (rows, columns) of a matrix, both at least 1, but got {shape}.")
@@ -44,8 +45,9 @@ def edges(shape: Shape, variance: float = 1.0) -> tuple[float, float]:
         shape: shape of the matrix, in either orientation.
         variance: s², the variance of an entry.
 
-    >>> edges((400, 100), variance=0.01)
-    (1.0, 9.0)
+    Examples:
+        >>> edges((400, 100), variance=0.01)
+        (1.0, 9.0)
     """
     larger, smaller = np.sqrt(sides(shape))
     return float(variance * (larger - smaller) ** 2), float(variance * (larger + smaller) ** 2)
@@ -62,8 +64,9 @@ def density(eigenvalues: ArrayLike, shape: Shape, variance: float = 1.0) -> np.n
     Returns:
         The density in units of 1/λ, of the same shape as ``eigenvalues``.
 
-    >>> float(density(4.0, (1, 1)))  # at the upper edge
-    0.0
+    Examples:
+        >>> float(density(4.0, (1, 1)))  # at the upper edge
+        0.0
     """
     x = np.asarray(eigenvalues, dtype=np.float64)
     low, high = edges(shape, variance)
@@ -96,8 +99,9 @@ def cdf(eigenvalues: ArrayLike, shape: Shape, variance: float = 1.0) -> np.ndarr
         shape: shape of the matrix.
         variance: s², the variance of an entry.
 
-    >>> cdf([0.0, 1.0, 9.0], (400, 100), variance=0.01).tolist()
-    [0.0, 0.0, 1.0]
+    Examples:
+        >>> cdf([0.0, 1.0, 9.0], (400, 100), variance=0.01).tolist()
+        [0.0, 0.0, 1.0]
     """
     larger, smaller = sides(shape)
     y = smaller / larger
@@ -120,8 +124,9 @@ def quantile(shares: ArrayLike, shape: Shape, variance: float = 1.0) -> np.ndarr
     Raises:
         ValueError: for a share outside [0, 1].
 
-    >>> quantile([0.0, 1.0], (400, 100), variance=0.01).round(9).tolist()
-    [1.0, 9.0]
+    Examples:
+        >>> quantile([0.0, 1.0], (400, 100), variance=0.01).round(9).tolist()
+        [1.0, 9.0]
     """
     p = np.asarray(shares, dtype=np.float64)
     if np.any(~((p >= 0) & (p <= 1))):
@@ -143,8 +148,9 @@ def quantile(shares: ArrayLike, shape: Shape, variance: float = 1.0) -> np.ndarr
 def expected_eigenvalues(shape: Shape, variance: float = 1.0) -> np.ndarray:
     """The M eigenvalues that the law expects, ascending: its quantiles at (k − ½)/M, k = 1…M.
 
-    >>> expected_eigenvalues((4, 1)).round(3).tolist()  # the median of the law on [1, 9]
-    [3.664]
+    Examples:
+        >>> expected_eigenvalues((4, 1)).round(3).tolist()  # the median of the law on [1, 9]
+        [3.664]
     """
     smaller = sides(shape)[1]
     return quantile((np.arange(smaller) + 0.5) / smaller, shape, variance)
@@ -159,8 +165,9 @@ def element_variance(matrix: ArrayLike, *, centred: bool = True) -> float:
         matrix: W.
         centred: take the mean off first (the law is about entries of mean 0); otherwise it is the mean square.
 
-    >>> element_variance([[1.0, 3.0]]), element_variance([[1.0, 3.0]], centred=False)
-    (1.0, 5.0)
+    Examples:
+        >>> element_variance([[1.0, 3.0]]), element_variance([[1.0, 3.0]], centred=False)
+        (1.0, 5.0)
     """
     w = np.asarray(matrix, dtype=np.float64)
     return float(np.var(w) if centred else np.mean(w * w))
@@ -190,8 +197,9 @@ def bulk_variance(eigenvalues: ArrayLike, shape: Shape, *, spikes: int | None = 
     Source:
         the median estimator of M. Gavish and D. L. Donoho, IEEE Transactions on Information Theory 60 (2014) 5040.
 
-    >>> bulk_variance(expected_eigenvalues((300, 100), variance=0.25), (300, 100)).__round__(3)
-    0.25
+    Examples:
+        >>> bulk_variance(expected_eigenvalues((300, 100), variance=0.25), (300, 100)).__round__(3)
+        0.25
     """
     values = np.sort(np.asarray(eigenvalues, dtype=np.float64).ravel())
     if len(values) <= (spikes or 0):

@@ -25,8 +25,9 @@ from ww_callbacks.spectral.random_matrix.marchenko_pastur import Shape, bulk_var
 def critical_strength(shape: Shape) -> float:
     """The strength θ_c = (NM)^{1/4} below which a rank-one part leaves no trace in the largest eigenvalue.
 
-    >>> critical_strength((400, 100))
-    14.142135623730951
+    Examples:
+        >>> critical_strength((400, 100))
+        14.142135623730951
     """
     larger, smaller = sides(shape)
     return float((larger * smaller) ** 0.25)
@@ -40,8 +41,9 @@ def spike_location(strength: ArrayLike, shape: Shape, variance: float = 1.0) -> 
         shape: shape of the matrix.
         variance: s², the variance of the noise.
 
-    >>> spike_location([1.0, 20.0], (400, 100)).round(9).tolist()
-    [900.0, 1000.0]
+    Examples:
+        >>> spike_location([1.0, 20.0], (400, 100)).round(9).tolist()
+        [900.0, 1000.0]
     """
     larger, smaller = sides(shape)
     squared = np.maximum(np.asarray(strength, dtype=np.float64), critical_strength(shape)) ** 2
@@ -58,8 +60,9 @@ def spike_strength(eigenvalues: ArrayLike, shape: Shape, variance: float = 1.0) 
         shape: shape of the matrix.
         variance: s², the variance of the noise.
 
-    >>> spike_strength(1000.0, (400, 100)).round(9).tolist()
-    20.0
+    Examples:
+        >>> spike_strength(1000.0, (400, 100)).round(9).tolist()
+        20.0
     """
     larger, smaller = sides(shape)
     excess = np.asarray(eigenvalues, dtype=np.float64) / variance - larger - smaller
@@ -77,8 +80,9 @@ def spike_overlaps(strength: ArrayLike, shape: Shape) -> tuple[np.ndarray, np.nd
         strength: θ in units of s, any shape.
         shape: shape of the matrix.
 
-    >>> [round(float(c), 3) for c in spike_overlaps(20.0, (400, 100))]
-    [0.375, 0.6]
+    Examples:
+        >>> [round(float(c), 3) for c in spike_overlaps(20.0, (400, 100))]
+        [0.375, 0.6]
     """
     larger, smaller = sides(shape)
     squared = np.asarray(strength, dtype=np.float64) ** 2
@@ -134,10 +138,11 @@ def find_spikes(eigenvalues: ArrayLike, shape: Shape, *, level: float = 0.01) ->
         the test of S. Kritchman and B. Nadler, IEEE Transactions on Signal Processing 57 (2009) 3930, with the
         starting point of ``marchenko_pastur.bulk_variance``.
 
-    >>> from ww_callbacks.spectral.random_matrix.marchenko_pastur import expected_eigenvalues
-    >>> found = find_spikes([*expected_eigenvalues((299, 99)), 900.0], (300, 100))
-    >>> found.eigenvalues.tolist(), found.strengths.round(1).tolist()
-    ([900.0], [20.7])
+    Examples:
+        >>> from ww_callbacks.spectral.random_matrix.marchenko_pastur import expected_eigenvalues
+        >>> found = find_spikes([*expected_eigenvalues((299, 99)), 900.0], (300, 100))
+        >>> found.eigenvalues.tolist(), found.strengths.round(1).tolist()
+        ([900.0], [20.7])
     """
     if not 0 < level < 1:
         raise ValueError(f"Expected a level between 0 and 1 but got {level}.")
@@ -180,8 +185,9 @@ def bulk_tolerance(eigenvalues: int) -> float:
 
     The second term is what noise itself has in 99 % of cases; the first is a convention.
 
-    >>> round(bulk_tolerance(100), 3)
-    0.052
+    Examples:
+        >>> round(bulk_tolerance(100), 3)
+        0.052
     """
     return 0.02 + 1.5 * float(np.sqrt(np.log(eigenvalues))) / eigenvalues
 
