@@ -39,6 +39,10 @@ def bootstrap_p_value(
 
     Raises:
         ValueError: if ``samples`` is below 1.
+
+    Examples:
+        >>> bootstrap_p_value(np.arange(1, 60) ** 2.0, samples=20)  # evenly spaced roots are no power law
+        0.0
     """
     _check(samples)
     x = usable(eigenvalues, cut)
@@ -77,6 +81,11 @@ def bootstrap_interval(
 
     Raises:
         ValueError: if ``samples`` is below 1 or ``level`` not between 0 and 1.
+
+    Examples:
+        >>> low, high = bootstrap_interval(np.random.default_rng(0).pareto(1.5, 100) + 1, samples=20)
+        >>> low < 2.5 < high
+        True
     """
     _check(samples)
     if not 0.0 < level < 1.0:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ww_callbacks.spectral.fits.clauset import NO_FIT, RELATIVE_CUT, PowerLawFit, usable
 
@@ -47,3 +48,23 @@ def hill_fit(
     beta = k / float(np.sum(logs))
     gap = np.abs(-np.expm1(-beta * logs) - np.arange(k) / k)
     return PowerLawFit(1.0 + beta, float(xmin), float(x[-1]), float(np.max(gap)), beta / k**0.5, k, len(x))
+
+
+def hill_alpha(eigenvalues: ArrayLike, tail: int | None = None) -> float:
+    """Hill's α of the k largest eigenvalues: the exponent of :func:`hill_fit`.
+
+    Args:
+        eigenvalues: λ, in any order.
+        tail: k; None for half of the eigenvalues.
+
+    Returns:
+        α; NaN with fewer than two eigenvalues, or where all in the tail are equal.
+
+    Raises:
+        ValueError: if ``tail`` is not between 1 and the number of eigenvalues less one.
+
+    Examples:
+        >>> round(hill_alpha([1.0, 1.0, 2.0, 4.0]), 4)
+        1.9618
+    """
+    return hill_fit(np.asarray(eigenvalues, dtype=np.float64), tail).alpha

@@ -54,6 +54,11 @@ def truncated_fit(
 
     Returns:
         The fit; NaN with fewer than two different eigenvalues in the tail.
+
+    Examples:
+        >>> fit = truncated_fit(np.random.default_rng(0).exponential(size=200) + 1, xmin=1.0)
+        >>> fit.Lambda > 0.5  # an exponential is cut off
+        True
     """
     from scipy.optimize import minimize
 

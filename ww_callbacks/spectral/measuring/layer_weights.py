@@ -70,6 +70,16 @@ class LayerWeights:
         ]
 
     @cached_attribute
+    def pooled_singular_values(self) -> np.ndarray:
+        """σ of all matrices, one array."""
+        return np.concatenate(self.singular_values) if self.singular_values else np.empty(0)
+
+    @cached_attribute
+    def pooled_resolved_singular_values(self) -> np.ndarray:
+        """σ of all matrices, one array, the smallest ones resolved too."""
+        return np.concatenate(self.resolved_singular_values) if self.resolved_singular_values else np.empty(0)
+
+    @cached_attribute
     def eigenvalues(self) -> np.ndarray:
         """Eigenvalues λ = σ² of all matrices pooled, float64, ascending."""
         with np.errstate(over="ignore", under="ignore"):

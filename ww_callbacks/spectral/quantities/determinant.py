@@ -7,32 +7,59 @@ included. (Martin & Hinrichs: SETOL, 2025.) Sums of logarithms replace the produ
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
 from ww_callbacks.spectral.measuring.registry import quantity
+from ww_callbacks.spectral.quantities.arguments import spectrum_of
 
 
-@quantity(
+def determinant_tail(eigenvalues: ArrayLike) -> int:
+    """Size k of the detX (ERG) tail: see the module's text.
+
+    Args:
+        eigenvalues: λ ≥ 0, in any order and on any scale.
+
+    Returns:
+        k; 0 without eigenvalues above zero, or where all are equal (no product falls below 1).
+
+    Raises:
+        ValueError: if an eigenvalue is negative.
+
+    Examples:
+        >>> determinant_tail([4.0, 1.0, 0.5, 0.5])
+        3
+    """
+    values = np.sort(spectrum_of(eigenvalues, "eigenvalues"))
+    if len(values) < 2 or not values[-1] > 0.0 or not values[0] < (1.0 - 1e-12) * values[-1]:
+        return 0
+    shares = values / values[-1]
+    with np.errstate(divide="ignore"):
+        products = np.cumsum(np.log(shares[::-1] * (len(shares) / np.sum(shares))))
+    below = np.flatnonzero(products < 0.0)
+    return int(below[0]) + 1 if len(below) else 0
+
+
+def _tail(layer: LayerWeights) -> int:
+    return determinant_tail(layer.relative_eigenvalues)
+
+
+def _count(layer: LayerWeights) -> float:
+    return float(_tail(layer)) if _tail(layer) else np.nan
+
+
+quantity(
     "detX_num",
     title="detX tail size",
     definition="first k whose k largest λ, scaled to mean 1, have a product below 1",
     family="power law",
+)(_count)
+
+quantity("num_ERG_spikes", title="ERG tail size", definition="the same as detX_num", family="power law")(_count)
+
+quantity("detX_val", title="start of the detX tail", definition="λ at which the detX tail begins", family="power law")(
+    lambda layer: float(layer.eigenvalues[-_tail(layer)]) if _tail(layer) else np.nan
 )
-def detX_num(sample: LayerWeights) -> float:
-    """Number of eigenvalues in the detX (ERG) tail."""
-    return float(_tail(sample)) if _tail(sample) else np.nan
-
-
-@quantity("num_ERG_spikes", title="ERG tail size", definition="the same as detX_num", family="power law")
-def num_ERG_spikes(sample: LayerWeights) -> float:
-    """`detX_num` under WeightWatcher's second name."""
-    return detX_num(sample)
-
-
-@quantity("detX_val", title="start of the detX tail", definition="λ at which the detX tail begins", family="power law")
-def detX_val(sample: LayerWeights) -> float:
-    """The smallest eigenvalue of the detX tail."""
-    return float(sample.eigenvalues[-_tail(sample)]) if _tail(sample) else np.nan
 
 
 @quantity(
@@ -41,31 +68,19 @@ def detX_val(sample: LayerWeights) -> float:
     definition="λ·(number of λ)/Σλ at which the detX tail begins",
     family="power law",
 )
-def detX_val_unrescaled(sample: LayerWeights) -> float:
-    """The same in units of the mean eigenvalue. (The name is WeightWatcher's; this is the rescaled one.)"""
-    if not _tail(sample):
+def _rescaled_start(layer: LayerWeights) -> float:
+    """In units of the mean eigenvalue. (The name is WeightWatcher's; this is the rescaled one.)"""
+    if not _tail(layer):
         return np.nan
-    shares = sample.relative_eigenvalues
-    return float(shares[-_tail(sample)] * len(shares) / np.sum(shares))
+    shares = layer.relative_eigenvalues
+    return float(shares[-_tail(layer)] * len(shares) / np.sum(shares))
 
 
-@quantity(
+# How many eigenvalues the detX tail has more than the fitted power law's; 0 is SETOL's ideal.
+quantity(
     "ERG_gap",
     title="ERG gap",
     definition="detX_num − num_pl_spikes",
     family="power law",
     worst="both",
-)
-def ERG_gap(sample: LayerWeights) -> float:
-    """How many eigenvalues the detX tail has more than the fitted power law's; 0 is SETOL's ideal."""
-    return detX_num(sample) - sample.power_law.tail if np.isfinite(sample.power_law.alpha) else np.nan
-
-
-def _tail(sample: LayerWeights) -> int:
-    """k; 0 without eigenvalues above zero, or where all are equal (no product falls below 1)."""
-    shares = sample.relative_eigenvalues
-    if len(shares) < 2 or not shares[0] < 1.0 - 1e-12:
-        return 0
-    products = np.cumsum(np.log(shares[::-1] * (len(shares) / np.sum(shares))))
-    below = np.flatnonzero(products < 0.0)
-    return int(below[0]) + 1 if len(below) else 0
+)(lambda layer: _count(layer) - layer.power_law.tail if np.isfinite(layer.power_law.alpha) else np.nan)

@@ -3,15 +3,92 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ww_callbacks.spectral.layers.spec import Array
 from ww_callbacks.spectral.linalg.arrays import as_array, beside, difference, float64, frobenius
 from ww_callbacks.spectral.linalg.spectrum import gram_singular_values
 from ww_callbacks.spectral.measuring.layer_weights import Difference, LayerWeights
 from ww_callbacks.spectral.measuring.registry import quantity
+from ww_callbacks.spectral.quantities.arguments import same_shape
 
 
-@quantity(
+def distance_from_init(w: ArrayLike, initial: ArrayLike) -> float:
+    """‖W−W_0‖_F, from the differences of the elements and not from norms, which would cancel.
+
+    Args:
+        w: W, of any shape.
+        initial: W_0, of the same shape.
+
+    Returns:
+        The distance, in units of the weights.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Examples:
+        >>> distance_from_init([[3.0, 0.0]], [[0.0, 4.0]])
+        5.0
+    """
+    return _difference(w, initial).distance
+
+
+def relative_distance_from_init(w: ArrayLike, initial: ArrayLike) -> float:
+    """‖W−W_0‖_F/‖W_0‖_F.
+
+    Args:
+        w: W, of any shape.
+        initial: W_0, of the same shape.
+
+    Returns:
+        The ratio; NaN for W_0 = 0.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Examples:
+        >>> relative_distance_from_init([[3.0, 0.0]], [[0.0, 4.0]])
+        1.25
+    """
+    return _relative(_difference(w, initial))
+
+
+def cosine_to_init(w: ArrayLike, initial: ArrayLike) -> float:
+    """⟨W, W_0⟩/(‖W‖_F‖W_0‖_F): 1 where W was only rescaled.
+
+    Args:
+        w: W, of any shape.
+        initial: W_0, of the same shape.
+
+    Returns:
+        The cosine, from −1 to 1; NaN where either is zero.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Examples:
+        >>> cosine_to_init([[2.0, 0.0]], [[1.0, 0.0]])
+        1.0
+    """
+    a, _ = same_shape(w, initial)
+    return _cosine(float(np.linalg.norm(a)), _difference(w, initial))
+
+
+def _difference(w: ArrayLike, initial: ArrayLike) -> Difference:
+    a, b = same_shape(w, initial)
+    return Difference.between([a.reshape(len(a) or 1, -1)], [b.reshape(len(b) or 1, -1)])
+
+
+def _relative(difference: Difference) -> float:
+    return difference.distance / difference.norm if difference.norm > 0.0 else np.nan
+
+
+def _cosine(norm: float, difference: Difference) -> float:
+    norms = norm * difference.norm
+    return float(np.clip(difference.product / norms, -1.0, 1.0)) if norms > 0.0 else np.nan
+
+
+quantity(
     "distance_from_init",
     title="distance from init",
     definition="‖W−W_0‖_F",
@@ -20,13 +97,9 @@ from ww_callbacks.spectral.measuring.registry import quantity
     needs="initial",
     default=True,
     headline=True,
-)
-def distance_from_init(sample: LayerWeights) -> float:
-    """‖W−W_0‖_F, element-wise."""
-    return sample.from_initial.distance
+)(lambda layer: layer.from_initial.distance)
 
-
-@quantity(
+quantity(
     "relative_distance_from_init",
     title="relative distance from init",
     definition="‖W−W_0‖_F / ‖W_0‖_F",
@@ -35,14 +108,9 @@ def distance_from_init(sample: LayerWeights) -> float:
     needs="initial",
     default=True,
     headline=True,
-)
-def relative_distance_from_init(sample: LayerWeights) -> float:
-    """‖W−W_0‖_F/‖W_0‖_F; NaN for W_0 = 0."""
-    norm = sample.from_initial.norm
-    return sample.from_initial.distance / norm if norm > 0.0 else np.nan
+)(lambda layer: _relative(layer.from_initial))
 
-
-@quantity(
+quantity(
     "cosine_to_init",
     title="cosine with init",
     definition="⟨W, W_0⟩ / (‖W‖_F‖W_0‖_F)",
@@ -51,11 +119,7 @@ def relative_distance_from_init(sample: LayerWeights) -> float:
     needs="initial",
     default=True,
     worst="low",
-)
-def cosine_to_init(sample: LayerWeights) -> float:
-    """Cosine of the angle between W and W_0: 1 where W was only rescaled; NaN where either is zero."""
-    norms = sample.norm * sample.from_initial.norm
-    return float(np.clip(sample.from_initial.product / norms, -1.0, 1.0)) if norms > 0.0 else np.nan
+)(lambda layer: _cosine(layer.norm, layer.from_initial))
 
 
 @quantity(

@@ -1,15 +1,88 @@
-"""Norms of W and the largest and smallest of its spectrum. λ are the eigenvalues of all matrices pooled, λ = σ²."""
+"""Norms of W and the largest and smallest of its spectrum, and the sides of its matrices."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ww_callbacks.spectral.linalg.spectrum import RESOLVED
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
 from ww_callbacks.spectral.measuring.registry import quantity
+from ww_callbacks.spectral.quantities.arguments import spectrum_of
+from ww_callbacks.spectral.quantities.ranks import zero_tolerance
 
 
-@quantity(
+def log_spectral_norm(singular_values: ArrayLike) -> float:
+    """log10 λ_1 = 2·log10 σ_1: WeightWatcher's ``log_spectral_norm``.
+
+    Others call σ_1 the spectral norm; this is twice its log10.
+
+    Args:
+        singular_values: σ ≥ 0 of one matrix, or of several pooled, in any order.
+
+    Returns:
+        The logarithm to base 10; NaN where all σ are zero.
+
+    Raises:
+        ValueError: if a singular value is negative.
+
+    Examples:
+        >>> log_spectral_norm([10.0, 1.0])
+        2.0
+    """
+    largest = float(np.max(spectrum_of(singular_values), initial=0.0))
+    return 2.0 * float(np.log10(largest)) if largest > 0.0 else np.nan
+
+
+def log_norm(singular_values: ArrayLike) -> float:
+    """log10 Σλ = 2·log10 ‖W‖_F, summed relative to σ_1 so that no scale over- or underflows.
+
+    The blog's lognorm, log10 ‖W‖_F, is half of it.
+
+    Args:
+        singular_values: σ ≥ 0, in any order.
+
+    Returns:
+        The logarithm to base 10; NaN where all σ are zero.
+
+    Raises:
+        ValueError: if a singular value is negative.
+
+    Examples:
+        >>> round(log_norm([3.0, 1.0]), 6)
+        1.0
+    """
+    values = spectrum_of(singular_values)
+    largest = float(np.max(values, initial=0.0))
+    if not largest > 0.0:
+        return np.nan
+    return 2.0 * float(np.log10(largest)) + float(np.log10(np.sum((values / largest) ** 2)))
+
+
+def log_median_singular_value(singular_values: ArrayLike, larger_side: int) -> float:
+    """Ln of the median σ: where the bulk of the spectrum lies.
+
+    Args:
+        singular_values: σ ≥ 0, in any order, the smallest ones resolved.
+        larger_side: N, the larger side of the matrix.
+
+    Returns:
+        The natural logarithm; NaN where the median is zero as :func:`.matrix_rank` counts zeros.
+
+    Raises:
+        ValueError: if a singular value is negative, or ``larger_side`` is not positive.
+
+    Examples:
+        >>> log_median_singular_value([4.0, 1.0, 0.5], larger_side=3)
+        0.0
+    """
+    values = spectrum_of(singular_values)
+    median = float(np.median(values)) if len(values) else np.nan
+    # What an SVD leaves of a σ that is zero is rounding noise, whose log would be any number.
+    return float(np.log(median)) if median > zero_tolerance(values, larger_side) else np.nan
+
+
+quantity(
     "log_spectral_norm",
     title="log spectral norm",
     definition="log10 λ_1 = 2·log10 σ_1",
@@ -17,61 +90,38 @@ from ww_callbacks.spectral.measuring.registry import quantity
     default=True,
     headline=True,
     worst="high",
-)
-def log_spectral_norm(sample: LayerWeights) -> float:
-    """log10 λ_1: WeightWatcher's `log_spectral_norm`; twice the log10 of what others call the spectral norm, σ_1."""
-    return sample.log_spectral_norm
+)(lambda layer: layer.log_spectral_norm)
 
-
-@quantity(
+quantity(
     "frobenius_norm",
     title="Frobenius norm",
     definition="‖W‖_F = √Σ W_ij²",
     family="norm",
     cost="cheap",
     default=True,
+)(lambda layer: layer.norm)
+
+quantity("norm", title="squared norm", definition="Σλ = ‖W‖_F²", family="norm")(
+    lambda layer: float(np.sum(layer.eigenvalues))
 )
-def frobenius_norm(sample: LayerWeights) -> float:
-    """‖W‖_F over all matrices of the layer."""
-    return sample.norm
 
+quantity("log_norm", title="log squared norm", definition="log10 Σλ = 2·log10 ‖W‖_F", family="norm")(
+    lambda layer: log_norm(layer.pooled_singular_values)
+)
 
-@quantity("norm", title="squared norm", definition="Σλ = ‖W‖_F²", family="norm")
-def norm(sample: LayerWeights) -> float:
-    """Σλ, which WeightWatcher calls `norm`: the square of the Frobenius norm."""
-    return float(np.sum(sample.eigenvalues))
+# WeightWatcher has two names for λ_1; others mean σ_1 (here `sv_max`) by the first.
+for _name in ("spectral_norm", "lambda_max"):
+    quantity(_name, title="largest eigenvalue", definition="λ_1 = σ_1²", family="norm")(
+        lambda layer: float(layer.eigenvalues[-1]) if len(layer.eigenvalues) else np.nan
+    )
 
+quantity("sv_max", title="largest singular value", definition="σ_1", family="norm")(
+    lambda layer: layer.largest_singular_value
+)
 
-@quantity("log_norm", title="log squared norm", definition="log10 Σλ = 2·log10 ‖W‖_F", family="norm")
-def log_norm(sample: LayerWeights) -> float:
-    """log10 Σλ (the blog's lognorm, log10 ‖W‖_F, is half of it)."""
-    return sample.log_spectral_norm + _log10(float(np.sum(sample.relative_eigenvalues)))
-
-
-@quantity("spectral_norm", title="largest eigenvalue", definition="λ_1 = σ_1²", family="norm")
-def spectral_norm(sample: LayerWeights) -> float:
-    """λ_1, which WeightWatcher calls `spectral_norm`; others mean σ_1 (here `sv_max`)."""
-    return float(sample.eigenvalues[-1]) if len(sample.eigenvalues) else np.nan
-
-
-@quantity("lambda_max", title="largest eigenvalue", definition="λ_1 = σ_1²", family="norm")
-def lambda_max(sample: LayerWeights) -> float:
-    """λ_1 again, under WeightWatcher's second name."""
-    return spectral_norm(sample)
-
-
-@quantity("sv_max", title="largest singular value", definition="σ_1", family="norm")
-def sv_max(sample: LayerWeights) -> float:
-    """σ_1, the largest over all matrices of the layer."""
-    return sample.largest_singular_value
-
-
-@quantity(
+quantity(
     "sv_min", title="smallest singular value", definition="σ_M; the largest of them over the matrices", family="norm"
-)
-def sv_min(sample: LayerWeights) -> float:
-    """The smallest singular value; of several matrices the largest one's, as WeightWatcher has it."""
-    return max((float(s[-1]) for s in sample.resolved_singular_values if len(s)), default=np.nan)
+)(lambda layer: max((float(s[-1]) for s in layer.resolved_singular_values if len(s)), default=np.nan))
 
 
 @quantity(
@@ -80,17 +130,12 @@ def sv_min(sample: LayerWeights) -> float:
     definition="ln of the median σ",
     family="norm",
 )
-def log_median_singular_value(sample: LayerWeights) -> float:
-    """Natural log of the median singular value, pooled over the matrices: where the bulk of the spectrum lies.
-
-    NaN where that one is zero as `matrix_rank` counts zeros.
-    """
-    values = np.concatenate(sample.singular_values)
-    median = float(np.median(values))
-    if median < RESOLVED * sample.largest_singular_value:
-        median = float(np.median(np.concatenate(sample.resolved_singular_values)))
-    # What an SVD leaves of a σ that is zero is rounding noise, whose log would be any number.
-    return float(np.log(median)) if median > zero_tolerance(values, sample) else np.nan
+def _log_median(layer: LayerWeights) -> float:
+    """From the Gram product where the median is resolved there, else from an SVD."""
+    values = layer.pooled_singular_values
+    if float(np.median(values)) < RESOLVED * layer.largest_singular_value:
+        values = layer.pooled_resolved_singular_values
+    return log_median_singular_value(values, layer.shape[0])
 
 
 @quantity("W_scale", title="scale to unit mean eigenvalue", definition="√(number of λ / Σλ)", family="norm")
@@ -137,13 +182,3 @@ def aspect_ratio(sample: LayerWeights) -> float:
 def receptive_field(sample: LayerWeights) -> float:
     """Number of matrices whose eigenvalues are pooled: kernel positions of a convolution taken slice by slice."""
     return float(len(sample.matrices))
-
-
-def zero_tolerance(values: np.ndarray, sample: LayerWeights) -> float:
-    """σ_1·N·eps, eps of float64: what LAPACK cannot tell from zero among the singular values ``values``."""
-    return float(np.max(values, initial=0.0)) * sample.shape[0] * float(np.finfo(np.float64).eps)
-
-
-def _log10(value: float) -> float:
-    """log10, NaN where there is none."""
-    return float(np.log10(value)) if value > 0.0 else np.nan

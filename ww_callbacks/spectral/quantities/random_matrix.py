@@ -168,7 +168,7 @@ def alpha_null_z(sample: LayerWeights) -> float:
 )
 def effective_rank_null_z(sample: LayerWeights) -> float:
     """How many standard deviations the effective rank lies from noise of the same shape: see ``null_zscore``."""
-    return _null_z("effective_rank", effective_rank(sample), sample)
+    return _null_z("effective_rank", effective_rank(sample.pooled_singular_values), sample)
 
 
 @quantity(
@@ -180,7 +180,7 @@ def effective_rank_null_z(sample: LayerWeights) -> float:
 )
 def stable_rank_null_z(sample: LayerWeights) -> float:
     """How many standard deviations the stable rank lies from noise of the same shape: see ``null_zscore``."""
-    return _null_z("stable_rank", stable_rank(sample), sample)
+    return _null_z("stable_rank", stable_rank(sample.pooled_singular_values), sample)
 
 
 @quantity(
@@ -192,7 +192,7 @@ def stable_rank_null_z(sample: LayerWeights) -> float:
 )
 def participation_ratio_null_z(sample: LayerWeights) -> float:
     """How many standard deviations the participation ratio lies from noise of the same shape: see ``null_zscore``."""
-    return _null_z("participation_ratio", participation_ratio(sample), sample)
+    return _null_z("participation_ratio", participation_ratio(sample.pooled_singular_values), sample)
 
 
 @quantity(

@@ -1,18 +1,174 @@
-"""Ranks: how many directions W uses. Hard ranks count, soft ranks weigh; σ and λ = σ² are pooled over the matrices."""
+"""Ranks: how many directions W uses. Hard ranks count singular values, soft ranks weigh them."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
 from ww_callbacks.spectral.measuring.registry import quantity
-from ww_callbacks.spectral.quantities.norms import zero_tolerance
+from ww_callbacks.spectral.quantities.arguments import check_larger_side, spectrum_of
 
 WEAK_TOLERANCE = 1e-6
 """WeightWatcher's absolute tolerance on λ for `weak_rank_loss`."""
 
 
-@quantity(
+def effective_rank(singular_values: ArrayLike) -> float:
+    r"""Effective rank: the exponential of the entropy of the normalised singular values.
+
+    .. math:: \exp\Bigl(-\sum_i p_i \ln p_i\Bigr), \qquad p_i = \sigma_i / \sum_j \sigma_j
+
+    It lies between 1 and the rank. It is not the stable rank, not the participation ratio, and not WeightWatcher's
+    ``entropy``.
+
+    Args:
+        singular_values: σ ≥ 0 of one matrix, or of several pooled, in any order; any shape is flattened.
+
+    Returns:
+        The effective rank, without a unit; NaN where all σ are zero, or one is not finite.
+
+    Raises:
+        ValueError: if a singular value is negative.
+
+    References:
+        O. Roy and M. Vetterli: The effective rank: a measure of effective dimensionality. EUSIPCO 2007.
+
+    Examples:
+        >>> round(effective_rank([1.0, 1.0, 1.0, 0.0]), 6)
+        3.0
+    """
+    return float(np.exp(_entropy(spectrum_of(singular_values))))
+
+
+def stable_rank(singular_values: ArrayLike) -> float:
+    """Stable rank Σσ²/σ_1² = ‖W‖_F²/‖W‖_2²: at least 1, at most the rank.
+
+    Args:
+        singular_values: σ ≥ 0, in any order.
+
+    Returns:
+        The stable rank; NaN where all σ are zero, or one is not finite.
+
+    Raises:
+        ValueError: if a singular value is negative.
+
+    Examples:
+        >>> stable_rank([2.0, 1.0, 1.0])
+        1.5
+    """
+    return float(np.sum(_shares(singular_values)))
+
+
+def participation_ratio(singular_values: ArrayLike) -> float:
+    """(Σλ)²/Σλ² with λ = σ²: the number of eigenvalues that would carry the same weight if they were equal.
+
+    Args:
+        singular_values: σ ≥ 0, in any order.
+
+    Returns:
+        The ratio, from 1 to the rank; NaN where all σ are zero, or one is not finite.
+
+    Raises:
+        ValueError: if a singular value is negative.
+
+    Examples:
+        >>> participation_ratio([1.0, 1.0, 0.0])
+        2.0
+    """
+    shares = _shares(singular_values)
+    return float(np.sum(shares) ** 2 / np.sum(shares**2))
+
+
+def matrix_entropy(singular_values: ArrayLike) -> float:
+    """−Σ p ln p in nats with p = λ/Σλ and λ = σ²: von Neumann's entropy of WᵀW/tr WᵀW.
+
+    Args:
+        singular_values: σ ≥ 0, in any order.
+
+    Returns:
+        The entropy; NaN where all σ are zero, or one is not finite.
+
+    Raises:
+        ValueError: if a singular value is negative.
+
+    Examples:
+        >>> round(matrix_entropy([1.0, 1.0]), 6)  # ln 2
+        0.693147
+    """
+    return _entropy(_shares(singular_values))
+
+
+def entropy(singular_values: ArrayLike, larger_side: int) -> float:
+    """WeightWatcher's ``entropy``: the matrix entropy over ln(rank), between 0 and 1; 0 for rank one.
+
+    WeightWatcher adds 1e-10 to every p and to the rank, which moves its value by about 1e-8 (and makes it 1127 at rank
+    one); here nothing is added.
+
+    Args:
+        singular_values: σ ≥ 0, in any order, the smallest ones resolved.
+        larger_side: N, the larger side of the matrix.
+
+    Returns:
+        The normalised entropy; NaN where all σ are zero, or one is not finite.
+
+    Raises:
+        ValueError: if a singular value is negative, or ``larger_side`` is not positive.
+
+    Examples:
+        >>> round(entropy([1.0, 1.0, 1.0], larger_side=3), 6)
+        1.0
+    """
+    rank = matrix_rank(singular_values, larger_side)
+    if not rank >= 1.0:
+        return np.nan
+    return matrix_entropy(singular_values) / float(np.log(rank)) if rank > 1.0 else 0.0
+
+
+def matrix_rank(singular_values: ArrayLike, larger_side: int) -> float:
+    """Number of singular values above σ_1·N·eps, eps = 2.2e-16 of float64.
+
+    Args:
+        singular_values: σ ≥ 0, in any order, the smallest ones resolved (from an SVD, not from a Gram product).
+        larger_side: N, the larger side of the matrix.
+
+    Returns:
+        The rank; NaN where a σ is not finite.
+
+    Raises:
+        ValueError: if a singular value is negative, or ``larger_side`` is not positive.
+
+    Examples:
+        >>> matrix_rank([1.0, 1e-3, 1e-17], larger_side=3)
+        2.0
+    """
+    values = spectrum_of(singular_values)
+    if not np.all(np.isfinite(values)):
+        return np.nan
+    return float(np.count_nonzero(values > zero_tolerance(values, larger_side)))
+
+
+def zero_tolerance(singular_values: np.ndarray, larger_side: int) -> float:
+    """σ_1·N·eps, eps of float64: what LAPACK cannot tell from zero among ``singular_values``."""
+    check_larger_side(larger_side)
+    return float(np.max(singular_values, initial=0.0)) * larger_side * float(np.finfo(np.float64).eps)
+
+
+def _shares(singular_values: ArrayLike) -> np.ndarray:
+    """λ/λ_1, from (σ/σ_1)² so that no scale over- or underflows; one NaN where all σ are zero."""
+    values = spectrum_of(singular_values)
+    largest = np.max(values, initial=0.0)
+    return (values / largest) ** 2 if largest > 0.0 else np.array([np.nan])
+
+
+def _entropy(weights: np.ndarray) -> float:
+    """−Σ p ln p of non-negative weights normalised to sum 1, in nats; NaN where all are zero."""
+    if not np.any(weights > 0.0) or not np.all(np.isfinite(weights)):
+        return np.nan
+    shares = weights[weights > 0.0] / np.max(weights)
+    shares /= np.sum(shares)
+    return float(np.sum(shares * np.log(1.0 / shares)))
+
+
+quantity(
     "effective_rank",
     title="effective rank",
     definition="exp(−Σ p ln p), p = σ/Σσ (Roy & Vetterli 2007)",
@@ -20,90 +176,37 @@ WEAK_TOLERANCE = 1e-6
     default=True,
     headline=True,
     worst="low",
-)
-def effective_rank(sample: LayerWeights) -> float:
-    """Effective rank: exp of the entropy (natural log) of the normalised singular values.
+)(lambda layer: effective_rank(layer.pooled_singular_values))
 
-    Roy, Vetterli: The effective rank, EUSIPCO 2007. Between 1 and the rank; not the stable rank, not the participation
-    ratio, and not WeightWatcher's `entropy`.
-    """
-    return float(np.exp(_entropy(np.concatenate(sample.singular_values))))
-
-
-@quantity(
+quantity(
     "stable_rank",
     title="stable rank",
     definition="Σλ/λ_1 = ‖W‖_F²/σ_1²",
     family="rank",
     default=True,
     worst="low",
+)(lambda layer: stable_rank(layer.pooled_singular_values))
+
+quantity("participation_ratio", title="participation ratio", definition="(Σλ)²/Σλ²", family="rank", worst="low")(
+    lambda layer: participation_ratio(layer.pooled_singular_values)
 )
-def stable_rank(sample: LayerWeights) -> float:
-    """‖W‖_F²/σ_1²: at least 1, at most the rank."""
-    shares = sample.relative_eigenvalues
-    return float(np.sum(shares)) if _any(shares) else np.nan
 
-
-@quantity("participation_ratio", title="participation ratio", definition="(Σλ)²/Σλ²", family="rank", worst="low")
-def participation_ratio(sample: LayerWeights) -> float:
-    """(Σλ)²/Σλ²: the number of eigenvalues that would carry the same weight if they were equal."""
-    shares = sample.relative_eigenvalues
-    return float(np.sum(shares) ** 2 / np.sum(shares**2)) if _any(shares) else np.nan
-
-
-@quantity(
+quantity(
     "entropy", title="normalised matrix entropy", definition="−Σ p ln p / ln rank, p = λ/Σλ", family="rank", worst="low"
-)
-def entropy(sample: LayerWeights) -> float:
-    """WeightWatcher's `entropy`: of the normalised λ, over the entropy of as many equal ones; 0 for rank one.
+)(lambda layer: entropy(layer.pooled_resolved_singular_values, layer.shape[0]))
 
-    WeightWatcher adds 1e-10 to every p and to the rank, which moves its value by about 1e-8 (and makes it 1127 at rank
-    one); here nothing is added.
-    """
-    rank = matrix_rank(sample)
-    if not _any(sample.relative_eigenvalues) or not np.isfinite(rank):
-        return np.nan
-    return _entropy(sample.relative_eigenvalues) / float(np.log(rank)) if rank > 1.0 else 0.0
-
-
-@quantity(
+quantity(
     "matrix_entropy", title="matrix entropy", definition="−Σ p ln p in nats, p = λ/Σλ", family="rank", worst="low"
+)(lambda layer: matrix_entropy(layer.pooled_singular_values))
+
+quantity("matrix_rank", title="rank", definition="#{σ > σ_1·N·eps}, eps of float64", family="rank", worst="low")(
+    lambda layer: matrix_rank(layer.pooled_resolved_singular_values, layer.shape[0])
 )
-def matrix_entropy(sample: LayerWeights) -> float:
-    """−Σ p ln p of the normalised eigenvalues, in nats (von Neumann's entropy of WᵀW/tr WᵀW)."""
-    return _entropy(sample.relative_eigenvalues)
 
-
-@quantity("matrix_rank", title="rank", definition="#{σ > σ_1·N·eps}, eps of float64", family="rank", worst="low")
-def matrix_rank(sample: LayerWeights) -> float:
-    """Number of singular values above σ_1·N·eps (eps = 2.2e-16), pooled over the matrices as WeightWatcher has it."""
-    values = np.concatenate(sample.resolved_singular_values)
-    return float(np.count_nonzero(values > zero_tolerance(values, sample)))
-
-
-@quantity(
+quantity(
     "rank_loss", title="rank loss", definition="number of σ ≤ σ_1·N·eps, matrix by matrix", family="rank", worst="high"
+)(lambda layer: sum(len(s) - matrix_rank(s, layer.shape[0]) for s in layer.resolved_singular_values))
+
+quantity("weak_rank_loss", title="weak rank loss", definition="#{λ < 1e-6}, absolute", family="rank", worst="high")(
+    lambda layer: float(np.count_nonzero(layer.pooled_resolved_singular_values**2 < WEAK_TOLERANCE))
 )
-def rank_loss(sample: LayerWeights) -> float:
-    """Number of singular values that are zero to float64, each matrix against its own σ_1."""
-    return float(sum(np.count_nonzero(s <= zero_tolerance(s, sample)) for s in sample.resolved_singular_values))
-
-
-@quantity("weak_rank_loss", title="weak rank loss", definition="#{λ < 1e-6}, absolute", family="rank", worst="high")
-def weak_rank_loss(sample: LayerWeights) -> float:
-    """#{λ < 1e-6}: absolute, so it depends on the scale of W (WeightWatcher's definition)."""
-    return float(np.count_nonzero(np.concatenate(sample.resolved_singular_values) ** 2 < WEAK_TOLERANCE))
-
-
-def _entropy(weights: np.ndarray) -> float:
-    """−Σ p ln p of non-negative weights normalised to sum 1, in nats; NaN where all are zero."""
-    if not _any(weights):
-        return np.nan
-    shares = weights[weights > 0.0] / np.max(weights)
-    shares /= np.sum(shares)
-    return float(np.sum(shares * np.log(1.0 / shares)))
-
-
-def _any(values: np.ndarray) -> bool:
-    """Whether at least one is positive."""
-    return bool(np.any(values > 0.0))

@@ -8,6 +8,27 @@ from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
 from ww_callbacks.spectral.measuring.registry import quantity
 
 
+def scale_collapse(norm: float, initial_norm: float, spectral: float, initial_spectral: float) -> float:
+    """log10 of the smaller of ‖W‖_F/‖W_0‖_F and σ_1/σ_1(W_0).
+
+    Args:
+        norm: ‖W‖_F.
+        initial_norm: ‖W_0‖_F.
+        spectral: σ_1(W).
+        initial_spectral: σ_1(W_0).
+
+    Returns:
+        The logarithm to base 10: −1 is a tenth of the initial size; NaN where W or W_0 is zero or not finite.
+
+    Examples:
+        >>> round(scale_collapse(1.0, 10.0, 1.0, 2.0), 6)
+        -1.0
+    """
+    with np.errstate(all="ignore"):
+        ratio = np.minimum(np.divide(norm, initial_norm), np.divide(spectral, initial_spectral))
+    return float(np.log10(ratio)) if 0.0 < ratio < np.inf else np.nan
+
+
 @quantity(
     "scale_collapse",
     title="scale against init",
@@ -18,19 +39,14 @@ from ww_callbacks.spectral.measuring.registry import quantity
     headline=True,
     worst="low",
 )
-def scale_collapse(sample: LayerWeights) -> float:
-    """log10 of the smaller of ‖W‖_F/‖W_0‖_F and σ_1/σ_1(W_0): −1 is a tenth of the size at the baseline.
-
-    NaN where W or W_0 is 0. W_0's norms are taken from ``sample.reference`` where it has them, and measured on
-    ``sample.initial`` otherwise.
-    """
-    reference = sample.reference or {}
+def _scale_collapse(layer: LayerWeights) -> float:
+    """W_0's norms come from ``layer.reference`` where it has them, and are measured on ``layer.initial`` otherwise."""
+    reference = layer.reference or {}
     frobenius, log_spectral = reference.get("frobenius_norm"), reference.get("log_spectral_norm")
     if not isinstance(frobenius, int | float):
-        frobenius = sample.from_initial.norm
+        frobenius = layer.from_initial.norm
     if isinstance(log_spectral, int | float):
         largest = 10.0 ** (log_spectral / 2.0)
     else:
-        largest = max((float(s[0]) for s in sample.initial_singular_values if len(s)), default=np.nan)
-    ratio = np.minimum(np.divide(sample.norm, frobenius), np.divide(sample.largest_singular_value, largest))
-    return float(np.log10(ratio)) if 0.0 < ratio < np.inf else np.nan
+        largest = max((float(s[0]) for s in layer.initial_singular_values if len(s)), default=np.nan)
+    return scale_collapse(layer.norm, frobenius, layer.largest_singular_value, largest)

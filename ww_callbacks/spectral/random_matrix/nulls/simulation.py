@@ -42,8 +42,12 @@ def measures() -> dict[str, Callable[[LayerWeights], float]]:
     """Quantity → what of it is close to normal on noise."""
     from ww_callbacks.spectral.quantities.ranks import effective_rank, participation_ratio, stable_rank
 
-    ranks = {"effective_rank": effective_rank, "stable_rank": stable_rank, "participation_ratio": participation_ratio}
-    return {"alpha": _log_excess_of_alpha, **ranks}  # type: ignore[dict-item]  # a rank is never a text
+    return {
+        "alpha": _log_excess_of_alpha,
+        "effective_rank": lambda layer: effective_rank(layer.pooled_singular_values),
+        "stable_rank": lambda layer: stable_rank(layer.pooled_singular_values),
+        "participation_ratio": lambda layer: participation_ratio(layer.pooled_singular_values),
+    }
 
 
 def expected(name: str, shapes: Sequence[Shape]) -> float:
