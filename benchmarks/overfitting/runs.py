@@ -14,6 +14,9 @@ from benchmarks.overfitting.domains import DOMAINS
 
 SCENARIOS = (
     "clean",
+    "hard noise40",
+    "hard tiny",
+    "short hard noise40",
     "noise40",
     "tiny",
     "short clean",
@@ -84,14 +87,21 @@ def draw(domain: str, scenario: str, seed: int) -> Run:
     d = DOMAINS[domain]
     tiny = "tiny" in scenario
     size = int(_log_uniform(rng, *(d.tiny if tiny else d.sizes)))
+    hard = "hard" in scenario
     short, long = scenario.startswith("short"), scenario == "long" or domain == "long dropout"
     epochs = int(rng.integers(3, 9)) if short else int(_log_uniform(rng, 12, 45))
     if long:
         epochs *= 3
     if tiny and not short:
         epochs *= 2
-    batch = int(rng.choice([8, 16, 32] if size < 250 else [8, 16, 32, 64] if size < 500 else [16, 32, 64, 128]))
-    most = d.steps * (2 if long else 1)
+    if hard and not short:
+        epochs *= 2
+    batch = (
+        8
+        if hard
+        else int(rng.choice([8, 16, 32] if size < 250 else [8, 16, 32, 64] if size < 500 else [16, 32, 64, 128]))
+    )
+    most = d.steps * (2 if long or hard else 1)
     while epochs * math.ceil(size / batch) > most and batch < max(16, size // 12):
         batch *= 2
     epochs = max(3, min(epochs, most // math.ceil(size / batch)))
@@ -101,6 +111,8 @@ def draw(domain: str, scenario: str, seed: int) -> Run:
     if scenario == "decay":
         optimizer = "adamw"
     rate = _log_uniform(rng, 5e-3, 2e-1) if optimizer == "sgd" else _log_uniform(rng, 2e-4, 1e-2)
+    if hard:  # the upper part of the range, where memorising is fast
+        rate = _log_uniform(rng, 3e-2, 2e-1) if optimizer == "sgd" else _log_uniform(rng, 2e-3, 1e-2)
     if d.pretrained:
         rate *= 0.3
     noise = float(scenario[-2:]) / 100 if "noise" in scenario else 0.0

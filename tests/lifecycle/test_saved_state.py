@@ -16,7 +16,19 @@ ROOT = Path(__file__).parents[2]
 
 
 def saved():
-    alert = Alert("explosion", "critical", ("a",), {"norm": 3.0}, 1, 0.5, 2, 1.0, "It grew.", "Lower the rate.", "stop")
+    alert = Alert(
+        "explosion",
+        "critical",
+        ("a",),
+        {"norm": 3.0},
+        1,
+        0.5,
+        "It grew.",
+        "Lower the rate.",
+        step=2,
+        epoch=1.0,
+        action="stop",
+    )
     state = RunState(
         run_id="abc",
         directory="/nowhere",

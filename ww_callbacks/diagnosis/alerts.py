@@ -54,19 +54,8 @@ class AlertManager:
             stops = policy == "stop" and self.stop is None
             if not (self._is_news(finding) or stops):
                 continue
-            alert = Alert(
-                kind=finding.kind,
-                severity=finding.severity,
-                layers=finding.layers,
-                evidence=dict(finding.evidence),
-                since_step=finding.since_step,
-                since_epoch=finding.since_epoch,
-                step=step,
-                epoch=epoch,
-                message=finding.message,
-                recommendation=finding.recommendation,
-                action=policy if isinstance(policy, str) else "call",
-            )
+            action = policy if isinstance(policy, str) else "call"
+            alert = Alert(**vars(finding), step=step, epoch=epoch, action=action)
             if callable(policy) and self._call(policy, alert) == "stop":
                 stops = self.stop is None
             if stops:

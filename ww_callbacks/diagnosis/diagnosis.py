@@ -109,7 +109,7 @@ class Diagnosis:
         """Reach the verdict that the last snapshot's findings come to."""
         insufficient = " ".join(d.insufficient for d in self._overtraining())
         fields = verdict(self._findings, insufficient=insufficient, snapshots=self.snapshots)
-        reached = Verdict(**vars(fields), stopped=self.stop is not None)
+        reached = replace(fields, stopped=self.stop is not None)
         passed = [a for a in self.alerts if a.severity != "info"]
         if passed and reached.state in ("healthy", "insufficient evidence"):
             said = "; ".join(dict.fromkeys(f"{a.kind} since epoch {a.since_epoch:g}" for a in passed))

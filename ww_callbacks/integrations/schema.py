@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from html import escape
+from dataclasses import dataclass
 from typing import Any, Literal
+
+from ww_callbacks.spectral.detectors.base import Finding
+from ww_callbacks.spectral.detectors.verdict import Verdict
+
+__all__ = ["SCHEMA_VERSION", "Alert", "LayerInfo", "LayerRow", "RunInfo", "Snapshot", "Value", "Verdict"]
 
 SCHEMA_VERSION = 1
 Value = float | str
@@ -115,68 +119,15 @@ class Snapshot:
         return f"Snapshot(step={self.step}, epoch={self.epoch:g}, {self.kind}, {len(self.rows)} layers: {values}, …)"
 
 
-@dataclass(frozen=True)
-class Alert:
-    """Something a person should know, with its evidence.
+@dataclass(frozen=True, kw_only=True)
+class Alert(Finding):
+    """A finding that was reported, with what was done about it.
 
     Attributes:
-        kind: ``non-finite``, ``explosion``, ``scale collapse``, ``rank collapse``, ``dead layer``, ``alpha out of
-            range``, ``correlation trap``, ``overtraining``, ``representation collapse``, ``internal error``.
-        severity: ``info``, ``warning`` or ``critical``.
-        layers: the layers concerned; empty for the whole model.
-        evidence: numbers that show it, name → value.
-        since_step, since_epoch: when it began.
-        step, epoch: when it was said.
-        message: what is seen, in one sentence.
-        recommendation: what to do, in one sentence.
+        step, epoch: when it was reported.
         action: what the policy did: ``log``, ``warn``, ``stop`` or ``call``.
     """
 
-    kind: str
-    severity: Literal["info", "warning", "critical"]
-    layers: tuple[str, ...]
-    evidence: Mapping[str, float]
-    since_step: int
-    since_epoch: float
     step: int
     epoch: float
-    message: str
-    recommendation: str
     action: str = "log"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The judgement of the run so far, with its reason.
-
-    Attributes:
-        state: ``healthy``, ``watch``, ``overtraining``, ``collapsing``, ``diverging``, ``broken`` or
-            ``insufficient evidence``.
-        reason: why, in words with numbers.
-        layers: the layers that show it.
-        signals: name of the signal → its strength.
-        since_step, since_epoch: since when, or None.
-        confidence: 0 to 1, or None where none is justified.
-        recommendation: what to do.
-        best_step, best_epoch: the snapshot to keep, or None where it cannot be told.
-        stopped: whether the callback stopped the run.
-    """
-
-    state: str
-    reason: str
-    layers: tuple[str, ...] = ()
-    signals: Mapping[str, float] = field(default_factory=dict)
-    since_step: int | None = None
-    since_epoch: float | None = None
-    confidence: float | None = None
-    recommendation: str = ""
-    best_step: int | None = None
-    best_epoch: float | None = None
-    stopped: bool = False
-
-    def __str__(self) -> str:
-        parts = [f"{self.state}: {self.reason}", self.recommendation, "The run was stopped." if self.stopped else ""]
-        return " ".join(part for part in parts if part)
-
-    def _repr_html_(self) -> str:
-        return f"<p><b>{escape(self.state)}</b>: {escape(str(self).removeprefix(self.state + ': '))}</p>"

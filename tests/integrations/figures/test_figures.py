@@ -217,7 +217,9 @@ def broken(tmp_path_factory):
                      status="non-finite" if bad else "ok"),
         )  # fmt: skip
         sink.snapshot(Snapshot(epoch * 10, float(epoch), "full", rows, {}, {}, 0.1, 0.01, float(epoch)))
-    sink.alert(Alert("internal error", "info", (), {}, 10, 1.0, 20, 2.0, "The disk was full.", "Free some space."))
+    sink.alert(
+        Alert("internal error", "info", (), {}, 10, 1.0, "The disk was full.", "Free some space.", step=20, epoch=2.0)
+    )
     return folder
 
 

@@ -11,7 +11,7 @@ from ww_callbacks.spectral.detectors.overtraining import Overtraining
 from ww_callbacks.spectral.detectors.presets import PRESETS, default_detectors, needed_quantities
 from ww_callbacks.spectral.detectors.rank_collapse import RankCollapse
 from ww_callbacks.spectral.detectors.scale_collapse import ScaleCollapse
-from ww_callbacks.spectral.detectors.verdict import VerdictFields, verdict
+from ww_callbacks.spectral.detectors.verdict import Verdict, verdict
 
 __all__ = [
     "PRESETS",
@@ -26,7 +26,7 @@ __all__ = [
     "Overtraining",
     "RankCollapse",
     "ScaleCollapse",
-    "VerdictFields",
+    "Verdict",
     "default_detectors",
     "needed_quantities",
     "output_layer",

@@ -15,7 +15,10 @@ class Observation:
         step: optimiser steps done so far.
         epoch: epochs completed so far, fractional inside an epoch.
         layers: layer name → quantity name → value (numbers and texts; NaN where missing), in depth order.
-        metrics: what the loop told: ``train_loss``, ``train_accuracy``, ``learning_rate``, as far as known.
+        metrics: what the loop reported, as far as known: ``train_loss`` and ``train_accuracy`` (means over the epoch),
+            ``first_loss`` (of the first step), ``learning_rate``, ``val_loss``, ``val_accuracy`` (higher is better).
+        epoch_losses: the per-step training losses of the epoch that just ended, each of a batch before its update, as
+            means over ten equal parts in order; empty where unknown, or where the epoch had fewer than ten steps.
         full: whether the quantities that need a spectrum are there.
         status: layer name → status of its row (``ok``, ``non-finite``, …), where known.
         changed: layer name → whether its weights differ from the last snapshot's, where known.
@@ -25,6 +28,7 @@ class Observation:
     epoch: float
     layers: Mapping[str, Mapping[str, float | str]]
     metrics: Mapping[str, float] = field(default_factory=dict)
+    epoch_losses: tuple[float, ...] = ()
     full: bool = True
     status: Mapping[str, str] = field(default_factory=dict)
     changed: Mapping[str, bool] = field(default_factory=dict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 
 from ww_callbacks.spectral.detectors.base import Finding
 
@@ -19,7 +20,7 @@ _PRIORITY = ("broken", "diverging", "collapsing", "overtraining", "watch")
 
 
 @dataclass(frozen=True)
-class VerdictFields:
+class Verdict:
     """The judgement of a run as plain values; the fields are those of ``ww_callbacks.integrations.schema.Verdict``.
 
     Attributes:
@@ -32,6 +33,7 @@ class VerdictFields:
         confidence: 0 to 1, or None where none is justified.
         recommendation: what to do.
         best_step, best_epoch: the snapshot to keep, or None where it cannot be told.
+        stopped: whether the callback stopped the run.
     """
 
     state: str
@@ -44,6 +46,14 @@ class VerdictFields:
     recommendation: str = ""
     best_step: int | None = None
     best_epoch: float | None = None
+    stopped: bool = False
+
+    def __str__(self) -> str:
+        parts = [f"{self.state}: {self.reason}", self.recommendation, "The run was stopped." if self.stopped else ""]
+        return " ".join(part for part in parts if part)
+
+    def _repr_html_(self) -> str:
+        return f"<p><b>{escape(self.state)}</b>: {escape(str(self).removeprefix(self.state + ': '))}</p>"
 
 
 def _state_of(finding: Finding) -> str | None:
@@ -57,7 +67,7 @@ def _state_of(finding: Finding) -> str | None:
     return state
 
 
-def verdict(findings: Sequence[Finding], *, insufficient: str = "", snapshots: int | None = None) -> VerdictFields:
+def verdict(findings: Sequence[Finding], *, insufficient: str = "", snapshots: int | None = None) -> Verdict:
     """Judge a run by the findings that hold at its last snapshot. A pure function.
 
     Args:
@@ -84,7 +94,7 @@ def verdict(findings: Sequence[Finding], *, insufficient: str = "", snapshots: i
         else:
             state = "healthy"
             reason = f"Nothing found in {snapshots} snapshots." if snapshots is not None else "Nothing found."
-        return VerdictFields(
+        return Verdict(
             state=state,
             reason=f"{reason} For information: {notes}" if notes else reason,
             layers=tuple(dict.fromkeys(layer for f in informing for layer in f.layers)),
@@ -93,7 +103,7 @@ def verdict(findings: Sequence[Finding], *, insufficient: str = "", snapshots: i
         )
     state, deciding = ranked[0]
     telling = [f for _, f in ranked]
-    return VerdictFields(
+    return Verdict(
         state=state,
         reason=" ".join(f.message for f in telling),
         layers=tuple(dict.fromkeys(layer for f in telling for layer in f.layers)),
