@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import fields
 from types import SimpleNamespace
 
 import pytest
@@ -31,6 +32,18 @@ def test_sequences_and_single_strings():
         ({"early_stopping": "yes"}, "off, cautious, eager"),
         ({"convolution": "slice"}, "'slices'"),
         ({"weights": "ema"}, "trained, average"),
+        ({"policies": "stop"}, "to map a kind of alert to a policy"),
+        ({"layers": 3}, "one or several names but got 3"),
+        ({"quantities": 5}, "one or several names but got 5"),
+        ({"overtraining": {"patience": 3}}, "Unknown argument in `overtraining`"),
+        ({"overtraining": "eager"}, "to map an argument of Overtraining"),
+        ({"baseline": "/nope.pt"}, "does not exist: /nope.pt"),
+        ({"baseline": 3}, "'initial' or the path of a checkpoint"),
+        ({"log_dir": 7}, "path of a folder"),
+        ({"max_overhead": "1 %"}, "between 0 and 1"),
+        ({"detectors": [object()]}, "an object with update"),
+        ({"detectors": "mine"}, "to be a list"),
+        ({"sinks": [print]}, "open, snapshot, alert, close"),
     ],
 )
 def test_refused_with_the_remedy(arguments, message):
@@ -41,6 +54,18 @@ def test_refused_with_the_remedy(arguments, message):
 def test_an_unknown_argument_names_the_nearest():
     with pytest.raises(TypeError, match="`every_n_epochs`"):
         Settings.of({"every_n_epoch": 1})
+
+
+def test_help_lists_every_argument_with_its_sentence():
+    from ww_callbacks import SpectralMonitor
+    from ww_callbacks.settings import GROUPS
+
+    named = [name for names in GROUPS.values() for name in names]
+    assert sorted(named) == sorted(f.name for f in fields(Settings))
+    text = SpectralMonitor.__doc__
+    for name in named:
+        assert f"    {name}=" in text
+    assert "Alerts and stopping" in text and "minimum number of snapshots between repeats" in text
 
 
 def test_a_callable_policy_is_shown_as_text():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ from ww_callbacks.adapters.base import Watcher, default_directory, free_director
 from ww_callbacks.adapters.best_checkpoint import saver
 from ww_callbacks.adapters.model_structure import Structure
 from ww_callbacks.integrations.schema import Snapshot
-from ww_callbacks.integrations.sink import Sink
 from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.publishing.sinks_by_default import default_sinks
 from ww_callbacks.run import Run
@@ -39,20 +38,17 @@ class SpectralMonitor(Watcher):
 
     Args:
         model: a torch module, a Keras model, or a mapping of names to arrays that stays the same object.
-        sinks: where records go besides the record file and the console; see ``integrations``.
         probe: a :class:`~ww_callbacks.probes.representation.RepresentationProbe`, run at its own cadence.
         settings: see :class:`ww_callbacks.settings.Settings`.
 
     Raises:
-        TypeError: for an argument that does not exist.
-        ValueError: for a value that cannot be, a filter that matches nothing, a model without a matrix, or
+        TypeError: if an argument does not exist.
+        ValueError: if a value is invalid; for a filter that matches nothing, a model without a matrix, or
             ``keep_best`` with sharded weights, for which the loop's own checkpoints are the place.
         OSError: if the folder of the record cannot be written.
     """
 
-    def __init__(
-        self, model: Any, *, sinks: Iterable[Sink] = (), probe: RepresentationProbe | None = None, **settings: Any
-    ) -> None:
+    def __init__(self, model: Any, *, probe: RepresentationProbe | None = None, **settings: Any) -> None:
         super().__init__(probe=probe, **settings)
         log_dir = self.settings.log_dir
         directory = free_directory(Path(log_dir)) if log_dir else default_directory()
@@ -69,7 +65,7 @@ class SpectralMonitor(Watcher):
             structure.specs,
             "plain",
             directory,
-            [*default_sinks(self.settings), *sinks],
+            default_sinks(self.settings),
             group=processes() if self._sharded else None,
             refresh=structure.refresh,
             probing=self._probing(model),

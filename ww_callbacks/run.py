@@ -92,7 +92,7 @@ class Run:
         )
         self.initial_weights = InitialWeights(settings, self.engine, self._measuring, self._group.rank)
         own: list[Sink] = [RecordSink(), ConsoleSink(write=write, verbose=settings.verbose)]
-        self._sinks = SinkGroup([*own, *sinks] if self.leads else [], self.faults)
+        self._sinks = SinkGroup([*own, *sinks, *settings.sinks] if self.leads else [], self.faults)
         self._publisher = Publisher(
             self._sinks, self.diagnosis, self.progress, self.faults, probing, quiet=settings.verbose == 0
         )

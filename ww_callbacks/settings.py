@@ -3,74 +3,87 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from ww_callbacks.integrations.schema import Alert
+from ww_callbacks.integrations.sink import Sink
+from ww_callbacks.spectral.detectors.base import Detector
+from ww_callbacks.spectral.detectors.catalogue import CANNOT_STOP, KINDS
+from ww_callbacks.spectral.detectors.presets import default_detectors
 from ww_callbacks.spectral.layers.matrix_layouts import CONVENTIONS
 from ww_callbacks.spectral.measuring.registry import resolve
 
 Policy = str | Callable[[Alert], object]
 
-ALERT_KINDS = (
-    "non-finite",
-    "scale collapse",
-    "explosion",
-    "rank collapse",
-    "dead layer",
-    "alpha out of range",
-    "correlation trap",
-    "overtraining",
-    "representation collapse",
-    "internal error",
-)
+ALERT_KINDS = (*KINDS, "internal error")
 POLICIES = ("ignore", "log", "warn", "stop")
-NEVER_STOP = ("alpha out of range", "correlation trap", "internal error")
 EARLY_STOPPING = ("off", "cautious", "eager")
 WEIGHTS = ("trained", "average")
+
+GROUPS = {
+    "What is measured": ("quantities", "layers", "exclude", "types", "min_eigenvalues", "baseline", "weights",
+                         "convolution", "fine_tuning", "seed"),
+    "When": ("every_n_epochs", "every_n_steps", "cheap_every_n_steps"),
+    "Where it goes": ("log_dir", "sinks", "per_layer", "histograms", "densities", "verbose"),
+    "Alerts and stopping": ("early_stopping", "keep_best", "policies", "cooldown", "overtraining", "detectors"),
+    "Cost and errors": ("max_overhead", "background", "workers", "strict"),
+}  # fmt: skip
+"""The arguments by what they decide, for ``help()``."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The arguments that every callback and :class:`~ww_callbacks.SpectralMonitor` take; all are plain values.
+    """The arguments that every callback and :class:`~ww_callbacks.SpectralMonitor` take.
 
     Attributes:
         quantities: ``"default"``, ``"all"``, or names of quantities (``"default"`` may be among them).
         layers: shell patterns of the layers to watch, such as ``encoder.*``; none means every eligible layer.
         exclude: shell patterns of layers to leave out.
         types: class names of modules (``Linear``) or kinds (``conv``) to watch; none means all.
-        min_eigenvalues: layers with fewer eigenvalues are left out.
-        every_n_epochs: a full snapshot every so many epochs. With neither this nor ``every_n_steps``: each epoch, or
-            about twenty times over the planned steps where a run has fewer than five epochs.
-        every_n_steps: a full snapshot every so many optimiser steps.
-        cheap_every_n_steps: norms, distances and updates, which need no spectrum, every so many optimiser steps.
-        baseline: W_0: ``"initial"`` (the weights when training starts; for fine-tuning the pretrained ones), or the
-            path of a checkpoint (safetensors or torch).
-        weights: ``"trained"`` reads the weights the optimiser steps; ``"average"`` those that an averaging callback or
-            optimiser keeps beside them (EMA, SWA, Keras ``use_ema``).
+        min_eigenvalues: leave out layers with fewer eigenvalues.
+        baseline: the weights W_0 that distances start from: ``"initial"`` (the weights when training starts; for
+            fine-tuning the pretrained ones), or the path of a checkpoint (safetensors or torch).
+        weights: ``"trained"`` reads the weights that the optimizer steps; ``"average"`` reads those that an averaging
+            callback or optimizer keeps (EMA, SWA, Keras ``use_ema``).
         convolution: how a convolution becomes matrices: ``"matrix"`` (out, in·kernel), ``"slices"`` (the kernel's
             slices pooled), ``"separate"`` or ``"weightwatcher"`` (slices, with its factor √½).
-        log_dir: folder of the record; none means the run's own log folder, or ``spectral_runs/<time>-<id>`` where there
-            is none.
+        fine_tuning: whether training starts from trained weights; it changes what alerts recommend.
+        seed: seed of the random nulls; the global random state is never touched.
+        every_n_epochs: take a full snapshot every so many epochs. With neither this nor ``every_n_steps``: each epoch,
+            or about twenty times over the planned steps if a run has fewer than five epochs.
+        every_n_steps: take a full snapshot every so many optimizer steps.
+        cheap_every_n_steps: measure norms, distances and updates, which need no spectrum, every so many steps.
+        log_dir: folder of the record; none means the run's own log folder, or ``spectral_runs/<time>`` if it has none.
+        sinks: more destinations for snapshots, alerts and the verdict; see ``ww_callbacks.integrations.sink.Sink``.
         per_layer: also stream every layer's quantities as scalars of their own (many tags).
         histograms: also stream one histogram of log10 λ a layer.
         densities: keep each layer's binned spectral density in the record, for the views.
-        verbose: 0 prints nothing (a stop is still said, by the logger ``ww_callbacks``), 1 one line a snapshot.
-        policies: kind of alert → ``"ignore"``, ``"log"``, ``"warn"``, ``"stop"`` or a callable that takes the alert.
-        cooldown: snapshots before the same alert is said again.
-        early_stopping: ``"off"`` informs only; ``"cautious"`` and ``"eager"`` stop the run on overtraining, collapse,
+        verbose: 0 prints nothing (the logger ``ww_callbacks`` still reports a stop), 1 prints one line a snapshot.
+        early_stopping: ``"off"`` only informs; ``"cautious"`` and ``"eager"`` stop the run on overtraining, collapse,
             explosion and non-finite weights.
-        keep_best: keep a checkpoint of the snapshot that the overtraining detector would keep, in the folder of the
-            record; none means where early stopping is on and the run has no validation to choose one.
+        keep_best: keep a checkpoint of the best epoch in the folder of the record; none means if early stopping is on
+            and the run has no validation to choose one.
+        policies: kind of alert → ``"ignore"``, ``"log"``, ``"warn"``, ``"stop"`` or a function that takes the alert.
+        cooldown: minimum number of snapshots between repeats of an alert.
         overtraining: arguments of ``spectral.detectors.Overtraining`` that replace those of the preset.
-        fine_tuning: the run goes on from trained weights; it changes what is recommended.
-        max_overhead: share of training time that the callback may cost (0.01 is 1 %); none means unlimited.
+        detectors: your own detectors, run before the built-in ones; see ``spectral.detectors.Detector``.
+        max_overhead: highest share of the training time that the callback may cost (0.01 is 1 %); none means unlimited.
         background: compute spectra on worker threads while training goes on.
-        workers: layers measured at a time, one thread each; none means one beside the training, and inline, where the
-            training waits, as many as it has threads, up to four.
-        seed: seed of the random nulls; the global random state is never touched.
-        strict: raise on an error of the callback's own instead of saying it once.
+        workers: layers measured at a time, one thread each; none means one in the background, and otherwise as many as
+            training has threads, up to four.
+        strict: raise errors of the callback itself instead of reporting them once.
+
+    Raises:
+        TypeError: if an argument does not exist.
+        ValueError: if a value is invalid; the message says what is expected.
+
+    Examples:
+        >>> Settings(early_stopping="cautious", exclude="embedding*").exclude
+        ('embedding*',)
     """
 
     quantities: str | Sequence[str] = "default"
@@ -78,37 +91,38 @@ class Settings:
     exclude: str | Sequence[str] = ()
     types: str | Sequence[str] = ()
     min_eigenvalues: int = 1
-    every_n_epochs: int | None = None
-    every_n_steps: int | None = None
-    cheap_every_n_steps: int | None = None
     baseline: str = "initial"
     weights: str = "trained"
     convolution: str = "matrix"
+    fine_tuning: bool = False
+    seed: int = 0
+    every_n_epochs: int | None = None
+    every_n_steps: int | None = None
+    cheap_every_n_steps: int | None = None
     log_dir: str | None = None
+    sinks: Sequence[Sink] = ()
     per_layer: bool = False
     histograms: bool = False
     densities: bool = True
     verbose: int = 1
-    policies: Mapping[str, Policy] = field(default_factory=dict)
-    cooldown: int = 10
     early_stopping: str = "off"
     keep_best: bool | None = None
+    policies: Mapping[str, Policy] = field(default_factory=dict)
+    cooldown: int = 10
     overtraining: Mapping[str, Any] = field(default_factory=dict)
-    fine_tuning: bool = False
+    detectors: Sequence[Detector] = ()
     max_overhead: float | None = None
     background: bool = False
     workers: int | None = None
-    seed: int = 0
     strict: bool = False
 
     def __post_init__(self) -> None:
         for name in ("layers", "exclude", "types"):
             object.__setattr__(self, name, _names(name, getattr(self, name)))
         if not isinstance(self.quantities, str):
-            object.__setattr__(self, "quantities", tuple(self.quantities))
-        if self.log_dir is not None:
-            object.__setattr__(self, "log_dir", str(self.log_dir))
+            object.__setattr__(self, "quantities", _names("quantities", self.quantities))
         resolve(self.quantities)
+        self._check_paths()
         for name in ("per_layer", "histograms", "densities", "fine_tuning", "background", "strict", "keep_best"):
             value = getattr(self, name)
             if not isinstance(value, bool) and not (name == "keep_best" and value is None):
@@ -121,20 +135,65 @@ class Settings:
         _check_choice("weights", self.weights, WEIGHTS)
         _check_choice("convolution", self.convolution, CONVENTIONS)
         _check_choice("early_stopping", self.early_stopping, EARLY_STOPPING)
-        if self.max_overhead is not None and not 0 < self.max_overhead < 1:
-            raise ValueError(f"Expected `max_overhead` between 0 and 1 (0.01 is 1 %) but got {self.max_overhead!r}.")
+        budget = self.max_overhead
+        if budget is not None and not (isinstance(budget, int | float) and 0 < budget < 1):
+            raise ValueError(f"Expected `max_overhead` between 0 and 1 (0.01 is 1 %) but got {budget!r}.")
         if self.keep_best and self.background:
             raise ValueError(
-                "`keep_best` needs the judgement while the weights are still those judged: leave `background=False`."
+                "Use `keep_best` with `background=False`: the best weights can only be saved while the model "
+                "holds them."
             )
+        self._check_parts()
+        self._check_policies()
+        _check_mapping("overtraining", self.overtraining, "an argument of Overtraining to its value")
+        default_detectors(self.early_stopping, overtraining=self.overtraining)
+
+    def _check_paths(self) -> None:
+        if self.log_dir is not None:
+            if not isinstance(self.log_dir, str | os.PathLike):
+                raise ValueError(f"Expected `log_dir` to be the path of a folder but got {self.log_dir!r}.")
+            object.__setattr__(self, "log_dir", str(self.log_dir))
+        if not isinstance(self.baseline, str | os.PathLike):
+            raise ValueError(
+                f"Expected `baseline` to be 'initial' or the path of a checkpoint but got {self.baseline!r}."
+            )
+        object.__setattr__(self, "baseline", str(self.baseline))
+        if self.baseline != "initial" and not Path(self.baseline).exists():
+            raise ValueError(
+                f"`baseline` names a file that does not exist: {self.baseline}. Expected a checkpoint's path."
+            )
+
+    def _check_parts(self) -> None:
+        """Sinks and detectors have the methods that are called during training."""
+        for name, methods in (("sinks", ("open", "snapshot", "alert", "close")), ("detectors", ("update",))):
+            parts = getattr(self, name)
+            if not isinstance(parts, Iterable) or isinstance(parts, str):
+                raise ValueError(f"Expected `{name}` to be a list but got {parts!r}.")
+            object.__setattr__(self, name, tuple(parts))
+            for part in getattr(self, name):
+                missing = [m for m in methods if not callable(getattr(part, m, None))]
+                if isinstance(part, type) or missing:
+                    what = (
+                        f"the class {part.__name__}; create an object of it" if isinstance(part, type) else repr(part)
+                    )
+                    raise ValueError(
+                        f"Expected each of `{name}` to be an object with {', '.join(methods)} but got {what}."
+                    )
+        for detector in self.detectors:
+            if not isinstance(getattr(detector, "kind", None), str):
+                raise ValueError(f"Expected each of `detectors` to have a text `kind` but {detector!r} has none.")
+
+    def _check_policies(self) -> None:
+        _check_mapping("policies", self.policies, "a kind of alert to a policy, such as {'explosion': 'stop'}")
+        own = {detector.kind: getattr(detector, "can_stop", False) for detector in self.detectors}
         for kind, policy in self.policies.items():
-            _check_choice("policies", kind, ALERT_KINDS, what="kind of alert")
+            _check_choice("policies", kind, (*ALERT_KINDS, *own), what="kind of alert")
             if not callable(policy):
                 _check_choice(f"policies[{kind!r}]", policy, POLICIES, what="policy")
-            if policy == "stop" and kind in NEVER_STOP:
+            if policy == "stop" and (kind in CANNOT_STOP or kind == "internal error" or not own.get(kind, True)):
                 raise ValueError(
-                    f"`{kind}` informs and never stops a run by itself: thresholds on it fire in healthy runs. "
-                    "Use 'log', 'warn' or a callable."
+                    f"`{kind}` informs and never stops a run by itself: its thresholds fire in healthy runs. Use "
+                    "'log', 'warn' or a function."
                 )
 
     @classmethod
@@ -142,8 +201,8 @@ class Settings:
         """Settings from keyword arguments.
 
         Raises:
-            TypeError: for an argument that does not exist, with near matches.
-            ValueError: for a value that cannot be.
+            TypeError: if an argument does not exist; near matches are named.
+            ValueError: if a value is invalid.
         """
         known = [f.name for f in fields(cls)]
         for name in arguments:
@@ -156,12 +215,16 @@ class Settings:
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain values, for a run's configuration."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name in ("sinks", "detectors"):
+            values[name] = [type(part).__name__ for part in values[name]]
         values["policies"] = {k: p if isinstance(p, str) else repr(p) for k, p in self.policies.items()}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 def _names(name: str, value: Any) -> tuple[str, ...]:
     """Names or patterns, one or several; a class stands for its name."""
+    if value is not None and not isinstance(value, str | type | Iterable):
+        raise ValueError(f"Expected `{name}` to be one or several names but got {value!r}.")
     several = [value] if isinstance(value, str | type) else list(value or ())
     wrong = [v for v in several if not isinstance(v, str | type)]
     if wrong:
@@ -179,3 +242,8 @@ def _check_choice(name: str, value: object, choices: Sequence[str], what: str = 
         near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.4)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"Unknown {what} {value!r} in `{name}`.{hint} Expected one of {', '.join(choices)}.")
+
+
+def _check_mapping(name: str, value: object, what: str) -> None:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"Expected `{name}` to map {what}, but got {value!r}.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
@@ -13,7 +15,7 @@ from ww_callbacks.integrations.schema import Verdict
 from ww_callbacks.probes.probe_runner import Probing
 from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.run import Run
-from ww_callbacks.settings import Settings
+from ww_callbacks.settings import GROUPS, Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,20 +24,38 @@ T = TypeVar("T")
 
 
 def shows_settings(cls: type[T]) -> type[T]:
-    """Give ``cls.__init__``, which takes ``**settings``, the signature that names them all.
+    """Show every argument of :class:`~ww_callbacks.settings.Settings` as an argument of ``cls``.
 
-    So an editor completes them, ``help()`` lists them, and LightningCLI reads them from YAML; they are declared once,
-    in :class:`~ww_callbacks.settings.Settings`.
+    ``cls.__init__`` takes ``**settings``; its signature names them all, so that an editor completes them and
+    LightningCLI reads them from YAML, and ``help(cls)`` lists each with its sentence, in groups.
     """
     init: Any = cls.__init__
     own = [p for p in inspect.signature(init).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     hints = get_type_hints(Settings)
+    parameters = inspect.signature(Settings).parameters
     arguments = [
         p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name], default=getattr(Settings(), p.name))
-        for p in inspect.signature(Settings).parameters.values()
+        for p in parameters.values()
     ]
     init.__signature__ = inspect.Signature([*own, *arguments])
+    sentences = described_arguments()
+    lines = ["", "Keyword arguments:"]
+    for group, names in GROUPS.items():
+        lines += ["", f"  {group}"]
+        for name in names:
+            default = getattr(Settings(), name)
+            lines += textwrap.wrap(
+                f"{name}={default!r}: {sentences[name]}", 100, initial_indent="    ", subsequent_indent="        "
+            )
+    cls.__doc__ = inspect.cleandoc(cls.__doc__ or "") + "\n" + "\n".join(lines) + "\n"
     return cls
+
+
+def described_arguments() -> dict[str, str]:
+    """Each argument's sentence, from the docstring of :class:`~ww_callbacks.settings.Settings`."""
+    text = inspect.cleandoc(Settings.__doc__ or "").partition("Attributes:\n")[2].partition("\nRaises:")[0]
+    entries = re.split(r"^ {4}(\w+): ", text, flags=re.MULTILINE)[1:]
+    return {name: " ".join(said.split()) for name, said in zip(entries[::2], entries[1::2], strict=True)}
 
 
 _OF_A_RUN = ("run", "_best_checkpoint", "_trainer", "_queue", "_sidecars", "_loaded", "_model")
@@ -50,8 +70,8 @@ class Watcher:
         settings: see :class:`ww_callbacks.settings.Settings`.
 
     Raises:
-        TypeError: for an argument that does not exist.
-        ValueError: for a value that cannot be.
+        TypeError: if an argument does not exist.
+        ValueError: if a value is invalid.
     """
 
     run: Run | None = None
@@ -59,6 +79,11 @@ class Watcher:
 
     def __init__(self, *, probe: RepresentationProbe | None = None, **settings: Any) -> None:
         self.settings = Settings.of(settings)
+        if probe is not None and not isinstance(probe, RepresentationProbe):
+            raise ValueError(
+                "Expected `probe` to be a RepresentationProbe, as `probe=RepresentationProbe(batch)` from "
+                f"`ww_callbacks.probes.representation`, but got {probe!r:.80}."
+            )
         self.probe = probe
 
     @property

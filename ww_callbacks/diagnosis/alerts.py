@@ -7,8 +7,9 @@ from typing import Any
 
 from ww_callbacks.faults import Faults
 from ww_callbacks.integrations.schema import Alert
-from ww_callbacks.settings import NEVER_STOP, Settings
+from ww_callbacks.settings import Settings
 from ww_callbacks.spectral.detectors.base import Finding
+from ww_callbacks.spectral.detectors.catalogue import CANNOT_STOP
 
 _SEVERITY = {"info": 0, "warning": 1, "critical": 2}
 
@@ -74,7 +75,7 @@ class AlertManager:
     def _policy(self, finding: Finding) -> Any:
         if finding.kind in self._policies:
             return self._policies[finding.kind]
-        if self._stops and finding.may_stop and finding.kind not in NEVER_STOP:
+        if self._stops and finding.may_stop and finding.kind not in CANNOT_STOP:
             return "stop"
         return "log" if finding.severity == "info" else "warn"
 

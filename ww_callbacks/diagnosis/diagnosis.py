@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,15 +21,13 @@ from ww_callbacks.spectral.detectors import (
     output_layer,
     verdict,
 )
+from ww_callbacks.spectral.detectors.catalogue import SPOILING
 from ww_callbacks.spectral.detectors.representation_collapse import RepresentationCollapse
 from ww_callbacks.spectral.layers.spec import LayerSpec
 from ww_callbacks.spectral.measuring.registry import Quantity, resolve
 
 _EVIDENCE = ("alpha_evidence", "sigma", "D", "num_pl_spikes")
 """No α is measured without what tells how far to trust it."""
-
-_SPOILING = ("non-finite", "explosion", "scale collapse", "rank collapse", "representation collapse")
-"""Findings while which a snapshot's weights are not ones to keep."""
 
 
 class Diagnosis:
@@ -51,6 +50,7 @@ class Diagnosis:
         )
         if probed:
             self._detectors.insert(0, RepresentationCollapse())
+        self._detectors[:0] = copy.deepcopy(list(settings.detectors))  # a second run starts from the same state
         self._manager = AlertManager(settings, faults)
         self._findings: list[Finding] = []
         self._memorising: list[Finding] = []
@@ -90,7 +90,7 @@ class Diagnosis:
             The alerts to be said now, and the scores to be published.
         """
         found = self._observe(observation)
-        spoiling = {f.severity for f in found if f.kind in _SPOILING}
+        spoiling = {f.severity for f in found if f.kind in SPOILING}
         spoilt = not spoiling <= {"info"}
         # Weights that are blown up or dead memorise nothing, and the growth that is fitted is that of the fault.
         self._findings = [f for f in found if not ("critical" in spoiling and f.kind == Overtraining.kind)]

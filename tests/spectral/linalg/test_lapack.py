@@ -68,3 +68,33 @@ def test_python_goes_on_while_a_small_matrix_is_decomposed(decompose, no_forced_
     ran.set()
     thread.join()
     assert seen[-1]
+
+
+@pytest.mark.parametrize("integer", ["int", "long", "int64_t"])
+def test_a_lapack_with_other_integers_is_not_called(monkeypatch, integer):
+    """An ILP64 LAPACK would read 64-bit integers where the calls pass 32-bit ones."""
+    names = {n: s.replace("int *", f"{integer} *").encode() for n, s in lapack._SIGNATURES.items()}
+    monkeypatch.setattr(lapack, "_capsules", lambda: names)
+    monkeypatch.setattr(lapack, "_capsule_name", lambda: lambda capsule: capsule)
+    lapack.callable_directly.cache_clear()
+    assert lapack.callable_directly() is (integer == "int")
+    if integer != "int":
+        monkeypatch.setattr(lapack, "_call", lambda *_: pytest.fail("LAPACK was called"))
+        matrix = symmetric(20)
+        np.testing.assert_allclose(symmetric_eigenvalues(matrix.copy()), np.linalg.eigvalsh(matrix))
+        assert leading_eigenvectors(matrix.copy(), 3).shape == (20, 3)
+
+
+def test_without_scipys_capsules_numpy_is_used(monkeypatch):
+    def gone():
+        raise AttributeError("__pyx_capi__")
+
+    monkeypatch.setattr(lapack, "_capsules", gone)
+    lapack.callable_directly.cache_clear()
+    assert not lapack.callable_directly()
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    yield
+    lapack.callable_directly.cache_clear()

@@ -30,6 +30,9 @@ class AlphaRange(LayerwiseDetector):
     """
 
     kind: str = "alpha out of range"
+    can_stop: bool = False
+    spoils_weights: bool = False
+    state: str = "watch"
     needs: tuple[str, ...] = ("alpha", "sigma", "alpha_evidence")
 
     def __init__(

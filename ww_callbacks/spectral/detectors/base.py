@@ -69,6 +69,13 @@ class Detector(Protocol):
     """A pure function of the series so far, computed online: constant memory and time a snapshot."""
 
     kind: str
+    """What its alerts are called."""
+    can_stop: bool
+    """Whether a finding of it may ever stop a run. Thresholds that fire in healthy runs may not."""
+    spoils_weights: bool
+    """Whether weights are not worth keeping while it finds something critical."""
+    state: str
+    """The verdict's state while a critical finding of it holds: ``watch``, or what is wrong."""
     needs: tuple[str, ...]
     """Names of the quantities that must be measured for it (see ``ww_callbacks.spectral.measuring.registry``)."""
 

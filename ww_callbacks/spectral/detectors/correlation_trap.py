@@ -28,6 +28,9 @@ class CorrelationTrap(LayerwiseDetector):
     """
 
     kind: str = "correlation trap"
+    can_stop: bool = False
+    spoils_weights: bool = False
+    state: str = "watch"
     needs: tuple[str, ...] = ()
 
     def __init__(self, z: float = 2.0234, quantity: str = "trap_z_centred", persistence: int = 3):

@@ -29,6 +29,9 @@ class DeadLayer(LayerwiseDetector):
     """
 
     kind: str = "dead layer"
+    can_stop: bool = True
+    spoils_weights: bool = False
+    state: str = "watch"
     needs: tuple[str, ...] = ("relative_update_norm",)
 
     def __init__(self, share: float = 0.01, persistence: int = 3):

@@ -36,6 +36,9 @@ class Explosion(LayerwiseDetector):
     """
 
     kind: str = "explosion"
+    can_stop: bool = True
+    spoils_weights: bool = True
+    state: str = "diverging"
     needs: tuple[str, ...] = ("frobenius_norm", "relative_update_norm")
 
     def __init__(self, update: float = 0.5, growth: float = 20.0, burn_in: int = 2, persistence: int = 3):

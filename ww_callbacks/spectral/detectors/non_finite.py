@@ -19,6 +19,9 @@ class NonFinite:
     """
 
     kind: str = "non-finite"
+    can_stop: bool = True
+    spoils_weights: bool = True
+    state: str = "broken"
     needs: tuple[str, ...] = ("frobenius_norm",)
 
     def __init__(self) -> None:

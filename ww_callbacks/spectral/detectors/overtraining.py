@@ -63,6 +63,9 @@ class Overtraining:
     """
 
     kind: str = "overtraining"
+    can_stop: bool = True
+    spoils_weights: bool = False
+    state: str = "overtraining"
     needs: tuple[str, ...] = ("frobenius_norm", "distance_from_init")
 
     def __init__(

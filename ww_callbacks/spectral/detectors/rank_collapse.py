@@ -29,6 +29,9 @@ class RankCollapse(LayerwiseDetector):
     """
 
     kind: str = "rank collapse"
+    can_stop: bool = True
+    spoils_weights: bool = True
+    state: str = "collapsing"
     needs: tuple[str, ...] = ("effective_rank",)
 
     def __init__(self, share: float = 0.2, persistence: int = 3, smallest: float = 8.0):

@@ -36,6 +36,9 @@ class RepresentationCollapse(LayerwiseDetector):
     """
 
     kind: str = "representation collapse"
+    can_stop: bool = True
+    spoils_weights: bool = True
+    state: str = "collapsing"
     needs: tuple[str, ...] = ()  # the probe is asked for by its own argument
 
     def __init__(self, share: float = 0.3, fall: float = 0.1, persistence: int = 2):

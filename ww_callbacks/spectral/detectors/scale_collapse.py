@@ -35,6 +35,9 @@ class ScaleCollapse(LayerwiseDetector):
     """
 
     kind: str = "scale collapse"
+    can_stop: bool = True
+    spoils_weights: bool = True
+    state: str = "collapsing"
     needs: tuple[str, ...] = ("frobenius_norm", "scale_collapse")
 
     def __init__(self, drop: float = 0.5, apart: float = 0.25, ratio: float = 0.1, persistence: int = 3):

@@ -7,15 +7,8 @@ from dataclasses import dataclass, field
 from html import escape
 
 from ww_callbacks.spectral.detectors.base import Finding
+from ww_callbacks.spectral.detectors.catalogue import STATES
 
-_STATE = {
-    "non-finite": "broken",
-    "explosion": "diverging",
-    "scale collapse": "collapsing",
-    "rank collapse": "collapsing",
-    "representation collapse": "collapsing",
-    "overtraining": "overtraining",
-}
 _PRIORITY = ("broken", "diverging", "collapsing", "overtraining", "watch")
 
 
@@ -60,11 +53,9 @@ def _state_of(finding: Finding) -> str | None:
     """The state that a finding alone would give the run; None where it only informs."""
     if finding.severity == "info":
         return None
-    state = _STATE.get(finding.kind, "watch")
+    state = STATES.get(finding.kind, "watch")
     # a warning of a collapse or an explosion while the training loss is fine is worth a look, no more
-    if state in {"collapsing", "diverging", "overtraining"} and finding.severity == "warning":
-        return "watch"
-    return state
+    return "watch" if finding.severity == "warning" and state != "broken" else state
 
 
 def verdict(findings: Sequence[Finding], *, insufficient: str = "", snapshots: int | None = None) -> Verdict:

@@ -8,6 +8,7 @@ publishes its LAPACK's addresses (``scipy.linalg.cython_lapack``), and a call th
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -39,6 +40,8 @@ def symmetric_eigenvalues(matrix: np.ndarray) -> np.ndarray:
     >>> symmetric_eigenvalues(np.array([[2.0, 1.0], [1.0, 2.0]])).round(12).tolist()
     [1.0, 3.0]
     """
+    if not callable_directly():
+        return np.linalg.eigvalsh(matrix)
     side = len(matrix)
     values, beside, reflectors, workspace = np.empty(side), np.empty(side), np.empty(side), np.empty(_BLOCK * side)
     _call("dsytrd", b"L", side, matrix, side, values, beside, reflectors, workspace, len(workspace))
@@ -64,6 +67,8 @@ def leading_eigenvectors(matrix: np.ndarray, count: int) -> np.ndarray:
     """
     side, nothing = len(matrix), np.zeros(1)
     count = min(count, side)
+    if not callable_directly():
+        return np.linalg.eigh(matrix)[1][:, side - count :]
     vectors, values, supports = np.empty((count, side)), np.empty(side), np.empty(2 * side, np.int32)
     workspace, whole = np.empty((26 + _BLOCK) * side), np.empty(10 * side, np.int32)
     matrix_given = (b"L", side, matrix, side)
@@ -90,14 +95,47 @@ def _as_c(argument: bytes | int | np.ndarray) -> Any:
     return ctypes.c_int(argument) if isinstance(argument, int) else argument
 
 
-@lru_cache(maxsize=4)
-def _routine(name: str, arguments: int) -> Any:
+_SIGNATURES = {
+    "dsytrd": "void (char *, int *, d *, int *, d *, d *, d *, d *, int *, int *)",
+    "dsterf": "void (int *, d *, d *, int *)",
+    "dsyevr": (
+        "void (char *, char *, char *, int *, d *, int *, d *, d *, int *, int *, d *, int *, d *, d *, int *, int *, "
+        "d *, int *, int *, int *, int *)"
+    ),
+}
+"""What the calls above assume; ``d`` stands for Cython's typedef of double. A LAPACK with 64-bit integers has others."""
+
+
+@lru_cache(maxsize=1)
+def callable_directly() -> bool:
+    """Whether SciPy's LAPACK has the C signatures that the calls assume; NumPy's routines are used otherwise."""
+    try:
+        return all(_signature(name) == expected for name, expected in _SIGNATURES.items())
+    except (ImportError, AttributeError, KeyError):
+        return False
+
+
+def _signature(name: str) -> str:
+    """The C signature that the capsule's name carries, its typedefs of double shortened to ``d``."""
+    found: bytes = _capsule_name()(_capsules()[name])
+    return re.sub(r"__pyx_t_5scipy_6linalg_13cython_lapack_d\b|\bdouble\b|\bd\b", "d", found.decode())
+
+
+def _capsules() -> Mapping[str, object]:
     from scipy.linalg import cython_lapack
 
     capsules: Mapping[str, object] = cython_lapack.__pyx_capi__
-    capsule = capsules[name]
-    named = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", ctypes.pythonapi))
+    return capsules
+
+
+def _capsule_name() -> Any:
+    return ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", ctypes.pythonapi))
+
+
+@lru_cache(maxsize=4)
+def _routine(name: str, arguments: int) -> Any:
+    capsule = _capsules()[name]
     address = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
         ("PyCapsule_GetPointer", ctypes.pythonapi)
     )
-    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * arguments)(address(capsule, named(capsule)))
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * arguments)(address(capsule, _capsule_name()(capsule)))
