@@ -103,7 +103,7 @@ _SIGNATURES = {
         "d *, int *, int *, int *, int *)"
     ),
 }
-"""What the calls above assume; ``d`` stands for Cython's typedef of double. A LAPACK with 64-bit integers has others."""
+"""What the calls above assume; ``d`` is Cython's typedef of double. A LAPACK with 64-bit integers has others."""
 
 
 @lru_cache(maxsize=1)
