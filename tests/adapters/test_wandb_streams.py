@@ -69,5 +69,5 @@ def test_from_huggingface(offline):
     test_huggingface.train(offline / "out", callback, report_to=["wandb"])
     rows = rows_written()
     np.testing.assert_allclose(
-        values(rows, "train/spectral/log_spectral_norm/median"), callback.summary["log_spectral_norm/median"]
+        values(rows, "spectral/log_spectral_norm/median"), callback.summary["log_spectral_norm/median"]
     )

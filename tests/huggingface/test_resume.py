@@ -95,6 +95,16 @@ def test_between_two_snapshots(tmp_path):
     assert_same(tmp_path / "whole" / "record", tmp_path / "parts" / "record", ROUNDED)
 
 
+def test_at_the_last_step_of_an_epoch_before_its_end(tmp_path, whole):
+    options = {"save_strategy": "steps", "save_steps": 4}
+    settings = {"log_dir": str(tmp_path / "record"), "verbose": 0, "every_n_epochs": 1}
+    set_seed(0)
+    with pytest.raises(Stop, match="the user's own error"):
+        train(tmp_path, SpectralCallback(**settings), Model(stop_at=10), **options)
+    train(tmp_path, SpectralCallback(**settings), Model(), resume=True, **options)
+    assert_same(whole, tmp_path / "record", ROUNDED)
+
+
 def test_a_damaged_sidecar_is_said_by_name_and_training_goes_on(tmp_path, caplog):
     set_seed(0)
     train(tmp_path, SpectralCallback(log_dir=str(tmp_path / "record"), verbose=0), Model(), num_train_epochs=2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,32 +15,32 @@ except ImportError as missing:
     ) from missing
 
 from tqdm import tqdm
-from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ww_callbacks.adapters.base import Watcher, free_directory, shows_settings
-from ww_callbacks.adapters.call_stack import caller, local
 from ww_callbacks.adapters.model_structure import Structure
 from ww_callbacks.faults import logger
-from ww_callbacks.integrations.sink import Sink
+from ww_callbacks.huggingface import private
+from ww_callbacks.huggingface.best_model import BestModelMetric
+from ww_callbacks.huggingface.progress import EpochClock, plan
+from ww_callbacks.huggingface.reporters import is_reporter, reporter_folder, reporter_sinks
 from ww_callbacks.lifecycle.saved_state import Saved, read_sidecar, write_sidecar
 from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.run import Run
-from ww_callbacks.scheduling.cadence import Plan
 from ww_callbacks.scheduling.distributed import processes
 from ww_callbacks.spectral.layers import inspect
 
-_PRINTERS = (transformers.ProgressCallback, transformers.PrinterCallback)
 _SIDECAR = "spectral_state"
+_FLOW = transformers.DefaultFlowCallback
 
 
 @shows_settings
-class SpectralCallback(Watcher, transformers.TrainerCallback, ExportableState):
-    """Watches the spectra of the weights while a Hugging Face Trainer trains.
+class SpectralCallback(Watcher, transformers.TrainerCallback):
+    """Watches the spectra of the weights while a Hugging Face Trainer, or one of TRL's, trains.
 
-    Logs through the Trainer itself, so that its reporters and ``state.log_history`` have the values, and adds them to
-    the metrics of an evaluation as ``eval_spectral/…``, which ``metric_for_best_model`` and ``EarlyStoppingCallback``
-    can read. Stops through ``control.should_training_stop``.
+    Publishes to the Trainer's reporters (TensorBoard, W&B and others) under ``spectral/…``, and adds nothing to
+    ``state.log_history``, to the console's rows or to the metrics of an evaluation; but where ``metric_for_best_model``
+    names one of its values, the evaluation gets this one, of the weights that it evaluates. Stops through
+    ``control.should_training_stop``.
 
     Args:
         probe: a :class:`~ww_callbacks.probes.representation.RepresentationProbe`, run at its own cadence.
@@ -56,6 +55,8 @@ class SpectralCallback(Watcher, transformers.TrainerCallback, ExportableState):
     def __init__(self, *, probe: RepresentationProbe | None = None, **settings: Any) -> None:
         Watcher.__init__(self, probe=probe, **settings)
         self._trainer: transformers.Trainer | None = None
+        self._best_model: BestModelMetric | None = None
+        self._clock = EpochClock()
         self._measured_step = -1
         self._loss_mark = (0, 0.0)
         if self.settings.weights != "trained":
@@ -71,50 +72,73 @@ class SpectralCallback(Watcher, transformers.TrainerCallback, ExportableState):
         **others: Any,
     ) -> None:
         """Refuse what cannot work, and take W_0."""
-        self._trainer = caller(transformers.Trainer)
-        if self._trainer is not None:
-            handler = self._trainer.callback_handler
-            handler.callbacks = [self, *(c for c in handler.callbacks if c is not self)]
-            if sum(isinstance(c, SpectralCallback) for c in handler.callbacks) > 1:
-                raise ValueError("The Trainer has two SpectralCallbacks: give it one, with the settings of both.")
+        if self.run is not None:
+            self.run.abandon()  # of a training that ended with an exception
+        trainer = self._trainer = private.running_trainer()
+        self._take_place()
+        callbacks = trainer.callback_handler.callbacks if trainer is not None else []
         structure = Structure(model, lambda: inspect(model, convolution=self.settings.convolution))
-        folder = free_directory(self._folder(args))
-        write = None if args.disable_tqdm else tqdm.write
         self._best_checkpoint = None
         self.run = Run(
             self.settings,
             structure.specs,
             "huggingface",
-            folder,
-            self._sinks(),
-            write,
+            free_directory(self._folder(args, callbacks)),
+            reporter_sinks(callbacks, args, state, self.settings) if state.is_world_process_zero else (),
+            None if args.disable_tqdm else tqdm.write,
             group=processes() if args.world_size > 1 else None,
             refresh=structure.refresh,
             probing=self._probing(model),
         )
+        self._best_model = BestModelMetric.asked(args, self.run.monitorable())
+        if self._best_model is not None:
+            self._best_model.check_search(trainer)
         self._measured_step = -1
-        self._loss_mark = (state.global_step, self._total_loss())
-        epochs = float(args.num_train_epochs) if args.max_steps <= 0 else None
-        per_epoch = math.ceil(state.max_steps / state.num_train_epochs) if state.num_train_epochs else None
+        self._loss_mark = (state.global_step, private.total_loss(trainer))
+        self._clock = EpochClock.of(train_dataloader, state.global_step)
         saved = self._saved(args, state)
-        self.run.begin(
-            Plan(epochs, state.max_steps or None, per_epoch), state.global_step, float(state.epoch or 0.0), saved
-        )
+        self.run.begin(plan(args, state, train_dataloader), state.global_step, self._clock.now(state), saved)
         if saved is not None and self.run.resumed:
             with suppress(KeyError, TypeError, ValueError):  # of an older version: the loss begins anew
                 self._measured_step = int(saved.state.adapter["measured"])
                 step, loss = saved.state.adapter["loss"]
                 # The Trainer's own sum begins anew with every `train`.
-                self._loss_mark = (int(step), self._total_loss() - float(loss))
-        else:
-            self._log(control)
+                self._loss_mark = (int(step), private.total_loss(trainer) - float(loss))
+                self._clock.passes = int(saved.state.adapter["passes"])
+            epoch = self._clock.now(state)
+            if self._clock.sized and epoch == round(epoch) and self.run.cadence.due_at_epoch(round(epoch)):
+                # Saved at the epoch's last step and before its end, which the Trainer does not do again.
+                self._snapshot("full", state, control, epoch, others)
+        elif not self.run.resumed:
+            self._measured_step = state.global_step
+
+    @property
+    def _running(self) -> bool:
+        """Whether a training is watched now; an evaluation before or after it is none of ours."""
+        return self.run is not None and not self.run.progress.finished
+
+    def _take_place(self) -> None:
+        """Stand before the user's callbacks, which may read what we add to an evaluation, and after the reporters.
+
+        Raises:
+            ValueError: if the Trainer has two of us.
+        """
+        if self._trainer is None:
+            return
+        handler = self._trainer.callback_handler
+        if sum(isinstance(c, SpectralCallback) for c in handler.callbacks) > 1:
+            raise ValueError("The Trainer has two SpectralCallbacks: give it one, with the settings of both.")
+        others = [c for c in handler.callbacks if c is not self]
+        first = (i for i, c in enumerate(others) if not (is_reporter(c) or isinstance(c, _FLOW)))
+        place = next(first, len(others))
+        handler.callbacks = [*others[:place], self, *others[place:]]
 
     def _saved(self, args: transformers.TrainingArguments, state: transformers.TrainerState) -> Saved | None:
         """The state that lies in the checkpoint from which the Trainer goes on; None where it begins anew."""
         if state.global_step == 0:
             return None
-        given = (local(transformers.Trainer, "resume_from_checkpoint"), _checkpoint(args, state))
-        for folder in (Path(f) for f in given if isinstance(f, str | Path)):
+        given = (private.resumed_from(), private.checkpoint_folder(self._trainer, args, state))
+        for folder in (f for f in given if f is not None):
             try:
                 return read_sidecar(folder, _SIDECAR)
             except FileNotFoundError:
@@ -133,22 +157,17 @@ class SpectralCallback(Watcher, transformers.TrainerCallback, ExportableState):
     ) -> None:
         """Leave what is needed for the run to be taken up again in the checkpoint's folder."""
         run = self._watched()
-        gained = self._total_loss() - self._loss_mark[1]
-        saved = run.saved({"measured": self._measured_step, "loss": [self._loss_mark[0], gained]})
+        gained = private.total_loss(self._trainer) - self._loss_mark[1]
+        loss = [self._loss_mark[0], gained]
+        saved = run.saved({"measured": self._measured_step, "loss": loss, "passes": self._clock.passes})
         if saved is not None and args.should_save:
+            folder = private.checkpoint_folder(self._trainer, args, state)
             try:
-                write_sidecar(_checkpoint(args, state), _SIDECAR, saved)
+                if not folder.is_dir():
+                    raise FileNotFoundError(f"there is no {folder}")
+                write_sidecar(folder, _SIDECAR, saved)
             except OSError as error:
                 logger.warning("ww-callbacks: this checkpoint cannot be resumed from (%s). Training goes on.", error)
-
-    def state(self) -> dict[str, Any]:
-        """The arguments, from which the Trainer makes the callback anew where it restores callbacks.
-
-        All else lies in the checkpoint's folder, and is found there with and without that.
-        """
-        arguments = self.settings.as_dict()
-        arguments["policies"] = {k: p for k, p in self.settings.policies.items() if isinstance(p, str)}
-        return {"args": arguments, "attributes": {}}
 
     def on_step_end(
         self,
@@ -162,7 +181,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback, ExportableState):
         self._act(control)
         kind = self._watched().cadence.due_at_step(state.global_step)
         if kind is not None:
-            self._snapshot(kind, state, control, float(state.epoch or 0.0), others)
+            self._snapshot(kind, state, control, self._clock.now(state), others)
 
     def on_epoch_end(
         self,
@@ -172,10 +191,10 @@ class SpectralCallback(Watcher, transformers.TrainerCallback, ExportableState):
         **others: Any,
     ) -> None:
         """Take the epoch's snapshot if one is due."""
-        epoch = round(float(state.epoch or 0.0))
-        kind = self._watched().cadence.due_at_epoch(epoch)
-        if kind is not None and self._measured_step != state.global_step:
-            self._snapshot(kind, state, control, float(epoch), others)
+        epoch = self._clock.end_epoch(state, control)
+        kind = None if epoch is None else self._watched().cadence.due_at_epoch(epoch)
+        if kind is not None:
+            self._snapshot(kind, state, control, self._clock.now(state), others)
 
     def on_evaluate(
         self,
@@ -185,9 +204,29 @@ class SpectralCallback(Watcher, transformers.TrainerCallback, ExportableState):
         metrics: dict[str, float] | None = None,
         **others: Any,
     ) -> None:
-        """Give the last snapshot's values to what chooses the best model by the evaluation's metrics."""
-        if metrics is not None and self.run is not None:
-            metrics.update({f"eval_{name}": value for name, value in self.run.scalars().items()})
+        """Give the value that ``metric_for_best_model`` names, of the weights that were evaluated."""
+        asked = self._best_model
+        if asked is None or metrics is None or not self._running:
+            return
+        run = self._watched()
+        self._snapshot("full", state, control, self._clock.now(state), others)
+        if run.settings.background:
+            run.missed(state.global_step)
+        # Where no snapshot could be taken (a budget, a fault of ours), an older value is not one of these weights.
+        values = run.scalars() if run.step == self._measured_step == state.global_step else {}
+        metrics.update(asked.metrics(values, private.metric_prefix()))
+
+    def on_log(
+        self,
+        args: transformers.TrainingArguments,
+        state: transformers.TrainerState,
+        control: transformers.TrainerControl,
+        logs: dict[str, float] | None = None,
+        **others: Any,
+    ) -> None:
+        """Close at the Trainer's last row: after it the best weights may take the place of the last ones."""
+        if self._running and logs is not None and {"train_runtime", "total_flos"} <= logs.keys():
+            self._end(state, control, others)
 
     def on_train_end(
         self,
@@ -196,10 +235,22 @@ class SpectralCallback(Watcher, transformers.TrainerCallback, ExportableState):
         control: transformers.TrainerControl,
         **others: Any,
     ) -> None:
+        """Close where the Trainer has logged no last row, as a subclass may do."""
+        if not self._running:
+            return
+        reloaded = args.load_best_model_at_end and state.best_model_checkpoint is not None
+        if reloaded:
+            self._measured_step = state.global_step  # not with the weights of another step
+        self._end(state, control, others)
+
+    def _end(
+        self, state: transformers.TrainerState, control: transformers.TrainerControl, others: dict[str, Any]
+    ) -> None:
         """Take the last snapshot if the run ended between two, and close."""
         run = self._watched()
-        if run.missed(state.global_step) or self._measured_step != state.global_step:
-            self._snapshot("full", state, control, float(state.epoch or 0.0), others)
+        if run.missed(state.global_step):
+            self._measured_step = -1
+        self._snapshot("full", state, control, self._clock.now(state), others)
         run.finish()
 
     def _snapshot(
@@ -210,12 +261,14 @@ class SpectralCallback(Watcher, transformers.TrainerCallback, ExportableState):
         epoch: float,
         others: dict[str, Any],
     ) -> None:
+        """Take a snapshot, unless there is a full one of this step."""
         run = self._watched()
+        if self._measured_step == state.global_step:
+            return
         with run.guarded("a snapshot"):
             if kind == "full":
                 self._measured_step = state.global_step
             run.snapshot(kind, state.global_step, epoch, self._metrics(state, others))
-            self._log(control)
             self._act(control)
             trainer = self._trainer
             if trainer is not None:
@@ -228,60 +281,16 @@ class SpectralCallback(Watcher, transformers.TrainerCallback, ExportableState):
 
     def _metrics(self, state: transformers.TrainerState, others: dict[str, Any]) -> dict[str, float]:
         metrics: dict[str, float] = {}
-        step, total = state.global_step, self._total_loss()
-        if step > self._loss_mark[0]:
+        step, total = state.global_step, private.total_loss(self._trainer)
+        if step > self._loss_mark[0] and math.isfinite(total):
             metrics["train_loss"] = (total - self._loss_mark[1]) / (step - self._loss_mark[0])
             self._loss_mark = (step, total)
         if others.get("optimizer") is not None:
             metrics["learning_rate"] = float(others["optimizer"].param_groups[0]["lr"])
         return metrics
 
-    def _total_loss(self) -> float:
-        """Sum of the steps' training losses so far, which the Trainer keeps in two parts."""
-        logged = getattr(self._trainer, "_total_loss_scalar", math.nan)
-        return float(logged) + float(getattr(self._trainer, "_tr_loss", math.nan))
-
-    def _log(self, control: transformers.TrainerControl) -> None:
-        if self._trainer is None:
-            return
-        handler, keep = self._trainer.callback_handler, control.should_log
-        everyone = handler.callbacks
-        # The progress bar would print every one of the values; the console sink has a line for them.
-        handler.callbacks = [c for c in everyone if not isinstance(c, _PRINTERS)]
-        try:
-            self._trainer.log(self._watched().scalars())
-        finally:
-            handler.callbacks = everyone
-            control.should_log = keep
-
-    def _folder(self, args: transformers.TrainingArguments) -> Path:
+    def _folder(self, args: transformers.TrainingArguments, callbacks: list[Any]) -> Path:
         """The folder named, the one that the TensorBoard reporter writes to, or ``spectral`` in the output folder."""
         if self.settings.log_dir is not None:
             return Path(self.settings.log_dir)
-        writers = self._writers()
-        return Path(writers[0].log_dir) if writers else Path(args.output_dir or ".") / "spectral"
-
-    def _sinks(self) -> list[Sink]:
-        """What the Trainer's reporters cannot show; they have the scalars from the Trainer's own log."""
-        asked = self.settings
-        more: dict[str, Any] = {"scalars": False, "per_layer": asked.per_layer, "histograms": asked.histograms}
-        sinks: list[Sink] = []
-        for writer in self._writers():
-            from ww_callbacks.integrations.tensorboard import TensorBoardSink
-
-            sinks.append(TensorBoardSink(writer._get_file_writer().add_summary, layout=False, **more))
-        wandb = sys.modules.get("wandb")
-        if wandb is not None and wandb.run is not None:
-            from ww_callbacks.integrations.wandb import WandbSink
-
-            sinks.append(WandbSink(wandb.run, **more))
-        return sinks
-
-    def _writers(self) -> list[Any]:
-        """The event writers of the Trainer's TensorBoard reporters."""
-        reporters = self._trainer.callback_handler.callbacks if self._trainer is not None else []
-        return [writer for c in reporters if (writer := getattr(c, "tb_writer", None)) is not None]
-
-
-def _checkpoint(args: transformers.TrainingArguments, state: transformers.TrainerState) -> Path:
-    return Path(args.output_dir or ".") / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        return reporter_folder(callbacks) or private.run_folder(self._trainer, args) / "spectral"

@@ -1,0 +1,117 @@
+"""When snapshots are taken: data without a length, accumulated gradients, less than an epoch, resuming."""
+
+import json
+
+import pytest
+
+transformers = pytest.importorskip("transformers", reason="needs the extra huggingface")
+
+from tests.huggingface.small import Rows, Stream, train, trainer
+from tests.lifecycle.records import Stop
+from ww_callbacks.huggingface import SpectralCallback
+
+
+def recorded(callback):
+    rows = [json.loads(line) for line in (callback.directory / "spectral.jsonl").open()]
+    return [(row["step"], row["epoch"]) for row in rows if row["record"] == "model"]
+
+
+@pytest.mark.parametrize("rows", [2000, 160], ids=["one pass", "several passes"])
+def test_a_stream_is_measured_about_twenty_times(tmp_path, rows):
+    callback = SpectralCallback(verbose=0)
+    train(tmp_path, callback, data=Stream(rows), max_steps=100, num_train_epochs=3)
+    steps, epochs = zip(*recorded(callback), strict=True)
+    assert steps == tuple(range(0, 101, 5))
+    assert list(epochs) == sorted(epochs)
+    assert epochs[-1] == pytest.approx(1.0 if rows == 2000 else 4.2)
+
+
+def test_a_stream_stops_on_its_alerts(tmp_path):
+    """A rate at which the weights overflow: said, and stopped, within a twentieth of the steps."""
+    callback = SpectralCallback(verbose=0, policies={"non-finite": "stop"})
+    options = {"learning_rate": 1e25, "optim": "sgd", "max_grad_norm": 0.0}
+    trained = train(tmp_path, callback, data=Stream(4000), max_steps=400, **options)
+    assert trained.state.global_step <= 40 and callback.verdict.stopped
+
+
+def test_passes_over_a_stream_are_its_epochs(tmp_path):
+    callback = SpectralCallback(verbose=0, every_n_epochs=1)
+    train(tmp_path, callback, data=Stream(80), max_steps=25)
+    assert recorded(callback) == [(0, 0.0), (10, 1.0), (20, 2.0), (25, pytest.approx(2.2))]
+
+
+def test_the_passes_are_counted_on_after_resuming(tmp_path):
+    class FailsAtStep(transformers.TrainerCallback):
+        def on_step_end(self, args, state, control, **others):
+            if state.global_step == 14:
+                raise Stop("the user's own error")
+
+    options = {"data": Stream(80), "max_steps": 25, "save_strategy": "steps", "save_steps": 12}
+    folder = str(tmp_path / "record")
+    with pytest.raises(Stop, match="the user's own error"):
+        train(tmp_path, SpectralCallback(verbose=0, every_n_epochs=1, log_dir=folder), FailsAtStep(), **options)
+    callback = SpectralCallback(verbose=0, every_n_epochs=1, log_dir=folder)
+    train(tmp_path, callback, resume=True, **options)
+    assert [step for step, _ in recorded(callback)] == [0, 10, 22, 25]  # the Trainer begins a new pass at step 12
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"num_train_epochs": 0.5}, [(s, s / 10) for s in range(0, 6)]),
+        ({"max_steps": 7}, [(s, s / 10) for s in range(0, 8)]),
+        ({"num_train_epochs": 6}, [(10 * e, float(e)) for e in range(7)]),
+        ({"num_train_epochs": 5.5}, [*((10 * e, float(e)) for e in range(6)), (55, 5.5)]),
+        ({"num_train_epochs": 5, "gradient_accumulation_steps": 3}, [(4 * e, float(e)) for e in range(6)]),
+        ({"num_train_epochs": 4}, [(s, s / 10) for s in range(0, 41, 2)]),
+    ],
+    ids=["half an epoch", "steps of less than an epoch", "six epochs", "and a half", "accumulated", "four epochs"],
+)
+def test_as_often_as_it_says(tmp_path, options, expected):
+    callback = SpectralCallback(verbose=0, quantities=["stable_rank"])
+    trained = train(tmp_path, callback, data=Rows(80), **options)
+    assert recorded(callback) == [(step, pytest.approx(epoch)) for step, epoch in expected]
+    assert trained.state.global_step == expected[-1][0]
+
+
+def test_the_loss_is_the_mean_over_the_updates_since_the_last_snapshot(tmp_path):
+    callback = SpectralCallback(verbose=0, every_n_steps=2)
+    trained = train(
+        tmp_path, callback, data=Rows(96), num_train_epochs=2, gradient_accumulation_steps=2, logging_steps=2
+    )
+    logged = {row["step"]: row["loss"] for row in trained.state.log_history if "loss" in row}
+    rows = [json.loads(line) for line in (callback.directory / "spectral.jsonl").open()]
+    measured = {r["step"]: r["metrics"]["train_loss"] for r in rows if r["record"] == "model" and r["step"]}
+    assert measured == {step: pytest.approx(loss, rel=1e-4) for step, loss in logged.items()} and len(measured) == 6
+
+
+def test_an_epoch_that_a_callback_ends_early_counts(tmp_path):
+    class EndsEpochs(transformers.TrainerCallback):
+        def on_step_end(self, args, state, control, **others):
+            control.should_epoch_stop = state.epoch % 1 == 0.5
+
+    callback = SpectralCallback(verbose=0, every_n_epochs=1)
+    train(tmp_path, EndsEpochs(), callback, num_train_epochs=3)
+    assert recorded(callback) == [(0, 0.0), (2, 1.0), (4, 2.0), (6, 3.0)]
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_a_checkpoint_made_without_the_callback(tmp_path, restored):
+    train(tmp_path, save_strategy="epoch", num_train_epochs=2, max_steps=8)
+    callback = SpectralCallback(verbose=0)
+    options = {"save_strategy": "epoch", "restore_callback_states_from_checkpoint": restored}
+    trained = train(tmp_path, callback, resume=True, **options)
+    assert trained.state.global_step == 16
+    assert next(step for step, _ in recorded(callback)) == 8
+    assert (tmp_path / "checkpoint-16" / "spectral_state.json").exists()
+
+
+def test_the_users_object_keeps_answering_where_the_trainer_restores_callbacks(tmp_path):
+    options = {"save_strategy": "epoch", "restore_callback_states_from_checkpoint": True}
+    train(tmp_path, SpectralCallback(verbose=0, log_dir=str(tmp_path / "record")), max_steps=8, **options)
+    callback = SpectralCallback(verbose=0, log_dir=str(tmp_path / "record"), policies={"non-finite": print})
+    made = trainer(tmp_path, callback, **options)
+    made.train(resume_from_checkpoint=True)
+    assert callback in made.callback_handler.callbacks
+    assert [step for step, _ in recorded(callback)][-1] == 16 and callback.verdict is not None
+    assert callback.settings.policies == {"non-finite": print}

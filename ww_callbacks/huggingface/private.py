@@ -1,0 +1,106 @@
+"""What the adapter needs of the Trainer beyond its documented interface, in one place.
+
+Each function names the attributes that it reads; tried with transformers 5.0.0 and 5.23.0. Where one is gone in a later
+version, training goes on, and one warning says what no longer works. ``tests/huggingface/test_private.py`` fails on the
+first version that lacks one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from ww_callbacks.adapters.call_stack import caller, local
+from ww_callbacks.faults import logger
+
+_said: set[str] = set()
+
+
+def _lost(attribute: str, consequence: str) -> None:
+    """Say once that ``attribute`` is gone, and what that costs."""
+    if attribute not in _said:
+        _said.add(attribute)
+        logger.warning(
+            "ww-callbacks: transformers %s has no %s: %s. Training goes on.",
+            transformers.__version__,
+            attribute,
+            consequence,
+        )
+
+
+def running_trainer() -> transformers.Trainer | None:
+    """The Trainer whose hook is running, found on the call stack: it does not hand itself to its callbacks."""
+    trainer = caller(transformers.Trainer)
+    if trainer is None:
+        _lost(
+            "Trainer on the call stack of a hook",
+            "neither its reporters, its losses nor `metric_for_best_model` get anything",
+        )
+    return trainer
+
+
+def resumed_from() -> Path | None:
+    """The checkpoint that ``train(resume_from_checkpoint=…)`` goes on from (a local variable of the training loop)."""
+    folder = local(transformers.Trainer, "resume_from_checkpoint")
+    return Path(folder) if isinstance(folder, str | Path) else None
+
+
+def metric_prefix() -> str:
+    """``metric_key_prefix`` of the evaluation that is running (an argument of ``Trainer.evaluate``)."""
+    prefix = local(transformers.Trainer, "metric_key_prefix")
+    return prefix if isinstance(prefix, str) else "eval"
+
+
+def run_folder(trainer: transformers.Trainer | None, args: transformers.TrainingArguments) -> Path:
+    """Where checkpoints lie: the output folder, or a trial's own (``_get_output_dir``, ``_trial``)."""
+    folder = Path(args.output_dir or ".")
+    if trainer is None or getattr(trainer, "hp_search_backend", None) is None:
+        return folder
+    find, trial = getattr(trainer, "_get_output_dir", None), getattr(trainer, "_trial", None)
+    if find is None:
+        _lost("Trainer._get_output_dir", "checkpoints of a hyperparameter search cannot be resumed from")
+        return folder
+    return Path(find(trial=trial))
+
+
+def checkpoint_folder(
+    trainer: transformers.Trainer | None, args: transformers.TrainingArguments, state: transformers.TrainerState
+) -> Path:
+    """The folder of the checkpoint of this step."""
+    return run_folder(trainer, args) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+
+
+def total_loss(trainer: transformers.Trainer | None) -> float:
+    """Sum of the steps' training losses since ``train`` was called; NaN where it is not known.
+
+    The Trainer keeps it in two parts: ``_total_loss_scalar``, and what was not logged yet in ``_tr_loss``, which before
+    transformers 5.2 is the local variable ``tr_loss`` of the loop. Reading it waits for the device.
+    """
+    logged, rest = getattr(trainer, "_total_loss_scalar", None), getattr(trainer, "_tr_loss", None)
+    if rest is None:
+        rest = local(transformers.Trainer, "tr_loss")
+    if logged is None or rest is None:
+        if trainer is not None:
+            _lost("Trainer._tr_loss", "the training loss is missing beside the spectra")
+        return math.nan
+    return float(logged) + float(rest)
+
+
+def event_file(reporter: Any) -> Callable[[Any, int], object] | None:
+    """Adds a summary to the event file of a TensorBoard reporter (``tb_writer``, torch's ``_get_file_writer``).
+
+    None while the reporter has none open.
+    """
+    writer = getattr(reporter, "tb_writer", None)
+    if writer is None:
+        return None
+    find = getattr(writer, "_get_file_writer", None)
+    if find is None:
+        _lost("_get_file_writer of the TensorBoard writer", "TensorBoard does not get our values")
+        return lambda summary, step: None
+    return find().add_summary  # type: ignore[no-any-return]
