@@ -32,7 +32,7 @@ from ww_callbacks.scheduling.distributed import Group, SingleProcess
 from ww_callbacks.scheduling.meter import Meter
 from ww_callbacks.scheduling.snapshots import Measured, SnapshotTaker, default_workers
 from ww_callbacks.settings import Settings
-from ww_callbacks.spectral.aggregate.summary import STATISTICS
+from ww_callbacks.spectral.aggregate.summary import STATISTICS, UPDATES
 from ww_callbacks.spectral.layers.selection import select
 from ww_callbacks.spectral.layers.spec import LayerSpec
 
@@ -169,7 +169,8 @@ class Run:
     def monitorable(self) -> set[str]:
         """The tags that :meth:`scalars` may come to hold."""
         headline = [q.name for q in self.engine.quantities if q.headline]
-        names = {f"spectral/{name}/{statistic}" for name in headline for statistic in STATISTICS}
+        groups = ("", UPDATES) if any(spec.kind == "lora" for spec in self.engine.specs) else ("",)
+        names = {f"spectral/{group}{name}/{s}" for group in groups for name in headline for s in STATISTICS}
         always = ("alpha/share_sufficient", "overtraining/score", "overtraining/keep", "alerts", "overhead")
         return names | set(self.progress.published) | {f"spectral/{name}" for name in always}
 

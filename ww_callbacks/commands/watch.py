@@ -174,7 +174,12 @@ def _snapshots(update: Update) -> Iterator[Snapshot]:
             **{name: model[name] for name in MODEL_COLUMNS},
             rows=tuple(
                 LayerRow(
-                    row["layer"], row["index"], {name: row[name] for name in quantities}, row["status"], row["changed"]
+                    row["layer"],
+                    row["index"],
+                    {name: row[name] for name in quantities},
+                    row["status"],
+                    row["changed"],
+                    frozen=row["frozen"],
                 )
                 for row in rows
             ),

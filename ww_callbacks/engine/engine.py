@@ -225,6 +225,7 @@ class Engine:
             status=state.status,
             changed=state.changed,
             density=density,
+            frozen=spec.frozen,
         )
 
     def _measure_missing(
@@ -328,4 +329,4 @@ def _copy_into(kept: list[np.ndarray] | None, arrays: Sequence[Array]) -> list[n
 
 def _failed(spec: LayerSpec, index: int, wanted: Sequence[Quantity], error: Exception) -> LayerRow:
     values: dict[str, Value] = {q.name: "" if q.text else float("nan") for q in wanted}
-    return LayerRow(spec.name, index, values, status=f"failed: {type(error).__name__}: {error}", changed=True)
+    return LayerRow(spec.name, index, values, status=f"failed: {type(error).__name__}: {error}", frozen=spec.frozen)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ww_callbacks.integrations.quantity_info import quantity_info
 from ww_callbacks.integrations.schema import Alert, Snapshot, Value
-from ww_callbacks.spectral.aggregate.summary import NEEDS_EVIDENCE
+from ww_callbacks.spectral.aggregate.summary import NEEDS_EVIDENCE, UPDATES
 from ww_callbacks.spectral.measuring.registry import Quantity, all_quantities
 
 PREFIX = "spectral/"
@@ -53,7 +53,7 @@ def layer_scalars(snapshot: Snapshot) -> dict[str, float]:
 
 def describe(name: str) -> str:
     """The definition of the quantity that the scalar ``name`` is of; empty if it is of none."""
-    parts = name.split("/")
+    parts = name.replace(PREFIX + UPDATES, PREFIX).split("/")
     known = quantity_info(parts[-1] if name.startswith(LAYER_PREFIX) else parts[1] if len(parts) > 1 else "")
     return f"{known.title}: {known.definition}" if known.definition else ""
 

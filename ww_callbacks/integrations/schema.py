@@ -74,6 +74,7 @@ class LayerRow:
         values: quantity name → value; NaN where it could not be had.
         status: ``ok``, or why values are missing: ``non-finite``, ``zero``, ``failed: …``.
         changed: whether the weights differ from those of the previous snapshot.
+        frozen: whether the layer is not trained at this moment, as far as the framework tells.
         density: the spectral density for the views, if kept (see ``ww_callbacks.spectral.linalg.density``).
     """
 
@@ -83,6 +84,7 @@ class LayerRow:
     status: str = "ok"
     changed: bool = True
     density: Mapping[str, Any] | None = None
+    frozen: bool = False
 
 
 @dataclass(frozen=True)

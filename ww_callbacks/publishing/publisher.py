@@ -13,7 +13,7 @@ from ww_callbacks.probes.probe_runner import Probing
 from ww_callbacks.publishing.sink_group import SinkGroup
 from ww_callbacks.scheduling.meter import Meter
 from ww_callbacks.scheduling.snapshots import Measured
-from ww_callbacks.spectral.aggregate.summary import summarise
+from ww_callbacks.spectral.aggregate.summary import summarise_layers
 from ww_callbacks.spectral.detectors import Observation
 
 
@@ -52,7 +52,7 @@ class Publisher:
         found: dict[str, float] = {}
         if self._probing is not None:
             rows, found = self._probing.merge(step, rows)
-        model = {**summarise([row.values for row in rows]), **found}
+        model = {**summarise_layers({row.layer: row.values for row in rows}), **found}
         observation = Observation(
             step,
             epoch,
@@ -61,6 +61,7 @@ class Publisher:
             full=measured.choice.kind == "full",
             status={r.layer: r.status for r in rows},
             changed={r.layer: r.changed for r in rows},
+            frozen=frozenset(r.layer for r in rows if r.frozen),
         )
         stopped = self._diagnosis.stop is not None
         alerts, scores = self._diagnosis.judge(observation)

@@ -23,6 +23,7 @@ class LayerStatus:
         status: ``ok``, or why values are missing; empty if it was not measured.
         evidence: ``sufficient``, or why alpha is not to be trusted.
         values: quantity → value; NaN where there is none.
+        frozen: whether it was not trained.
     """
 
     layer: str
@@ -32,6 +33,7 @@ class LayerStatus:
     status: str
     evidence: str
     values: Mapping[str, float]
+    frozen: bool = False
 
     @property
     def in_words(self) -> str:
@@ -42,6 +44,8 @@ class LayerStatus:
             return self.status
         if not self.status:
             return "not measured yet"
+        if self.frozen:
+            return "frozen"
         if self.evidence not in (SUFFICIENT, ""):
             return f"no alert; alpha not to be trusted: {self.evidence}"
         return "no alert"
@@ -64,6 +68,7 @@ def layer_statuses(run: RunView) -> list[LayerStatus]:
                 status=str(run.status[position, full[-1]]) if len(full) else "",
                 evidence=str(run.evidence[position, full[-1]]) if len(full) else "",
                 values=values,
+                frozen=bool(run.frozen[position, full[-1]]) if len(full) else False,
             )
         )
     return rows

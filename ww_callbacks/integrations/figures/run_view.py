@@ -20,7 +20,7 @@ Run = RunRecord | str | os.PathLike[str]
 """What the figures take for a run: its record, or the path of it."""
 
 SUFFICIENT = "sufficient"
-_NOT_QUANTITIES = {"step", "epoch", "kind", "layer", "index", "status", "changed"}
+_NOT_QUANTITIES = {"step", "epoch", "kind", "layer", "index", "status", "changed", "frozen"}
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,11 @@ class RunView:
     def status(self) -> np.ndarray:
         """``ok``, or why values are missing; shape (layers, T), empty where the layer was not measured."""
         return self._matrix("status", "", object)
+
+    @cached_property
+    def frozen(self) -> np.ndarray:
+        """Which layers were not trained at each snapshot, shape (layers, T)."""
+        return self._matrix("frozen", False, bool)
 
     def sure(self, quantity: str) -> np.ndarray:
         """Where the value of ``quantity`` rests on sufficient evidence, shape (layers, T).

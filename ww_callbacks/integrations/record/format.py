@@ -64,6 +64,7 @@ def snapshot_lines(snapshot: Snapshot) -> bytes:
                 "index": row.index,
                 "status": row.status,
                 "changed": row.changed,
+                "frozen": row.frozen,
                 **row.values,
             }
         )

@@ -15,7 +15,7 @@ import pandas as pd
 from ww_callbacks.integrations.record.format import RecordError, decode
 from ww_callbacks.integrations.schema import SCHEMA_VERSION, Alert, RunInfo, Verdict
 
-LAYER_COLUMNS = ("step", "epoch", "kind", "layer", "index", "status", "changed")
+LAYER_COLUMNS = ("step", "epoch", "kind", "layer", "index", "status", "changed", "frozen")
 MODEL_COLUMNS = ("step", "epoch", "kind", "seconds", "overhead", "time", "left_out")
 METRICS = "metrics/"
 _MODEL_KEYS = {"record", "step", "epoch", "kind", "seconds", "overhead", "time", "left_out", "metrics"}
@@ -175,8 +175,9 @@ def _model_row(value: dict[str, Any]) -> dict[str, Any]:
 
 def _layer_columns(rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
     """The rows' values column by column."""
-    columns = _transpose(rows)
-    for key, kind in (("step", int), ("index", int), ("layer", str), ("status", str), ("changed", bool)):
+    columns = {"frozen": [False] * len(rows), **_transpose(rows)}  # records of earlier versions do not say it
+    kinds = {"step": int, "index": int, "layer": str, "status": str, "changed": bool, "frozen": bool}
+    for key, kind in kinds.items():
         values = columns.get(key, [None])
         if set(map(type, values)) != {kind}:
             raise ValueError(f"`{key}` is {next(value for value in values if type(value) is not kind)!r}"[:200])

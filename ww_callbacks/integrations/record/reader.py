@@ -25,7 +25,7 @@ class RunRecord:
         path: the file.
         run: the header; of a resumed run that of the last session.
         layers: one row a layer and snapshot: ``step``, ``epoch``, ``kind``, ``layer``, ``index``, ``status``,
-            ``changed`` and one column a quantity (NaN, or an empty text, where it could not be had).
+            ``changed``, ``frozen`` and one column a quantity (NaN, or an empty text, where it could not be had).
         model: one row a snapshot: ``step``, ``epoch``, ``kind``, ``seconds``, ``overhead``, ``time``, ``left_out``,
             one column ``<quantity>/<statistic>`` each, and what the loop told as ``metrics/<name>``.
         alerts: the alerts, in the order they were given.

@@ -15,6 +15,35 @@ NEEDS_EVIDENCE = ("alpha", "alpha_weighted")
 """Quantities that only count on layers whose ``alpha_evidence`` is ``sufficient``."""
 
 
+UPDATES = "lora/"
+"""What the names of the statistics over low-rank updates begin with."""
+
+_UPDATE = ".lora_update"
+
+
+def summarise_layers(rows: Mapping[str, Mapping[str, float | str]]) -> dict[str, float]:
+    """:func:`summarise`, the low-rank updates of adapters apart from the weights.
+
+    An update of rank r has an effective rank of r at most: among the weights it would look like a collapse.
+
+    Args:
+        rows: layer → quantity name → value.
+
+    Returns:
+        ``<quantity>/<statistic>`` over the weights, and ``lora/<quantity>/<statistic>`` over the updates. Where only
+        updates were measured, the former are theirs, too.
+
+    >>> rows = {"q.merged_weight": {"stable_rank": 40.0}, "q.lora_update[default]": {"stable_rank": 2.0}}
+    >>> summary = summarise_layers(rows)
+    >>> summary["stable_rank/mean"], summary["lora/stable_rank/mean"]
+    (40.0, 2.0)
+    """
+    updates = [values for layer, values in rows.items() if _UPDATE in layer]
+    weights = [values for layer, values in rows.items() if _UPDATE not in layer]
+    apart = {UPDATES + name: value for name, value in summarise(updates).items()} if updates else {}
+    return {**summarise(weights or updates), **apart}
+
+
 def summarise(rows: Sequence[Mapping[str, float | str]]) -> dict[str, float]:
     """The headline quantities over layers, failures left out.
 

@@ -22,6 +22,7 @@ class Observation:
         full: whether the quantities that need a spectrum are there.
         status: layer name → status of its row (``ok``, ``non-finite``, …), where known.
         changed: layer name → whether its weights differ from the last snapshot's, where known.
+        frozen: the layers that are not trained now, as far as the framework tells.
     """
 
     step: int
@@ -32,6 +33,7 @@ class Observation:
     full: bool = True
     status: Mapping[str, str] = field(default_factory=dict)
     changed: Mapping[str, bool] = field(default_factory=dict)
+    frozen: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

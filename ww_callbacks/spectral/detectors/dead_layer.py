@@ -21,7 +21,8 @@ class DeadLayer(LayerwiseDetector):
 
     The usual change is the median of ‖W_t − W_{t−1}‖_F / ‖W_{t−1}‖_F over the first five snapshots in which the layer
     moved. The same ratio of the median layer is divided out, so a falling learning rate is no death. A layer that never
-    moved is told apart (frozen, or without gradient from the start): it informs.
+    moved although it is to be trained is told apart (without gradient from the start, or not in the optimiser): it
+    informs. What the framework calls frozen is not judged.
 
     Args:
         share: the ratio below which a layer counts as unchanging.
@@ -68,6 +69,8 @@ class DeadLayer(LayerwiseDetector):
     def judge(self, layer: str, values: Values, memory: Memory, observation: Observation) -> dict[str, float] | bool:
         """See the class."""
         change = self._change(layer, values, observation)
+        if layer in observation.frozen:
+            return False
         if change is None or observation.step == 0 or observation.status.get(layer, "ok") != "ok":
             return True
         usual = memory.setdefault("usual", [])

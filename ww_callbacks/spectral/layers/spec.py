@@ -33,6 +33,8 @@ class LayerSpec:
             called only inside a snapshot. None for a skipped one.
         arrange: turns those arrays into the list of matrices, as views where that is possible.
         part: which slice of the parameter as stored the layer is; empty for the whole.
+        is_frozen: tells whether no parameter of the layer is trained now (``requires_grad``, ``trainable``); None where
+            that is not known.
     """
 
     name: str
@@ -46,6 +48,7 @@ class LayerSpec:
     read: Callable[[], Sequence[Array]] | None = field(default=None, compare=False)
     arrange: Callable[[Sequence[Array]], list[Array]] | None = field(default=None, compare=False)
     part: tuple[int | slice, ...] = field(default=(), compare=False)
+    is_frozen: Callable[[], bool] | None = field(default=None, compare=False)
 
     @property
     def eigenvalues(self) -> int:
@@ -56,6 +59,11 @@ class LayerSpec:
     def cost(self) -> float:
         """Cost of its spectrum in arbitrary units: Σ n·m·min(n, m) over its matrices."""
         return float(sum(n * m * min(n, m) for n, m in self.matrix_shapes))
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the layer is not trained now, as far as the framework tells."""
+        return self.is_frozen is not None and self.is_frozen()
 
     def null_seed(self, seed: int = 0) -> int:
         """The seed of the layer's random nulls, by ``seed`` and by its matrices' shapes.

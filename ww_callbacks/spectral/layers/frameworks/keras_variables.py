@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -41,6 +41,11 @@ class Place:
         return parent if parent and name in (f"{parent}Cell", f"{parent.removesuffix('Cell')}Cell") else name
 
 
+def _is_frozen(paths: Sequence[str], variables: Mapping[str, Any]) -> bool:
+    known = [variables[path] for path in paths if path in variables]
+    return bool(known) and not any(variable.trainable for variable in known)
+
+
 def inspect_keras(model: Any, convolution: Convention = "matrix") -> list[LayerSpec]:
     """The layers of a Keras model or layer, and the variables that are none, in the order of ``model.weights``."""
     import keras
@@ -52,6 +57,8 @@ def inspect_keras(model: Any, convolution: Convention = "matrix") -> list[LayerS
             owners[id(variable)] = place
     for variable in model.weights:
         found.extend(_variable_specs(variable, owners[id(variable)], convolution))
+    variables = {variable.path: variable for variable in model.weights}
+    found = [replace(spec, is_frozen=partial(_is_frozen, spec.parameters, variables)) for spec in found]
     return found + [
         skipped(
             place.layer.path or place.layer.name,

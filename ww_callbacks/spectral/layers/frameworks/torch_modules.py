@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -120,7 +121,34 @@ def inspect_torch(model: nn.Module, convolution: Convention = "matrix") -> list[
             found.append(
                 skipped(path, f"tied: measured as `{owner}`", kind=group[0].kind, type=place.type, shape=shape)
             )
-    return [_with_shared(spec, shared) for spec in found]
+    owners = dict(_owners(model))
+    return [replace(_with_shared(spec, shared), is_frozen=_frozen(spec, owners)) for spec in found]
+
+
+def _owners(module: nn.Module, path: str = "") -> Iterator[tuple[str, tuple[nn.Module, str]]]:
+    """The path of every parameter, without the prefixes of wrappers → the module that holds it, and its name there."""
+    inner = _WRAPPERS.get(type(module).__name__)
+    if inner is not None and isinstance(getattr(module, inner, None), nn.Module):
+        yield from _owners(getattr(module, inner), path)
+        return
+    for name in module._parameters:
+        yield path + name, (module, name)
+    for name, child in module._modules.items():
+        if child is not None:
+            yield from _owners(child, f"{path}{name}.")
+
+
+def _frozen(spec: LayerSpec, owners: Mapping[str, tuple[nn.Module, str]]) -> Callable[[], bool] | None:
+    """Tells whether no parameter of the layer has a gradient; what it has from its framework already stays."""
+    places = [owners[path] for path in spec.parameters if path in owners]
+    if spec.skipped or spec.is_frozen is not None or not places:
+        return spec.is_frozen
+    return partial(_without_gradient, places)
+
+
+def _without_gradient(places: Sequence[tuple[nn.Module, str]]) -> bool:
+    found = [module._parameters.get(name) for module, name in places]
+    return not any(parameter is not None and parameter.requires_grad for parameter in found)
 
 
 def is_keras(module: nn.Module) -> bool:
@@ -296,8 +324,10 @@ def _is_quantised_conv(place: Place) -> bool:
     return place.type.startswith("Conv") and hasattr(place.module, "transposed") and hasattr(place.module, "groups")
 
 
-def _two_dimensional(place: Place, shape: tuple[int, ...], known: bool) -> tuple[str, list[Part]]:
+def _two_dimensional(place: Place, shape: tuple[int, ...], known: bool) -> tuple[str, list[Part] | str]:
     kind = "attention" if any("Attention" in a for a in place.ancestors) else "dense"
+    if not known and 1 in shape:  # IA3's factors, a class token
+        return "other", "a vector stored with two axes: it has no spectrum"
     if not known:
         return "other", layouts.matrix(shape, note="a bare 2-D parameter, taken as (out, in)")
     transposed = place.type == "Conv1D" and hasattr(place.module, "nf")  # HF's: a dense layer stored (in, out)

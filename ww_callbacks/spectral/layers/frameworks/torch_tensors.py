@@ -28,8 +28,11 @@ def partitioned(tensor: Any) -> bool:
 
 
 def whole_shape(tensor: Any) -> tuple[int, ...]:
-    """The shape of ``tensor``, that of the whole where it is sharded or partitioned."""
-    return tuple(getattr(tensor, "ds_shape", tensor.shape))
+    """The shape of ``tensor``: that of the whole where it is sharded or partitioned, and of the weight where
+    bitsandbytes packs two 4-bit values into a byte (``quant_state``).
+    """
+    packed = getattr(getattr(tensor, "quant_state", None), "shape", None)
+    return tuple(packed or getattr(tensor, "ds_shape", tensor.shape))
 
 
 def gather(tensor: torch.Tensor) -> torch.Tensor:
