@@ -1,324 +1,315 @@
-"""Stopping overtraining runs without validation data: false alarms, detection and regret on small real runs.
+"""Overtraining without validation data, and with it: false alarms, detection and regret on small real trainings.
 
-Trains what is missing of the trajectories (an hour on one core; kept in ``.cache/early_stopping``), then replays every
-rule on them, which takes a minute. ``--anti-grokking`` adds the long run in which test accuracy falls long after the
-training data is fitted (half an hour).
+Sixteen domains in fourteen families. Every figure of a family comes from a judgement that never saw it: coefficients,
+threshold and calibration are chosen on the other families. Trains what is missing of the trajectories (about an hour on
+one core; they lie in the folder that WW_CALLBACKS_TRAJECTORIES names, or ``.cache/overfitting``).
 
     python -m benchmarks.early_stopping --json benchmarks/results/early_stopping.json
+    python -m benchmarks.early_stopping --cached-only --write    # also write the shipped coefficients
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import _report
-from benchmarks.trajectories import rules
-from benchmarks.trajectories.cache import kept, trajectory
-from benchmarks.trajectories.scenarios import (
-    BROKEN,
-    UNTOUCHED,
-    Run,
-    broken_runs,
-    held_out_runs,
-    long_runs,
-    tied_runs,
-    tuning_runs,
-)
-from benchmarks.trajectories.series import observations
-from benchmarks.trajectories.signals import area_under_curve, statistics
-from benchmarks.trajectories.truth import Arrays, Truth, group, truth, wilson
-from ww_callbacks.spectral.detectors import PRESETS, Overtraining, default_detectors
+from benchmarks.overfitting import rules
+from benchmarks.overfitting.fitting import calibrate, fit, leave_family_out, scores
+from benchmarks.overfitting.rows import Judged, families, gain_of_stopping, load
+from benchmarks.overfitting.runs import SCENARIOS
+from benchmarks.overfitting.truth import RAW, SHORT, wilson
+from ww_callbacks.spectral.detectors.judgement import probability
 
-RULES: Mapping[str, rules.Rule] = {
-    "never stop": rules.never,
-    "validation loss, patience 10, restored": rules.validation_patience,
-    "validation loss, patience 10": rules.validation_patience_unrestored,
-    "training accuracy ≥ 99 %": rules.accuracy_99,
-    "any α < 2": rules.alpha_below_2,
-    "shuffle trap, 99 %": rules.shuffle_trap,
-    "effective rank −25 %": rules.rank_fall,
-    "gate P alone": rules.gate_p,
-    "published, weights only": rules.weights_only_published,
-    "published A": rules.rule_a,
-    "published G": rules.rule_g,
-    "Overtraining, cautious": rules.detector(),
-    "Overtraining, eager": rules.detector(**PRESETS["eager"]),
-    "Overtraining, cautious, no training accuracy": rules.detector(("train_accuracy",)),
-    "Overtraining, cautious, no learning rate": rules.detector(("learning_rate",)),
-}
-
-THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.29, 0.33, 0.4, 0.5)
+FALSE_ALARMS = {"cautious": 0.04, "eager": 0.12}
+"""Share of healthy runs in which an alarm is accepted, on the families that a threshold is chosen on."""
+WORSE = 0.2
+"""Training on makes the weights worse if it costs this many points, or ten times as many per cent of loss."""
+LOOKS = 14
+"""How often leave-one-family-out results were looked at before signals, penalty and caution were settled."""
+VALIDATION_RIVAL = "validation patience 10, raw"
 
 
-@dataclass(frozen=True)
-class Judged:
-    """A run, its trajectory and what really happened."""
+def threshold_for(judged: Sequence[Judged], found: Sequence[np.ndarray], rate: float) -> float:
+    """The lowest threshold at which at most this share of the healthy runs raises an alarm."""
+    healthy = [s for j, s in zip(judged, found, strict=True) if j.truth.group == "healthy"]
+    grid = np.quantile(np.concatenate(found), np.linspace(0.5, 0.999, 120))
+    for threshold in grid:
+        if np.mean([rules.streak_alarm(s, threshold) for s in healthy]) <= rate:
+            return float(threshold)
+    return float(grid[-1])
 
-    run: Run
-    arrays: Arrays
-    truth: Truth
-    group: str
 
-
-def load(runs: Iterable[Run], cached_only: bool = False) -> list[Judged]:
-    """The runs with their trajectories, trained where missing (left out where only cached ones are wanted)."""
-    out = []
-    for run in runs:
-        if cached_only and not kept(run):
-            continue
-        arrays = trajectory(run)
-        judged = truth(arrays)
-        out.append(Judged(run, arrays, judged, group(run, judged)))
+def nested_thresholds(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
+    """For each family, thresholds chosen on the others, by scores of coefficients that saw neither."""
+    out: dict[str, dict[str, float]] = {}
+    for family in families(judged):
+        others = [j for j in judged if j.run.family != family]
+        _, found, _ = leave_family_out(others)
+        out[family] = {name: threshold_for(others, found, rate) for name, rate in FALSE_ALARMS.items()}
     return out
 
 
-def outcomes(rule: rules.Rule, judged: Iterable[Judged]) -> dict[str, rules.Outcome]:
-    """What the rule does in each run, by the run's name."""
-    return {j.run.name: rule(j.run, j.arrays) for j in judged}
-
-
-def evaluate(did: Mapping[str, rules.Outcome], judged: Sequence[Judged]) -> dict[str, Any]:
+def summary(judged: Sequence[Judged], did: Sequence[rules.Outcome]) -> dict[str, Any]:
     """False alarms, detection and regret of one rule."""
-    healthy = [j for j in judged if j.group == "healthy"]
-    overtrained = [j for j in judged if j.group == "overtrained"]
-    nothing = [j for j in judged if j.group == "nothing lost"]
-    false = sum(did[j.run.name][0] is not None for j in healthy)
-    idle = sum(did[j.run.name][0] is not None for j in nothing)
-    detected, early, regrets, ratios = 0, 0, [], []
-    for j in overtrained:
-        stop, restored = did[j.run.name]
-        detected += stop is not None
-        kept = j.truth.final if stop is None or restored is None else float(j.arrays["test_accuracy"][restored])
-        regrets.append(100 * (j.truth.best - kept))
-        if stop is not None:
-            ratios.append(stop / max(j.truth.best_epoch, 1))
-            at_stop = float(j.arrays["test_accuracy"][stop])
-            early += stop < j.truth.best_epoch and j.truth.best - at_stop > j.truth.error
-    low, high = wilson(false, len(healthy))
-    return {
-        "healthy": len(healthy),
+    groups = [j.truth.group for j in judged]
+
+    def alarms(group: str, short: bool | None = None) -> tuple[int, int]:
+        chosen = [
+            o.stop is not None
+            for j, o, g in zip(judged, did, groups, strict=True)
+            if g == group and short in (None, j.run.short)
+        ]
+        return sum(chosen), len(chosen)
+
+    def mean(values: Sequence[float]) -> float | None:
+        known = [v for v in values if math.isfinite(v)]
+        return float(np.mean(known)) if known else None
+
+    false, healthy = alarms("healthy")
+    low, high = wilson(false, healthy)
+    row: dict[str, Any] = {
+        "runs": len(judged),
+        "healthy": healthy,
         "false_alarms": false,
-        "false_alarm_rate": false / max(len(healthy), 1),
+        "false_alarm_rate": false / max(healthy, 1),
         "false_alarm_lower95": low,
         "false_alarm_upper95": high,
-        "overtrained": len(overtrained),
-        "detected": detected,
-        "detection_rate": detected / max(len(overtrained), 1),
-        "stopped_too_early": early,
-        "mean_regret": float(np.mean(regrets)) if regrets else None,
-        "stop_over_best_epoch": float(np.median(ratios)) if ratios else None,
-        "nothing_lost": len(nothing),
-        "nothing_lost_stopped": idle,
     }
+    for group, key in (("accuracy", "detection"), ("loss", "detection_loss")):
+        found, of = alarms(group)
+        lower, upper = wilson(found, of)
+        row |= {f"{key}_found": found, f"{key}_of": of, f"{key}_rate": found / max(of, 1),
+                f"{key}_lower95": lower, f"{key}_upper95": upper}  # fmt: skip
+    short = [alarms(group, True) for group in ("accuracy", "loss")]
+    row["short_found"], row["short_of"] = sum(s[0] for s in short), sum(s[1] for s in short)
+    row["short_false_alarms"], row["short_healthy"] = alarms("healthy", True)
+    row["mean_regret"], row["loss_regret"] = mean([o.points for o in did]), mean([o.loss for o in did])
+    for group in ("healthy", "accuracy", "loss"):
+        chosen = [o for o, g in zip(did, groups, strict=True) if g == group]
+        row[f"regret_{group}"] = mean([o.points for o in chosen])
+        row[f"loss_regret_{group}"] = mean([o.loss for o in chosen])
+    return row
 
 
-def by_domain(judged: Sequence[Judged]) -> dict[str, list[Judged]]:
-    """All runs, and those of each domain."""
-    parts: dict[str, list[Judged]] = {"all": list(judged)}
-    for j in judged:
-        parts.setdefault(j.run.domain, []).append(j)
-    parts["untouched"] = [j for j in judged if j.run.domain in UNTOUCHED]
-    return parts
-
-
-def broken_rows(judged: Sequence[Judged], healthy: Sequence[Judged]) -> list[dict[str, Any]]:
-    """Which detector of breakage found which runs, and in how many others it spoke up or could have stopped."""
-    rows = []
-    for scenario in (*BROKEN, "healthy"):
-        runs = [j for j in judged if j.run.scenario == scenario] if scenario != "healthy" else healthy
-        said: dict[str, int] = {}
-        found = 0
-        stops: dict[str, int] = {}
-        for j in runs:
-            detectors = [d for d in default_detectors("off") if not isinstance(d, Overtraining)]
-            spoke, stopped = set(), set()
-            for observation in observations(j.run, j.arrays):
-                for d in detectors:
-                    for finding in d.update(observation):
-                        if finding.severity != "info":
-                            spoke.add(finding.kind)
-                        if finding.may_stop:
-                            stopped.add(finding.kind)
-            found += bool(spoke)
-            for kind in spoke:
-                said[kind] = said.get(kind, 0) + 1
-            for kind in stopped:
-                stops[kind] = stops.get(kind, 0) + 1
-        rows.append(
-            {
-                "table": "broken",
-                "scenario": scenario,
-                "runs": len(runs),
-                "found": found,
-                "said": said,
-                "may_stop": stops,
-            }
-        )
-    return rows
-
-
-def signal_rows(tuning: Sequence[Judged], held_out: Sequence[Judged]) -> list[dict[str, Any]]:
-    """Area under the curve of every signal: the best form and sign on the tuning runs, and the same on the others."""
-    measured = {}
-    for name, judged in (("tuning", tuning), ("held out", held_out)):
-        measured[name] = [statistics(j.arrays) for j in judged]
-
-    def areas(which: str, judged: Sequence[Judged], key: tuple[str, str, int]) -> dict[str, float]:
-        out = {}
-        for domain, part in by_domain(judged).items():
-            rows = {id(j): i for i, j in enumerate(judged)}
-            values = {
-                g: [measured[which][rows[id(j)]][key] for j in part if j.group == g] for g in ("healthy", "overtrained")
-            }
-            if values["healthy"] and values["overtrained"]:
-                out[domain] = area_under_curve(values["healthy"], values["overtrained"])
-        return out
-
-    best: dict[str, tuple[float, tuple[str, str, int], dict[str, float]]] = {}
-    for key in measured["tuning"][0]:
-        found = areas("tuning", tuning, key)
-        if key[0] not in best or found["all"] > best[key[0]][0]:
-            best[key[0]] = (found["all"], key, found)
-    return [
-        {
-            "table": "signals",
-            "signal": name,
-            "form": key[1],
-            "sign": key[2],
-            "tuning": found,
-            "held_out": areas("held out", held_out, key),
-        }
-        for name, (_, key, found) in sorted(best.items(), key=lambda item: -item[1][0])
-    ]
-
-
-def long_rows(long: Sequence[Judged]) -> list[dict[str, Any]]:
-    """Whether the score drifts in long healthy runs."""
-    names = ("Overtraining, cautious", "Overtraining, eager", "validation loss, patience 10, restored")
-    return [{"table": "long", "rule": name, **evaluate(outcomes(RULES[name], long), long)} for name in names]
-
-
-def tied_rows(tied: Sequence[Judged]) -> list[dict[str, Any]]:
-    """What becomes of a tied language model where its embedding, or its last matrix, is taken for the output layer."""
-    return [
-        {
-            "table": "tied",
-            "output": output,
-            **evaluate(outcomes(rules.detector(output=name), tied), tied),
-        }
-        for output, name in (("embedding", "embedding.weight"), ("last matrix", None))
-    ]
-
-
-def cost_per_layer(layers: int = 200, snapshots: int = 60) -> float:
-    """Milliseconds that all default detectors take for one layer of one snapshot."""
-    from ww_callbacks.spectral.detectors import Observation
-
-    names = [f"block.{i}.weight" for i in range(layers)]
+def paired(a: Sequence[float], b: Sequence[float], draws: int = 2000) -> tuple[float, float, float]:
+    """Mean of a − b over the runs where both are known, with a 95 % bootstrap interval."""
+    difference = np.array([x - y for x, y in zip(a, b, strict=True) if math.isfinite(x) and math.isfinite(y)])
     rng = np.random.default_rng(0)
+    means = [float(np.mean(rng.choice(difference, len(difference)))) for _ in range(draws)]
+    return float(np.mean(difference)), float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+
+def reliability(judged: Sequence[Judged], found: Sequence[np.ndarray]) -> tuple[float, list[dict[str, float]]]:
+    """Calibration error of the probability, family by family from the others, and the reliability diagram."""
+    worse = [gain_of_stopping(j) > WORSE for j in judged]
+    predicted = []
+    for j, s in zip(judged, found, strict=True):
+        rest = [k for k, other in enumerate(judged) if other.run.family != j.run.family]
+        weight = np.concatenate([np.full(len(found[k]), 1 / len(found[k])) for k in rest])
+        key = j.run.family
+        if key not in _CALIBRATIONS:
+            _CALIBRATIONS[key] = calibrate(
+                np.concatenate([found[k] for k in rest]), np.concatenate([worse[k] for k in rest]), weight
+            )
+        predicted.append(np.array([probability(float(x), _CALIBRATIONS[key]) for x in s]))
+    p, y = np.concatenate(predicted), np.concatenate(worse)
+    weight = np.concatenate([np.full(len(s), 1 / len(s)) for s in found])
+    bins, error, rows = np.clip((p * 10).astype(int), 0, 9), 0.0, []
+    for b in range(10):
+        chosen = bins == b
+        if not chosen.any():
+            continue
+        share = float(weight[chosen].sum() / weight.sum())
+        said, was = (
+            float(np.average(p[chosen], weights=weight[chosen])),
+            float(np.average(y[chosen], weights=weight[chosen])),
+        )
+        error += share * abs(said - was)
+        rows.append({"table": "reliability", "from": b / 10, "said": said, "was": was, "share": share})
+    return error, rows
+
+
+_CALIBRATIONS: dict[str, tuple[float, float]] = {}
+
+
+def milliseconds_per_layer(layers: int = 100, epochs: int = 40) -> float:
+    """Time of the default detectors for one layer of one snapshot."""
+    from ww_callbacks.spectral.detectors import Observation, default_detectors
+
     detectors = default_detectors("cautious")
     series = [
         Observation(
             step=100 * i,
             epoch=float(i),
             layers={
-                n: {
-                    "frobenius_norm": 10 + i**0.3 + 0.01 * rng.standard_normal(),
-                    "distance_from_init": (i + 1) ** 0.3,
-                    "relative_update_norm": 0.1,
-                    "effective_rank": 80.0,
-                    "scale_collapse": 0.1,
-                    "alpha": 3.0,
-                    "sigma": 0.3,
+                f"block.{n}.weight": {
+                    "frobenius_norm": 10 + i**0.3, "distance_from_init": (i + 1) ** 0.3, "relative_update_norm": 0.1,
+                    "effective_rank": 80.0, "scale_collapse": 0.1, "alpha": 3.0, "sigma": 0.3,
                     "alpha_evidence": "sufficient",
                 }
-                for n in names
+                for n in range(layers)
             },
             metrics={"train_loss": 1 / (i + 1), "train_accuracy": 0.9, "learning_rate": 1e-3},
+            epoch_losses=tuple(1 / (i + 1) for _ in range(10)),
         )
-        for i in range(snapshots)
-    ]
+        for i in range(epochs)
+    ]  # fmt: skip
     start = time.perf_counter()
     for observation in series:
-        for d in detectors:
-            d.update(observation)
-    return 1000 * (time.perf_counter() - start) / (layers * snapshots)
+        for detector in detectors:
+            detector.update(observation)
+    return 1000 * (time.perf_counter() - start) / (layers * epochs)
+
+
+def write_coefficients(judged: Sequence[Judged], found: Sequence[np.ndarray], figures: Mapping[str, Any]) -> None:
+    """Fit on all runs and write what is shipped."""
+    from ww_callbacks.spectral.detectors import coefficients as module
+
+    shipped = fit(judged)
+    all_scores = [scores(shipped, j.signals) for j in judged]
+    weight = np.concatenate([np.full(len(s), 1 / len(s)) for s in all_scores])
+    worse = np.concatenate([gain_of_stopping(j) > WORSE for j in judged])
+    calibration = calibrate(np.concatenate(list(found)), worse, weight)
+    limits = {name: threshold_for(judged, found, rate) for name, rate in FALSE_ALARMS.items()}
+
+    def table(values: Mapping[str, float]) -> str:
+        return "{\n" + "".join(f'        "{n}": {v:.4g},\n' for n, v in values.items()) + "    }"
+
+    Path(module.__file__).write_text(
+        '"""Written by ``python -m benchmarks.early_stopping --write``; do not edit. ``judgement.py`` says what they '
+        'mean."""\n\nfrom ww_callbacks.spectral.detectors.judgement import Coefficients\n\n'
+        f"COEFFICIENTS = Coefficients(\n    intercept={shipped.intercept:.4g},\n    weights={table(shipped.weights)},\n"
+        f"    typical={table(shipped.typical)},\n)\n\n"
+        f'CALIBRATION = ({calibration[0]:.3g}, {calibration[1]:.3g})\n"""a and b of the probability."""\n\n'
+        f"CAUTIOUS = {limits['cautious']:.3g}\n"
+        f'"""Score above which an epoch counts towards an alarm: {figures["false_alarm_rate"]:.1%} false alarms in '
+        'families that were left out."""\n\n'
+        f"EAGER = {limits['eager']:.3g}\n"
+        f'"""The same for {figures["eager_false_alarm_rate"]:.1%} false alarms."""\n\n'
+        f'FOUND = {{"cautious": {figures["found"]:.2g}, "eager": {figures["eager_found"]:.2g}}}\n'
+        '"""Share of the overtrained runs of left-out families in which an alarm was raised."""\n\n'
+        f"HIDDEN = {figures['hidden']:.2g}\n"
+        '"""Share of the runs without an alarm (cautious, left-out families) that were overtrained all the same."""\n',
+        encoding="utf-8",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
-    import torch
-
     parser = _report.arguments(__doc__)
-    parser.add_argument("--seeds", type=int, default=4, help="held-out seeds a scenario and domain")
-    parser.add_argument("--tuning-seeds", type=int, default=8, help="tuning seeds a scenario and domain")
-    parser.add_argument("--anti-grokking", action="store_true", help="add the long run (half an hour if not cached)")
-    parser.add_argument("--no-signals", action="store_true", help="leave out the account of every signal")
+    parser.add_argument("--seeds", type=int, default=6, help="runs of each domain and scenario")
     parser.add_argument("--cached-only", action="store_true", help="train nothing; leave out what is not cached")
+    parser.add_argument("--write", action="store_true", help="write the coefficients that the package ships")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
+    judged = load(options.seeds, options.cached_only)
+    by_family, full, _ = leave_family_out(judged)
+    thresholds = nested_thresholds(judged)
 
-    wanted = [*held_out_runs(options.seeds)]
-    tuning = load(tuning_runs(options.tuning_seeds), options.cached_only)
-    held_out = load(wanted, options.cached_only)
-    broken = load(broken_runs(), options.cached_only)
-    long = load(long_runs(), options.cached_only)
+    def replayed(preset: str, which: int = SHORT, validation: bool = False) -> list[rules.Outcome]:
+        out = []
+        for j in judged:
+            with rules.using(by_family[j.run.family]):
+                limit = thresholds[j.run.family][preset]
+                out.append(rules.ours(j, limit, which, validation, soft=preset == "eager" or validation))
+        return out
+
+    plain: Mapping[str, Callable[[Judged], rules.Outcome]] = {
+        "never stop, raw": lambda j: rules.never(j, RAW),
+        "never stop, average kept": lambda j: rules.never(j, SHORT),
+        "training accuracy 99 %, raw": rules.fitted_data,
+        "version 0.1.0, epoch it names, raw": rules.former,
+        "version 0.1.0, epoch it names, average kept": lambda j: rules.former(j, SHORT),
+        VALIDATION_RIVAL: lambda j: rules.patience(j, 10),
+        "validation patience scaled to the run, raw": lambda j: rules.patience(j, None),
+        "validation patience 10 on the average's loss, average kept": lambda j: rules.patience(j, 10, SHORT),
+    }
+    did: dict[str, list[rules.Outcome]] = {name: [rule(j) for j in judged] for name, rule in plain.items()}
+    did |= {
+        "cautious, raw": replayed("cautious", RAW),
+        "cautious, average kept": replayed("cautious"),
+        "eager, average kept": replayed("eager"),
+        "with validation, average kept": replayed("cautious", validation=True),
+    }
     rows: list[dict[str, Any]] = []
-    results: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for split, judged in (("tuning", tuning), ("held out", held_out)):
-        for name, rule in RULES.items():
-            did = outcomes(rule, judged)
-            for domain, part in by_domain(judged).items():
-                if part:
-                    found = results[split, domain, name] = evaluate(did, part)
-                    rows.append({"table": "rules", "split": split, "domain": domain, "rule": name, **found})
-        for threshold in THRESHOLDS:
-            found = evaluate(outcomes(rules.detector(threshold=threshold), judged), judged)
-            rows.append({"table": "sweep", "split": split, "threshold": threshold, **found})
-    rows += long_rows(long) + tied_rows(load(tied_runs(), options.cached_only))
-    rows += broken_rows(broken, [j for j in [*tuning, *held_out] if j.group == "healthy"])
-    if not options.no_signals:
-        rows += signal_rows(tuning, held_out)
-    if options.anti_grokking:
-        from benchmarks.trajectories.anti_grokking import anti_grokking
-
-        rows.append({"table": "anti-grokking", **anti_grokking()})
-
-    ours = results["held out", "all", "Overtraining, cautious"]
-    untouched = results["held out", "untouched", "Overtraining, cautious"]
-    eager = results["held out", "all", "Overtraining, eager"]
+    for name, outcomes in did.items():
+        rows.append({"table": "rules", "rule": name, **summary(judged, outcomes)})
+        for family in families(judged):
+            chosen = [k for k, j in enumerate(judged) if j.run.family == family]
+            part = summary([judged[k] for k in chosen], [outcomes[k] for k in chosen])
+            rows.append({"table": "families", "family": family, "rule": name, **part})
+    error, diagram = reliability(judged, full)
+    rows += diagram
+    table = {r["rule"]: r for r in rows if r["table"] == "rules"}
+    cautious, eager = table["cautious, average kept"], table["eager, average kept"]
+    stopped, trained = did["cautious, average kept"], did["never stop, average kept"]
+    healthy = [k for k, j in enumerate(judged) if j.truth.group == "healthy"]
+    against = paired([o.points for o in stopped], [o.points for o in did[VALIDATION_RIVAL]])
+    harm = paired([stopped[k].points for k in healthy], [trained[k].points for k in healthy])
+    worst = {}
+    for family in families(judged):
+        chosen = [k for k, j in enumerate(judged) if j.run.family == family and j.scored]
+        if chosen:
+            worst[family] = paired([stopped[k].points for k in chosen], [trained[k].points for k in chosen])[0]
+    quiet = [j.truth.group != "healthy" for j, o in zip(judged, stopped, strict=True) if o.stop is None]
+    validated = table["with validation, average kept"]
+    overtrained = cautious["detection_of"] + cautious["detection_loss_of"]
     figures = {
-        "healthy_runs": ours["healthy"],
-        "overtrained_runs": ours["overtrained"],
-        "false_alarm_rate": ours["false_alarm_rate"],
-        "false_alarm_upper95": ours["false_alarm_upper95"],
-        "detection_rate": ours["detection_rate"],
-        "mean_regret": ours["mean_regret"],
-        "mean_regret_val_patience_restored": results["held out", "all", "validation loss, patience 10, restored"][
-            "mean_regret"
-        ],
-        "mean_regret_never": results["held out", "all", "never stop"]["mean_regret"],
-        "untouched_detection_rate": untouched["detection_rate"],
-        "untouched_false_alarm_rate": untouched["false_alarm_rate"],
+        "runs": len(judged),
+        "domains": len({j.run.domain for j in judged}),
+        "families": len(families(judged)),
+        "healthy_runs": cautious["healthy"],
+        "false_alarm_rate": cautious["false_alarm_rate"],
+        "false_alarm_upper95": cautious["false_alarm_upper95"],
+        "harm_of_alarms_in_healthy": harm[0],
+        "harm_of_alarms_in_healthy_lower95": harm[1],
+        "harm_of_alarms_in_healthy_upper95": harm[2],
+        "detection_rate": cautious["detection_rate"],
+        "detection_rate_loss": cautious["detection_loss_rate"],
         "eager_false_alarm_rate": eager["false_alarm_rate"],
         "eager_detection_rate": eager["detection_rate"],
+        "eager_detection_rate_loss": eager["detection_loss_rate"],
+        "mean_regret": cautious["mean_regret"],
+        "loss_regret": cautious["loss_regret"],
         "eager_mean_regret": eager["mean_regret"],
-        "milliseconds_per_layer": cost_per_layer(),
+        "eager_loss_regret": eager["loss_regret"],
+        "mean_regret_never": table["never stop, raw"]["mean_regret"],
+        "mean_regret_never_average": table["never stop, average kept"]["mean_regret"],
+        "mean_regret_val_patience_restored": table[VALIDATION_RIVAL]["mean_regret"],
+        "loss_regret_val_patience_restored": table[VALIDATION_RIVAL]["loss_regret"],
+        "false_alarm_rate_val_patience": table[VALIDATION_RIVAL]["false_alarm_rate"],
+        "regret_less_val_patience": against[0],
+        "regret_less_val_patience_lower95": against[1],
+        "regret_less_val_patience_upper95": against[2],
+        "mean_regret_with_validation": validated["mean_regret"],
+        "loss_regret_with_validation": validated["loss_regret"],
+        "false_alarm_rate_with_validation": validated["false_alarm_rate"],
+        "detection_rate_with_validation": validated["detection_rate"],
+        "short_run_detection": cautious["short_found"] / max(cautious["short_of"], 1),
+        "short_run_false_alarm_rate": cautious["short_false_alarms"] / max(cautious["short_healthy"], 1),
+        "calibration_error": error,
+        "worst_family_cost": max(worst.values()),
+        "found": (cautious["detection_found"] + cautious["detection_loss_found"]) / max(overtrained, 1),
+        "eager_found": (eager["detection_found"] + eager["detection_loss_found"]) / max(overtrained, 1),
+        "hidden": float(np.mean(quiet)),
+        "milliseconds_per_layer": milliseconds_per_layer(),
     }
     settings = {
-        "tuning_seeds": options.tuning_seeds,
-        "held_out_seeds": options.seeds,
-        "held_out_wanted": len(wanted),
-        "held_out_judged": len(held_out),
-        "untouched_domains": list(UNTOUCHED),
-        "regret": "points of test accuracy, best of the run less the weights kept",
+        "worst_family": max(worst, key=lambda f: worst[f]),
+        "seeds": options.seeds,
+        "scenarios": list(SCENARIOS),
+        "looks_at_left_out_results": LOOKS,
+        "regret": "points of test accuracy below the run's best raw epoch; per cent of test loss above the lowest",
+        "thresholds": thresholds,
     }
     _report.write(options.json, settings, rows, figures)
+    if options.write:
+        write_coefficients(judged, full, figures)
 
 
 if __name__ == "__main__":

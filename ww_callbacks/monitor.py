@@ -9,6 +9,7 @@ from typing import Any
 from ww_callbacks.adapters.base import Watcher, default_directory, free_directory, shows_settings
 from ww_callbacks.adapters.best_checkpoint import saver
 from ww_callbacks.adapters.model_structure import Structure
+from ww_callbacks.adapters.training_metrics import LoopMetrics, StepLosses, values_of
 from ww_callbacks.integrations.schema import Snapshot
 from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.publishing.sinks_by_default import default_sinks
@@ -27,8 +28,9 @@ class SpectralMonitor(Watcher):
 
         with SpectralMonitor(model) as monitor:
             for epoch in range(epochs):
-                train(model)
-                monitor.observe(step=step, epoch=epoch + 1, train_loss=loss)
+                for batch in loader:
+                    monitor.step(loss=train_step(model, batch))
+                monitor.observe(step=step, epoch=epoch + 1, val_loss=evaluate(model))
                 if monitor.should_stop:
                     break
 
@@ -73,6 +75,19 @@ class SpectralMonitor(Watcher):
         self.run.begin(Plan())
         self._cadence = self._asked_cadence()
         self._seen = (0, 0.0)
+        self._losses = StepLosses()
+        self._epoch = 0
+
+    def step(self, loss: Any) -> None:
+        """Report the training loss of one step, of its batch before the update.
+
+        The losses within an epoch are what the judgement of overtraining reads first. They stay on the device until
+        the next :meth:`observe`; no step waits for one.
+
+        Args:
+            loss: a number, or an array of one element.
+        """
+        self._losses.add(loss)
 
     def _asked_cadence(self) -> Cadence:
         asked = self.settings
@@ -89,7 +104,8 @@ class SpectralMonitor(Watcher):
         Args:
             step: optimiser steps done so far.
             epoch: epochs completed so far, fractional inside an epoch; where there are none, leave it out.
-            metrics: what the loop knows: ``train_loss``, ``train_accuracy``, ``learning_rate``.
+            metrics: what the loop knows: ``train_loss`` (where :meth:`step` is not used), ``train_accuracy``,
+                ``learning_rate``, ``val_loss``, ``val_accuracy``, under these or other usual names.
             more: the same, by keyword.
 
         Returns:
@@ -112,7 +128,16 @@ class SpectralMonitor(Watcher):
         self._seen = now
         if kind is None:
             return None
-        told = {name: float(value) for name, value in given.items() if name not in ("step", "epoch")}
+        told = LoopMetrics(values_of(given, self.settings.metrics))
+        told |= {name: float(value) for name, value in given.items() if name not in ("step", "epoch")}
+        if (mean := self._losses.mean()) is not None:
+            told.setdefault("train_loss", mean)
+        if self._losses.first is not None:
+            told["first_loss"] = self._losses.first
+        if int(now[1]) > self._epoch:
+            told.epoch_losses = self._losses.parts()
+            self._losses.reset()
+            self._epoch = int(now[1])
         snapshot = self.run.snapshot(kind, *now, told)
         if not self._sharded:
             with self.run.guarded("keeping the best weights"):

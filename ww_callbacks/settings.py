@@ -23,13 +23,15 @@ ALERT_KINDS = (*KINDS, "internal error")
 POLICIES = ("ignore", "log", "warn", "stop")
 EARLY_STOPPING = ("off", "cautious", "eager")
 WEIGHTS = ("trained", "average")
+METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
 GROUPS = {
     "What is measured": ("quantities", "layers", "exclude", "types", "min_eigenvalues", "baseline", "weights",
                          "convolution", "fine_tuning", "seed"),
     "When": ("every_n_epochs", "every_n_steps", "cheap_every_n_steps"),
     "Where it goes": ("log_dir", "sinks", "per_layer", "histograms", "densities", "verbose"),
-    "Alerts and stopping": ("early_stopping", "keep_best", "policies", "cooldown", "overtraining", "detectors"),
+    "Alerts and stopping": ("early_stopping", "metrics", "keep_best", "policies", "cooldown", "overtraining",
+                            "detectors"),
     "Cost and errors": ("max_overhead", "background", "workers", "strict"),
 }  # fmt: skip
 """The arguments by what they decide, for ``help()``."""
@@ -65,6 +67,8 @@ class Settings:
         verbose: 0 prints nothing (the logger ``ww_callbacks`` still reports a stop), 1 prints one line a snapshot.
         early_stopping: ``"off"`` only informs; ``"cautious"`` and ``"eager"`` stop the run on overtraining, collapse,
             explosion and non-finite weights.
+        metrics: what your loop calls a metric, where it is no usual name: ``{"train_accuracy": "my_acc"}``. The keys
+            are ``train_loss``, ``train_accuracy``, ``val_loss`` and ``val_accuracy``.
         keep_best: keep a checkpoint of the best epoch in the folder of the record; none means if early stopping is on
             and the run has no validation to choose one.
         policies: kind of alert → ``"ignore"``, ``"log"``, ``"warn"``, ``"stop"`` or a function that takes the alert.
@@ -106,6 +110,7 @@ class Settings:
     densities: bool = True
     verbose: int = 1
     early_stopping: str = "off"
+    metrics: Mapping[str, str] = field(default_factory=dict)
     keep_best: bool | None = None
     policies: Mapping[str, Policy] = field(default_factory=dict)
     cooldown: int = 10
@@ -145,6 +150,11 @@ class Settings:
             )
         self._check_parts()
         self._check_policies()
+        _check_mapping("metrics", self.metrics, "a metric to its name in your loop, such as {'val_loss': 'dev/nll'}")
+        for metric, name in self.metrics.items():
+            _check_choice("metrics", metric, METRICS, what="metric")
+            if not isinstance(name, str):
+                raise ValueError(f"Expected `metrics[{metric!r}]` to be the name that your loop logs but got {name!r}.")
         _check_mapping("overtraining", self.overtraining, "an argument of Overtraining to its value")
         default_detectors(self.early_stopping, overtraining=self.overtraining)
 

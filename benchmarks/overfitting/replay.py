@@ -34,7 +34,11 @@ def observations(run: Run, arrays: Arrays, validation: bool = False) -> Iterator
             step=e * steps,
             epoch=float(e),
             layers={
-                n: {"frobenius_norm": float(row[e, 0]), "distance_from_init": float(row[e, 1])}
+                n: {
+                    "frobenius_norm": float(row[e, 0]),
+                    "distance_from_init": float(row[e, 1]),
+                    "relative_update_norm": float(row[e, 2] / row[e - 1, 0]) if e and row[e - 1, 0] > 0 else math.nan,
+                }
                 for n, row in zip(names, arrays["layers"], strict=True)
             },
             metrics=metrics,

@@ -1,59 +1,181 @@
-"""What the loop already knows of the training: its loss, its accuracy."""
+"""What the loop already knows of the training: its losses step by step, and the metrics that it logs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-_ACCURACY_NAMES = (
-    "train_acc",
-    "train_accuracy",
-    "train/acc",
-    "train/accuracy",
-    "train_acc_epoch",
-    "train_accuracy_epoch",
+PARTS = 10
+"""Parts of an epoch whose mean loss is kept."""
+_MOST = 64 * PARTS
+"""Losses kept before neighbours are merged."""
+
+_VALIDATION = r"(?:val|valid|validation|eval|dev)"
+_TRAINING = r"(?:train|training|tr)"
+_SCORE = (
+    r"(?:acc|accuracy|acc1|top1|top_1|(?:multiclass|binary|multilabel|sparse_categorical|categorical)_?accuracy|"
+    r"f1|f1_score|f1score|auc|auroc|mean_token_accuracy)"
 )
+_SUFFIX = r"(?:_epoch|/epoch)?(?:/dataloader_idx_0)?"
+_PATTERNS = {
+    "val_loss": rf"{_VALIDATION}[_/.\-]?(?:loss|nll|ce|mse){_SUFFIX}",
+    "val_accuracy": rf"{_VALIDATION}[_/.\-]?{_SCORE}{_SUFFIX}",
+    "train_accuracy": rf"(?:{_TRAINING}[_/.\-])?{_SCORE}{_SUFFIX}",
+}
+_ONE_OUTPUT = re.compile(rf"{_VALIDATION}[_/.\-]\w+[_/.\-]loss", re.IGNORECASE)
 
 
-class MeanLoss:
-    """Mean of the batches' losses since the last reset, summed where the losses lie: no device is waited for."""
+class LoopMetrics(dict[str, float]):
+    """The metrics of a snapshot, with the losses of the epoch's parts."""
+
+    epoch_losses: tuple[float, ...] = ()
+
+
+def understood(names: Iterable[str], asked: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Which of the logged names are which metric that the judgement reads.
+
+    Args:
+        names: the names that the loop logs.
+        asked: metric → its name in the loop, as the user gave it.
+
+    Returns:
+        Metric → name; what is not among the names is left out.
+
+    Examples:
+        >>> understood(["loss", "eval_loss", "eval_accuracy", "my_acc"], {"train_accuracy": "my_acc"})
+        {'val_loss': 'eval_loss', 'val_accuracy': 'eval_accuracy', 'train_accuracy': 'my_acc'}
+    """
+    names, asked = list(names), asked or {}
+    found: dict[str, str] = {}
+    for metric, pattern in _PATTERNS.items():
+        if metric in asked:
+            continue
+        matches = [n for n in names if re.fullmatch(pattern, n, re.IGNORECASE)]
+        # The mean over the epoch where a loop logs it beside the last step's value.
+        matches.sort(key=lambda n: (not n.endswith("epoch"), len(n)))
+        if matches:
+            found[metric] = matches[0]
+    if "val_loss" not in found and "val_loss" not in asked:
+        losses = [n for n in names if _ONE_OUTPUT.fullmatch(n)]
+        if len(losses) == 1:
+            found["val_loss"] = losses[0]
+    found |= {metric: name for metric, name in asked.items() if name in names}
+    return found
+
+
+def values_of(logged: Mapping[str, Any], asked: Mapping[str, str] | None = None) -> dict[str, float]:
+    """The metrics that the judgement reads, among what the loop logs; what is no number is left out."""
+    out = {}
+    for metric, name in understood(logged, asked).items():
+        try:
+            out[metric] = float(logged[name])
+        except (TypeError, ValueError, RuntimeError):
+            continue
+    return out
+
+
+def in_words(found: Mapping[str, str]) -> str:
+    """Which names were understood, and how to name others: one line, printed once."""
+    named = ", ".join(f"{metric} from `{name}`" for metric, name in found.items())
+    missing = [m for m in ("val_loss", "val_accuracy") if m not in found]
+    more = f" To name others: metrics={{{missing[0]!r}: 'your name'}}." if missing else ""
+    return f"metrics understood: {named or 'no validation values'}.{more}"
+
+
+class StepLosses:
+    """The training losses of an epoch's steps, each of a batch before its update.
+
+    They stay where they lie (on the device of the training) until the epoch ends, so no step waits for one. Memory is
+    constant: beyond 640 losses, neighbours are summed.
+    """
 
     def __init__(self) -> None:
-        self._sum: Any = None
-        self._count = 0
+        self._sums: list[Any] = []
+        self._span = 1
+        self._open = 0
         self._last: float | None = None
+        self.first: float | None = None
+        """Loss of the run's first step, known from the end of its epoch on."""
 
     def add(self, loss: Any, scale: float = 1.0) -> None:
-        """Add one batch's loss, times ``scale``; None is left out."""
+        """Take one step's loss, times ``scale``; None is left out."""
         if loss is None:
             return
         loss = loss.detach() if hasattr(loss, "detach") else loss
-        loss = loss * scale
-        self._sum = loss if self._sum is None else self._sum + loss
-        self._count += 1
+        if scale != 1.0:
+            loss = loss * scale
+        if self._open == 0:
+            self._sums.append(loss)
+        else:
+            self._sums[-1] = self._sums[-1] + loss
+        self._open = (self._open + 1) % self._span
+        if self._open == 0 and len(self._sums) >= _MOST:
+            self._sums = [a + b for a, b in zip(self._sums[::2], self._sums[1::2], strict=True)]
+            self._span *= 2
+
+    @property
+    def steps(self) -> int:
+        """Steps since the last reset."""
+        return len(self._sums) * self._span - ((self._span - self._open) if self._open else 0)
+
+    def _means(self) -> tuple[list[float], list[int]]:
+        counts = [self._span] * len(self._sums)
+        if self._open and counts:
+            counts[-1] = self._open
+        return _floats(self._sums), counts
 
     def mean(self) -> float | None:
-        """The mean; where nothing was added since the last reset, the mean before it, or None."""
-        return float(self._sum) / self._count if self._count else self._last
+        """Mean since the last reset; where nothing was added since, the mean before it, or None."""
+        if not self._sums:
+            return self._last
+        sums, _ = self._means()
+        return sum(sums) / self.steps
+
+    def parts(self) -> tuple[float, ...]:
+        """Mean losses of ten equal parts of the epoch; empty with fewer than ten steps."""
+        total = self.steps
+        if total < PARTS:
+            return ()
+        sums, counts = self._means()
+        edges, reached, done, taken = [], 0.0, 0, 0.0
+        wanted = [total * k / PARTS for k in range(1, PARTS + 1)]
+        for value, count in zip(sums, counts, strict=True):
+            while wanted and wanted[0] <= done + count:
+                taken = reached + value * (wanted.pop(0) - done) / count
+                edges.append(taken)
+            reached, done = reached + value, done + count
+        while len(edges) < PARTS:  # rounding at the very end
+            edges.append(reached)
+        return tuple((b - a) * PARTS / total for a, b in zip([0.0, *edges], edges, strict=False))
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Begin the next epoch."""
+        if self._sums and self.first is None:
+            self.first = _floats(self._sums[:1])[0] / min(self._span, self.steps)
         self._last = self.mean()
-        self._sum, self._count = None, 0
+        self._sums, self._span, self._open = [], 1, 0
 
-    def state(self) -> list[float]:
-        """Sum and count, to go on from."""
-        return [0.0 if self._sum is None else float(self._sum), self._count]
+    def state(self) -> list[Any]:
+        """The losses so far, to go on from, as plain numbers."""
+        return [_floats(self._sums), self._span, self._open, self.first]
 
-    def restore(self, state: Sequence[float]) -> None:
-        """Go on from what :meth:`state` gave."""
-        total, count = state
-        self._sum, self._count = (total, int(count)) if count else (None, 0)
+    def restore(self, state: Sequence[Any]) -> None:
+        """Go on from what :meth:`state` gave.
+
+        Raises:
+            TypeError, ValueError: if it is not one.
+        """
+        sums, span, opened, first = state
+        self._sums, self._span, self._open = [float(s) for s in sums], int(span), int(opened)
+        self.first = None if first is None else float(first)
 
 
-def training_accuracy(metrics: Mapping[str, Any]) -> float | None:
-    """The accuracy on the training data among what the user logs, by its usual names; None where there is none."""
-    for name in _ACCURACY_NAMES:
-        if name in metrics:
-            return float(metrics[name])
-    return None
+def _floats(values: Sequence[Any]) -> list[float]:
+    """Numbers or arrays of one element as floats, fetched from a device in one piece."""
+    if values and hasattr(values[0], "detach"):
+        import torch
+
+        on_device = [v if isinstance(v, torch.Tensor) else torch.tensor(float(v)) for v in values]
+        return [float(x) for x in torch.stack([v.double().reshape(()) for v in on_device]).cpu()]
+    return [float(v) for v in values]

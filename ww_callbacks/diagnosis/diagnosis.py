@@ -23,6 +23,7 @@ from ww_callbacks.spectral.detectors import (
 )
 from ww_callbacks.spectral.detectors.catalogue import SPOILING
 from ww_callbacks.spectral.detectors.representation_collapse import RepresentationCollapse
+from ww_callbacks.spectral.detectors.verdict import QUIET
 from ww_callbacks.spectral.layers.spec import LayerSpec
 from ww_callbacks.spectral.measuring.registry import Quantity, resolve
 
@@ -108,12 +109,13 @@ class Diagnosis:
     def conclude(self) -> None:
         """Reach the verdict that the last snapshot's findings come to."""
         insufficient = " ".join(d.insufficient for d in self._overtraining())
-        fields = verdict(self._findings, insufficient=insufficient, snapshots=self.snapshots)
+        doubt = " ".join(d.doubt for d in self._overtraining())
+        fields = verdict(self._findings, insufficient=insufficient, doubt=doubt, snapshots=self.snapshots)
         reached = replace(fields, stopped=self.stop is not None)
         passed = [a for a in self.alerts if a.severity != "info"]
-        if passed and reached.state in ("healthy", "insufficient evidence"):
+        if passed and reached.state in QUIET:
             said = "; ".join(dict.fromkeys(f"{a.kind} since epoch {a.since_epoch:g}" for a in passed))
-            reason = f"Nothing is wrong at the last snapshot, but there were alerts: {said}."
+            reason = f"Nothing is wrong at the last snapshot, but there were alerts earlier: {said}."
             reached = replace(reached, state="watch", reason=reason, recommendation=passed[-1].recommendation)
         self.verdict = reached
 

@@ -18,6 +18,7 @@ from ww_callbacks.adapters.averages import keras_specs
 from ww_callbacks.adapters.base import Watcher, default_directory, free_directory, shows_settings
 from ww_callbacks.adapters.call_stack import caller
 from ww_callbacks.adapters.model_structure import Structure
+from ww_callbacks.adapters.training_metrics import LoopMetrics, values_of
 from ww_callbacks.keras.sidecars import Sidecars
 from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.publishing.sinks_by_default import default_sinks
@@ -25,14 +26,6 @@ from ww_callbacks.run import Run
 from ww_callbacks.scheduling.cadence import Plan
 from ww_callbacks.spectral.layers import inspect
 from ww_callbacks.spectral.layers.spec import LayerSpec
-
-_ACCURACY_NAMES = (
-    "accuracy",
-    "acc",
-    "sparse_categorical_accuracy",
-    "categorical_accuracy",
-    "binary_accuracy",
-)
 
 
 @shows_settings
@@ -160,12 +153,10 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         if self._watched().should_stop:
             self.model.stop_training = True
 
-    def _metrics(self, logs: Mapping[str, float]) -> dict[str, float]:
-        metrics = {"train_loss": float(logs["loss"])} if "loss" in logs else {}
-        for name in _ACCURACY_NAMES:
-            if name in logs:
-                metrics["train_accuracy"] = float(logs[name])
-                break
+    def _metrics(self, logs: Mapping[str, float]) -> LoopMetrics:
+        metrics = LoopMetrics(values_of(logs, self.settings.metrics))
+        if "loss" in logs:
+            metrics["train_loss"] = float(logs["loss"])
         optimizer = getattr(self.model, "optimizer", None)
         if optimizer is not None:
             metrics["learning_rate"] = float(keras.ops.convert_to_numpy(optimizer.learning_rate))

@@ -21,7 +21,7 @@ except ImportError as missing:
 from ww_callbacks.adapters.averages import lightning_specs
 from ww_callbacks.adapters.base import Watcher, default_directory, free_directory, shows_settings
 from ww_callbacks.adapters.model_structure import Structure
-from ww_callbacks.adapters.training_metrics import MeanLoss, training_accuracy
+from ww_callbacks.adapters.training_metrics import LoopMetrics, StepLosses, in_words, understood, values_of
 from ww_callbacks.faults import logger
 from ww_callbacks.lifecycle.saved_state import RunState, Saved
 from ww_callbacks.lightning.loggers import console_writer, log_folder, log_settings, sinks_for
@@ -34,6 +34,10 @@ from ww_callbacks.spectral.layers.spec import LayerSpec
 
 if TYPE_CHECKING:
     import torch
+
+
+LOOKS_AN_EPOCH = 50
+"""Batches of an epoch at which a training accuracy that is logged step by step is read."""
 
 
 @shows_settings
@@ -50,18 +54,22 @@ class SpectralCallback(Watcher, pl.Callback):
             each epoch and stops nothing.
 
     Raises:
-        TypeError: for an argument that does not exist.
-        ValueError: for a value that cannot be.
+        TypeError: if an argument does not exist.
+        ValueError: if a value is invalid.
     """
 
     def __init__(self, *, probe: RepresentationProbe | None = None, **settings: Any) -> None:
         super().__init__(probe=probe, **settings)
-        self._loss = MeanLoss()
+        self._loss = StepLosses()
         self._step = 0
         self._measured_step = -1
         self._monitored_in_validation = False
         self._epochs = 0
         self._loaded: Saved | None = None
+        self._accuracy = StepLosses()
+        self._accuracy_name: str | None = None
+        self._validated = False
+        self._explained = False
 
     @property
     def state_key(self) -> str:
@@ -162,6 +170,7 @@ class SpectralCallback(Watcher, pl.Callback):
         """Keep the mean loss, and take a snapshot where steps are counted."""
         run = self._watched()
         self._loss.add(_loss_of(outputs), trainer.accumulate_grad_batches)
+        self._collect_accuracy(trainer, batch_idx)
         step = trainer.global_step
         if step == self._step:
             return
@@ -177,7 +186,7 @@ class SpectralCallback(Watcher, pl.Callback):
             return
         batches = trainer.num_training_batches
         fraction = (batch_idx + 1) / batches if math.isfinite(batches) and batches else 0.0
-        self._snapshot(trainer, kind, trainer.current_epoch + fraction)
+        self._snapshot(trainer, kind, trainer.current_epoch + fraction, ended=trainer.is_last_batch)
         self._publish(pl_module, on_step=True)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -188,8 +197,11 @@ class SpectralCallback(Watcher, pl.Callback):
     def _end_epoch(self, trainer: pl.Trainer, epoch: int) -> None:
         kind = self._watched().cadence.due_at_epoch(epoch)
         if kind is not None and self._measured_step != trainer.global_step:
-            self._snapshot(trainer, kind, float(epoch))
+            self._snapshot(trainer, kind, float(epoch), ended=True)
+        if trainer.is_global_zero:
+            self._explain_metrics(trainer)
         self._loss.reset()
+        self._accuracy.reset()
         self._epochs = epoch
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -209,12 +221,12 @@ class SpectralCallback(Watcher, pl.Callback):
         if self.run is not None and stage == "fit":
             self.run.finish()
 
-    def _snapshot(self, trainer: pl.Trainer, kind: Any, epoch: float) -> None:
+    def _snapshot(self, trainer: pl.Trainer, kind: Any, epoch: float, ended: bool = False) -> None:
         run = self._watched()
         with run.guarded("a snapshot"):
             if kind == "full":
                 self._measured_step = trainer.global_step
-            run.snapshot(kind, trainer.global_step, epoch, self._metrics(trainer))
+            run.snapshot(kind, trainer.global_step, epoch, self._metrics(trainer, ended))
             self._act(trainer)
             self._keep_best(
                 ".ckpt",
@@ -226,11 +238,52 @@ class SpectralCallback(Watcher, pl.Callback):
         if self._watched().should_stop:
             trainer.should_stop = True
 
-    def _metrics(self, trainer: pl.Trainer) -> dict[str, float]:
-        metrics = {"train_loss": self._loss.mean(), "train_accuracy": training_accuracy(trainer.callback_metrics)}
+    def _metrics(self, trainer: pl.Trainer, ended: bool) -> LoopMetrics:
+        """What the loop knows now; validation values only of a validation since the last snapshot."""
+        logged = values_of(trainer.callback_metrics, self.settings.metrics)
+        accuracy = self._accuracy.mean()
+        if accuracy is not None:
+            logged["train_accuracy"] = accuracy
+        if not self._validated:
+            logged.pop("val_loss", None)
+            logged.pop("val_accuracy", None)
+        metrics = LoopMetrics(logged)
+        if (loss := self._loss.mean()) is not None:
+            metrics["train_loss"] = loss
+        if self._loss.first is not None:
+            metrics["first_loss"] = self._loss.first
         if trainer.optimizers:
             metrics["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
-        return {name: value for name, value in metrics.items() if value is not None}
+        if ended:
+            metrics.epoch_losses = self._loss.parts()
+            self._validated = False
+        return metrics
+
+    def _collect_accuracy(self, trainer: pl.Trainer, batch_idx: int) -> None:
+        """The epoch's mean of an accuracy that is logged step by step: Lightning itself keeps the last batch's.
+
+        About fifty batches an epoch are looked at, since each look makes Lightning collect its metrics.
+        """
+        batches = trainer.num_training_batches
+        if math.isfinite(batches) and batch_idx % max(1, int(batches) // LOOKS_AN_EPOCH):
+            return
+        if self._accuracy_name is None:
+            self._accuracy_name = understood(trainer.callback_metrics, self.settings.metrics).get("train_accuracy", "")
+        value = trainer.callback_metrics.get(self._accuracy_name) if self._accuracy_name else None
+        if value is not None and not self._accuracy_name.endswith("epoch"):
+            self._accuracy.add(value)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note that the validation values are of now, and say once which names were understood."""
+        if trainer.sanity_checking or self.run is None:
+            return
+        self._validated = True
+
+    def _explain_metrics(self, trainer: pl.Trainer) -> None:
+        if not self._explained and self.settings.verbose:
+            self._explained = True
+            write = console_writer(trainer) or print
+            write(f"spectral: {in_words(understood(trainer.callback_metrics, self.settings.metrics))}")
 
     def _publish(self, pl_module: pl.LightningModule, on_step: bool) -> None:
         """Make the last snapshot's values monitorable; the loggers get them from the sinks."""

@@ -58,6 +58,7 @@ class Publisher:
             epoch,
             {r.layer: r.values for r in rows},
             metrics,
+            epoch_losses=getattr(metrics, "epoch_losses", ()),
             full=measured.choice.kind == "full",
             status={r.layer: r.status for r in rows},
             changed={r.layer: r.changed for r in rows},

@@ -71,6 +71,8 @@ class Cadence:
                 every_n_epochs = 1
             elif steps is not None:
                 every_n_steps = max(1, round(steps / SNAPSHOTS_OF_A_RUN_WITHOUT_EPOCHS))
+                # Overtraining is judged at the end of an epoch, in short runs too.
+                every_n_epochs = 1 if epochs is not None and epochs >= 2 else None
             elif plan.epochs is not None or plan.steps_per_epoch is not None:
                 every_n_epochs = 1
             else:

@@ -1,4 +1,4 @@
-"""Series of real small runs (see ``benchmarks.trajectories.export``) as the detectors see them."""
+"""Series of real small runs as the detectors see them."""
 
 import json
 import math
@@ -20,7 +20,7 @@ BROKEN = {
 
 @lru_cache
 def runs() -> dict:
-    return json.loads((Path(__file__).parents[2] / "data" / "trajectories.json").read_text())
+    return json.loads((Path(__file__).parents[2] / "data" / "breakage.json").read_text())
 
 
 def _number(value: float | None) -> float:

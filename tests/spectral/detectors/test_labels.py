@@ -87,6 +87,6 @@ def test_a_verdict_takes_over_what_its_finding_says():
 
 
 def test_too_little_known_is_not_called_healthy():
-    assert verdict([], insufficient="only 2 snapshots so far").state == "insufficient evidence"
+    assert verdict([], insufficient="only 2 snapshots so far").state == "not judged"
     # what was found counts whatever else is unknown
     assert verdict([_finding("non-finite", "critical")], insufficient="only 2 snapshots so far").state == "broken"

@@ -1,176 +1,201 @@
-"""The overtraining detector on real runs, and what its score must not depend on."""
+"""The judgement of overtraining on real small trainings, with validation values and without."""
 
 import json
-import time
+import math
+from functools import lru_cache
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.spectral.detectors.series import BROKEN, HEALTHY, OVERTRAINED, observations, replay, runs
-from ww_callbacks.spectral.detectors import Observation, Overtraining, default_detectors, needed_quantities, verdict
+from ww_callbacks.spectral.detectors import PRESETS, Observation, Overtraining, verdict
+from ww_callbacks.spectral.detectors.training_signals import TrainingSignals, within_epoch_slope
+from ww_callbacks.spectral.detectors.validation_trend import ValidationTrend, noise_of
+
+HEALTHY = ("digits/clean/0", "cnn/sgd/0", "language/clean/1", "lstm/short clean/0")
+OVERTRAINED = ("cnn batchnorm/hard noise40/0", "signals/hard noise40/0")
 
 
-def _first(found):
-    return next((i for i, findings in enumerate(found) if findings), None)
+@lru_cache
+def runs():
+    return json.loads((Path(__file__).parents[2] / "data" / "overtraining.json").read_text())
 
 
+def series(name, without=()):
+    for s in runs()[name]["snapshots"]:
+        layers = {n: {k: math.nan if v is None else v for k, v in row.items()} for n, row in s["layers"].items()}
+        metrics = {k: v for k, v in s["metrics"].items() if v is not None and k not in without}
+        losses = () if "epoch_losses" in without else tuple(s["epoch_losses"])
+        yield Observation(s["step"], s["epoch"], {} if "layers" in without else layers, metrics, epoch_losses=losses)
+
+
+def replay(name, without=(), **settings):
+    """The detector after the run, and the epoch of its alarm."""
+    detector, alarm = Overtraining(**settings), None
+    for observation in series(name, without):
+        if detector.update(observation) and alarm is None:
+            alarm = observation.epoch
+    return detector, alarm
+
+
+@pytest.mark.parametrize("preset", ["cautious", "eager"])
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_healthy_run_is_left_alone(name, preset):
+    detector, alarm = replay(name, **PRESETS[preset])
+    assert alarm is None
+    last = list(series(name))[-1].epoch
+    assert verdict([], insufficient=detector.insufficient, doubt=detector.doubt).state == "no sign of overtraining"
+    assert detector.best_epoch > 0.6 * last  # a streak that was too short for an alarm may be going on
+
+
+@pytest.mark.parametrize("preset", ["cautious", "eager"])
 @pytest.mark.parametrize("name", OVERTRAINED)
-def test_an_overtrained_run_is_found_and_its_best_epoch_named(name):
-    test = runs()[name]["test_accuracy"]
-    assert runs()[name]["overtrained"]
-    found = replay(Overtraining(), name)
-    at = _first(found)
-    finding = found[at][0]
-    assert finding.may_stop and finding.severity == "critical"
-    regret = max(test) - test[round(finding.best_epoch)]
-    assert regret < 0.04 < max(test) - test[-1]
-    assert finding.best_step == runs()[name]["steps"][round(finding.best_epoch)]
-    assert finding.layers[0] == list(runs()[name]["layers"])[-1]
-    assert 0.5 < finding.confidence <= 1
-    assert f"epoch {finding.best_epoch:g}" in finding.recommendation
+def test_an_overtrained_run_is_found_and_a_better_epoch_kept(name, preset):
+    detector, alarm = replay(name, **PRESETS[preset])
+    accuracy = runs()[name]["test_accuracy"]
+    assert alarm is not None and alarm < len(accuracy) / 2
+    kept = accuracy[int(detector.best_epoch)]
+    assert kept > accuracy[-1] + 0.03 and kept > max(accuracy) - 0.12
+    (finding,) = detector.findings()
+    assert finding.may_stop and finding.severity == "critical" and finding.best_epoch == detector.best_epoch < alarm
+    assert 0.3 < finding.confidence < 1 and f"since epoch {detector.best_epoch:g} " in finding.message.lower()
+    assert detector.published()["overtraining/keep"] == 0.0
 
 
-@pytest.mark.parametrize("name", [*HEALTHY, "digits-tiny-0"])
-def test_a_run_that_does_not_overtrain_is_let_alone(name):
-    assert not runs()[name]["overtrained"]
-    assert _first(replay(Overtraining(), name)) is None
+def test_batch_norm_does_not_hide_label_noise():
+    _, alarm = replay("cnn batchnorm/hard noise40/0")
+    assert alarm is not None and alarm <= 15
 
 
-@pytest.mark.parametrize("name", OVERTRAINED)
-@pytest.mark.parametrize("without", [("train_accuracy",), ("learning_rate",)])
-def test_it_works_with_less_told(name, without):
-    assert _first(replay(Overtraining(), name, without=without)) is not None
+@pytest.mark.parametrize("missing", ["train_accuracy", "learning_rate", "first_loss", "epoch_losses", "layers"])
+@pytest.mark.parametrize("name", HEALTHY)
+def test_what_is_not_known_raises_no_alarm(name, missing):
+    assert replay(name, (missing,))[1] is None
 
 
-def test_without_training_loss_and_accuracy_it_says_that_it_cannot_judge():
+def test_validation_values_decide_where_they_are_logged():
+    detector, alarm = replay("cnn batchnorm/hard noise40/0/validation")
+    assert detector.judged_by == "validation" and alarm is not None
+    (finding,) = detector.findings()
+    assert "Validation has been getting worse" in finding.message and finding.confidence is None
+    snapshots = runs()["cnn batchnorm/hard noise40/0/validation"]["snapshots"]
+    losses = [s["metrics"].get("val_loss", math.inf) for s in snapshots]
+    assert detector.best_epoch == float(np.argmin(losses[: int(alarm) + 1]))
+    healthy, alarm = replay("digits/clean/0/validation")
+    assert alarm is None and healthy.doubt == "" and verdict([], doubt=healthy.doubt).state == "healthy"
+
+
+def _validated(losses, scores=None, **settings):
+    detector = Overtraining(**settings)
+    for e, loss in enumerate(losses, start=1):
+        metrics = {"train_loss": 1 / e, "val_loss": loss}
+        if scores is not None:
+            metrics["val_accuracy"] = scores[e - 1]
+        found = detector.update(Observation(10 * e, float(e), {}, metrics))
+    return detector, found
+
+
+FALLING = [1.0, 0.8, 0.7, 0.65]
+RISING = [*FALLING, 0.75, 0.85, 0.95, 1.1]
+
+
+def test_a_fine_tuning_whose_validation_loss_rises_is_found_within_eight_epochs():
+    detector, (finding,) = _validated(RISING)
+    assert finding.severity == "critical" and detector.best_epoch == 4.0 and finding.since_epoch in (5.0, 6.0)
+
+
+def test_overconfidence_is_told_from_a_falling_score():
+    _, (soft,) = _validated(RISING, [0.5, 0.6, 0.7, 0.72, 0.72, 0.73, 0.74, 0.74])
+    assert "overconfident" in soft.message and soft.severity == "warning" and not soft.may_stop
+    _, (hard,) = _validated(RISING, [0.5, 0.6, 0.7, 0.72, 0.6, 0.55, 0.5, 0.45])
+    assert hard.severity == "critical" and hard.may_stop and "score 0.45, best 0.72" in hard.message
+    _, (eager,) = _validated(RISING, [0.5, 0.6, 0.7, 0.72, 0.72, 0.73, 0.74, 0.74], **PRESETS["eager"])
+    assert eager.may_stop
+
+
+def test_noise_in_the_validation_loss_raises_no_alarm():
+    rng = np.random.default_rng(0)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        _, found = _validated(list(0.5 + 1 / np.arange(1, 60) + rng.normal(0, 0.05, 59)))
+        assert not found
+
+
+def test_accuracy_at_chance_opens_nothing():
     detector = Overtraining()
-    assert _first(replay(detector, "digits-noise40-0", without=("train_loss", "train_accuracy"))) is None
-    assert detector.score is None
-    assert "training loss" in detector.insufficient
-    assert verdict([], insufficient=detector.insufficient).state == "insufficient evidence"
+    for e in range(1, 30):
+        layers = {"a": {"frobenius_norm": 5.0 + 0.01 * e, "distance_from_init": 0.1 * e, "relative_update_norm": 0.01}}
+        metrics = {"train_loss": 2.303, "first_loss": 2.31, "train_accuracy": 0.1, "learning_rate": 1e-3}
+        assert not detector.update(Observation(10 * e, float(e), layers, metrics, epoch_losses=(2.303,) * 10))
 
 
-def test_a_few_snapshots_do_not_suffice():
+def test_what_is_missing_is_named():
     detector = Overtraining()
-    assert detector.insufficient
-    for observation, _ in zip(observations("digits-clean-0"), range(5), strict=False):
-        detector.update(observation)
-    assert "epochs" in detector.insufficient
-    replay(again := Overtraining(), "digits-clean-0")
-    assert again.insufficient == ""
+    assert detector.insufficient == "no epoch has ended yet"
+    detector.update(Observation(5, 1.0, {"a": {}}, {}))
+    assert "no training loss is reported" in detector.insufficient
+    detector = Overtraining()
+    detector.update(Observation(5, 1.0, {"a": {}}, {"train_loss": 1.0}))
+    assert "the second" in detector.insufficient
+    detector.update(Observation(10, 2.0, {"a": {}}, {"train_loss": 0.9}))
+    assert detector.insufficient == "" and "No validation values are logged" in detector.doubt
 
 
-def _scores(**how):
-    detector, scores = Overtraining(), []
-    for observation in observations("mnist-noise20-1", **how):
-        detector.update(observation)
-        scores.append(detector.score)
-    return [s for s in scores if s is not None]
+@pytest.mark.parametrize("name", [*OVERTRAINED, "language/hard tiny/0/validation"])
+@pytest.mark.parametrize("at", [1, 4, 9])
+def test_a_restored_detector_goes_on_as_an_undisturbed_one(name, at):
+    whole, first, second = Overtraining(), Overtraining(), Overtraining()
+    for i, observation in enumerate(series(name)):
+        expected = whole.update(observation)
+        if i == at:
+            second.load_state_dict(json.loads(json.dumps(first.state_dict(), allow_nan=False)))
+        found = (first if i < at else second).update(observation)
+        assert found == expected
+    assert second.state_dict() == whole.state_dict()
 
 
-@pytest.mark.parametrize("how", [{"scale": 1e-3}, {"scale": 1e4}, {"rate_unit": 100.0}])
-def test_the_score_does_not_depend_on_the_scale_of_weights_or_rate(how):
-    assert _scores(**how) == pytest.approx(_scores(), abs=1e-9)
-
-
-@pytest.mark.parametrize("name", ["digits-noise40-0", "pydoc-clean-1", *BROKEN])
-@pytest.mark.parametrize("which", range(len(default_detectors())))
-def test_an_interrupted_run_gives_what_an_uninterrupted_one_gives(name, which):
-    whole = replay(default_detectors("cautious")[which], name)
-    detector, parts = default_detectors("cautious")[which], []
-    for i, observation in enumerate(observations(name)):
-        parts.append(detector.update(observation))
-        if i % 3 == 0:
-            kept = json.loads(json.dumps(detector.state_dict(), allow_nan=False))
-            detector = default_detectors("cautious")[which]
-            detector.load_state_dict(kept)
-    assert parts == whole
-
-
-def test_a_state_of_another_detector_is_refused():
-    first, *_, last = default_detectors()
-    with pytest.raises(ValueError, match=r"overtraining.*non-finite"):
-        last.load_state_dict(first.state_dict())
-
-
-def test_memory_stays_bounded_over_a_long_run():
-    detector, sizes = Overtraining(), []
-    for i in range(1, 1501):
-        layer = {"frobenius_norm": 10 * i**0.2, "distance_from_init": i**0.3}
-        detector.update(Observation(i, float(i), {"a": layer, "b": layer}, {"train_loss": 1.0}))
-        sizes.append(len(json.dumps(detector.state_dict())))
-    assert max(sizes[500:]) < 1.1 * max(sizes[:500])
-    assert detector.score == pytest.approx(0.0, abs=0.05)  # a power law has a constant exponent
-
-
-def test_snapshots_in_which_nothing_was_learned_are_passed_over():
-    plain, padded = Overtraining(), Overtraining()
-    for observation in observations("digits-noise40-0"):
-        plain.update(observation)
-        padded.update(observation)
-        padded.update(observation)
-    assert padded.score == plain.score
-    assert padded.best_epoch == plain.best_epoch
-
-
-def test_what_a_checkpoint_callback_may_monitor():
-    # mode min: the file that is kept must be the one of the epoch that the detector names
-    for name in OVERTRAINED:
-        detector, lowest, kept = Overtraining(), float("inf"), None
-        for observation in observations(name):
-            detector.update(observation)
-            published = detector.published()
-            if observation.step and published["overtraining/keep"] < lowest:
-                lowest, kept = published["overtraining/keep"], observation.epoch
-        assert kept == detector.best_epoch
-    detector = Overtraining(onset=0.27)  # never past the onset: the last epoch is kept
-    replay(detector, "digits-clean-0")
-    assert detector.published()["overtraining/keep"] == -runs()["digits-clean-0"]["epochs"][-1]
-
-
-def test_the_output_layer_can_be_named():
-    found = replay(Overtraining(output="3.weight"), "digits-noise40-0")
-    assert found[_first(found)][0].layers[0] == "3.weight"
-    missing = Overtraining(output="nowhere")
-    replay(missing, "digits-noise40-0")
-    assert "nowhere" in missing.insufficient
-
-
-def test_the_presets():
-    off, cautious, eager = (default_detectors(p)[-1] for p in ("off", "cautious", "eager"))
-    assert not off.stops and cautious.stops and eager.stops
-    assert eager.threshold < cautious.threshold == off.threshold
-    assert not any(f.may_stop for findings in replay(off, "digits-noise40-0") for f in findings)
-    replaced = default_detectors("eager", overtraining={"threshold": 0.5})[-1]
-    assert replaced.threshold == 0.5
-    assert "distance_from_init" in needed_quantities(default_detectors())
+def test_a_state_of_another_kind_or_version_is_refused():
+    with pytest.raises(ValueError, match="overtraining"):
+        Overtraining().load_state_dict({"detector": "explosion"})
+    with pytest.raises(ValueError, match="another version"):
+        Overtraining().load_state_dict({"detector": "overtraining", "score": 1.0})
 
 
 @pytest.mark.parametrize(
-    ("arguments", "match"),
+    ("settings", "message"),
     [
-        ({"threshold": -1}, "threshold"),
-        ({"onset": 0.5}, "onset"),
-        ({"persistence": 0}, "persistence"),
-        ({"quorum": 4}, "quorum"),
-        ({"thresold": 0.2}, "thresold"),
+        ({"threshold": "high"}, "threshold"),
+        ({"streak": 2}, "between 0 and 1"),
+        ({"margin": -1}, "at least 0"),
+        ({"least": 0}, "1 or more"),
     ],
 )
-def test_wrong_settings_are_refused_early(arguments, match):
-    with pytest.raises(ValueError, match=match):
-        default_detectors("cautious", overtraining=arguments)
+def test_wrong_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Overtraining(**settings)
 
 
-def test_an_unknown_preset_is_refused():
-    with pytest.raises(ValueError, match="cautious"):
-        default_detectors("bold")
+def test_the_slope_is_that_of_least_squares():
+    losses = np.random.default_rng(0).random(10)
+    x = (np.arange(10) + 0.5) / 10
+    (slope, _), covariance = np.polyfit(x, losses, 1, cov="unscaled")
+    residuals = losses - np.polyval(np.polyfit(x, losses, 1), x)
+    error = math.sqrt(covariance[0, 0] * (residuals @ residuals) / 8)
+    assert within_epoch_slope(losses) == pytest.approx((slope, error))
+    assert all(map(math.isnan, within_epoch_slope([1.0, math.nan, 2.0])))
 
 
-def test_judging_costs_less_than_a_millisecond_a_layer():
-    detectors = default_detectors("cautious")
-    series = list(observations("pydoc-noise40-1"))
-    start = time.process_time()
-    for observation in series:
-        for detector in detectors:
-            detector.update(observation)
-    layers = len(series[0].layers)
-    assert (time.process_time() - start) / (len(series) * layers) < 1e-3
+def test_a_diverging_loss_is_no_error():
+    signals = TrainingSignals()
+    for e, loss in enumerate([1.0, math.inf, math.nan, 0.0, 1e300], start=1):
+        signals.update(Observation(e, float(e), {"a": {"frobenius_norm": math.nan}}, {"train_loss": loss}))
+    assert signals.epochs == 3  # infinity and NaN are no losses
+
+
+def test_the_noise_is_robust_and_a_trend_survives_its_state():
+    assert noise_of([0.1, -0.1, 0.1, -0.1, 9.0]) < 0.4 and noise_of([1.0, 2.0]) == 0.0
+    trend = ValidationTrend(higher_is_better=True)
+    for e, value in enumerate([0.5, 0.6, 0.7, math.nan, 0.3, 0.25, 0.2]):
+        trend.update(value, e, float(e))
+    assert trend.best == 0.7 and trend.best_at == [2, 2.0] and trend.streak == 3 and trend.since == [4, 4.0]
+    assert ValidationTrend.of(json.loads(json.dumps(trend.state_dict()))) == trend

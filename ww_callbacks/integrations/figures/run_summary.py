@@ -9,7 +9,7 @@ from ww_callbacks.integrations.figures.run_view import RunView
 from ww_callbacks.integrations.figures.style import SEVERITIES
 
 GOOD, WATCH, BAD, OPEN = "good", "watch", "bad", "open"
-_TONES = {"healthy": GOOD, "watch": WATCH, "insufficient evidence": OPEN}
+_TONES = {"healthy": GOOD, "no sign of overtraining": GOOD, "not judged": OPEN, "watch": WATCH}
 
 
 @dataclass(frozen=True)

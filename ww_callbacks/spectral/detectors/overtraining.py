@@ -1,30 +1,17 @@
-r"""Overtraining, told from how the output layer moves and from the training error that is left.
+"""Overtraining: by the validation values that the loop logs, and without them by what training itself shows.
 
-What it looks at. Let D(t) = ‖W_t − W_0‖_F and F(t) = ‖W_t‖_F of the output layer, and t the run's clock (cumulative
-learning rate). Over the last doubling of t they grow as powers, D ∝ t^{s_D} and F ∝ t^{s_F}. While a network learns
-what generalises, gradients shrink and turn, and both exponents fall and stay low. When it begins to memorise single
-examples, their gradients persist from epoch to epoch and the output layer must grow to fit them: the exponents turn
-and rise again, the output layer's more than the hidden layers'. A rise is measured against the run's own minimum, so
-neither the scale of the weights, nor the learning rate, nor the shape of the layer matters.
+A ladder of evidence:
 
-Three signals, of two families (distance and norm):
+1. **Validation.** Where the loop logs a validation loss or score, it decides: an alarm is raised where it has been
+   worse than its best, by more than its noise, for a third of the epochs so far. The training signals weigh in: where
+   they see nothing, it must last for two thirds of the epochs, unless it climbs without a break. A falling score
+   is overfitting; a loss that rises while the score holds is overconfidence, and is reported as such.
+2. **Training signals.** Without validation, one calibrated judgement of the losses within and between epochs and of the
+   growth of the weights (:mod:`.judgement`). An alarm is raised where its score has been above a threshold for a third
+   of the epochs so far.
+3. **Not judged.** Without a training loss, or before the second epoch, nothing is said.
 
-* ``distance``: rise of s_D above its minimum so far;
-* ``norm``: rise of s_F above its minimum so far;
-* ``gap``: by how much s_D of the output layer exceeds the mean of the hidden layers'.
-
-.. math:: \text{score} = (\text{distance} + \text{norm}) \cdot \frac{u}{u + f}
-
-u is the share of training error that was left over that doubling, the mean of its two ends (1 − training accuracy;
-where that is not known, training loss over its first value), f = 0.05: a run that has fitted its data has nothing left
-to memorise, and is let alone.
-
-The alarm needs the score above ``threshold`` on ``persistence`` snapshots in a row and ``quorum`` signals above
-``signal``. The quorum matters: the norm's exponent rises in any long run, from (D/F)²·s_D towards s_D, as the distance
-outgrows the initial weights; the distance's own exponent does not. The snapshot to keep is the last one before the
-score went above ``onset`` for good.
-
-What it cannot see is told in the documentation of the detectors, with the runs it was measured on.
+The epoch to keep is the best of the validation, or else the one before the alarm's streak began.
 """
 
 from __future__ import annotations
@@ -32,280 +19,334 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ww_callbacks.spectral.detectors import coefficients as fitted
 from ww_callbacks.spectral.detectors.base import Finding, Observation
-from ww_callbacks.spectral.detectors.layerwise import at_least_one, check_state, number, positive
-from ww_callbacks.spectral.detectors.log_time import Clock, LogSlopes
+from ww_callbacks.spectral.detectors.judgement import probability
+from ww_callbacks.spectral.detectors.layerwise import at_least_one, check_state, number
+from ww_callbacks.spectral.detectors.training_signals import TrainingSignals
+from ww_callbacks.spectral.detectors.validation_trend import ValidationTrend
+
+ENOUGH_VALIDATION = 3
+"""Validation values from which on they decide."""
+CLIMBS = ((3, 0.1), (2, 0.2))
+"""Epochs in a row, each worse than the one before, and by which share of the best: what is no noise."""
+REMEMBERED = 4
+"""Scores of the training signals that weigh in with validation."""
+
+IN_WORDS = {
+    "slope_z": "the loss rises within an epoch",
+    "slope": "the loss rises within an epoch",
+    "saw": "each visit to the same examples lowers the loss by much",
+    "jump": "the loss drops from one epoch to the next",
+    "fall": "the training loss falls ever faster",
+    "log_loss": "the training loss is far below its start",
+    "log_error": "little training error is left",
+    "distance_rise": "the output layer moves away from its start ever faster",
+    "norm_rise": "the output layer's norm grows ever faster",
+    "norm_exponent": "the output layer's norm keeps growing",
+    "output_exponent": "the output layer keeps moving away from its start",
+    "hidden_exponent": "the hidden layers keep moving away from their start",
+    "output_update": "the output layer still changes by much",
+    "hidden_update": "the hidden layers still change by much",
+}
+"""What a signal says where it speaks for overtraining; how long training is and its rate explain nothing."""
+
+
+@dataclass
+class _State:
+    """What is kept between epochs.
+
+    Attributes:
+        judged: epochs that could be judged.
+        score: the score at the last epoch.
+        streak: epochs in a row above the threshold.
+        best: (step, epoch) of the epoch to keep so far.
+        latest: (step, epoch) of the last epoch.
+        alarm: the finding's lasting parts, once raised.
+        reported: whether a training loss was ever reported.
+        recent: the last scores.
+    """
+
+    judged: int = 0
+    score: float | None = None
+    streak: int = 0
+    best: list[float] = field(default_factory=list)
+    latest: list[float] = field(default_factory=list)
+    alarm: dict[str, Any] | None = None
+    reported: bool = False
+    recent: list[float] = field(default_factory=list)
 
 
 class Overtraining:
-    """Rise of the output layer's growth exponents while training error is left: see the module's text.
+    """See the module's text.
 
     Args:
-        threshold: score above which the alarm counts.
-        onset: score above which a snapshot is no longer the one to keep.
-        persistence: snapshots in a row on which the score must lie above ``threshold``.
-        onset_persistence: the same for ``onset``.
-        burn_in: snapshots after the first that set no minimum: early training is a transient.
-        quorum: how many of the three signals must lie above ``signal`` at the alarm.
-        signal: see ``quorum``.
-        fitted: f in the score; training error well below it silences the detector.
-        plateau: until the training error has once fallen by less than this share of its whole fall over a doubling of
-            time, learning still gathers speed, and so does what it does to the weights: nothing counts before that.
-        output: name of the output layer; the last layer in depth order by default. Where the output layer shares its
-            weights with the embedding, name the embedding: :func:`ww_callbacks.spectral.detectors.output_layer` tells.
-        stops: whether a run may be stopped by it.
+        threshold: score of the training signals above which an epoch counts towards an alarm.
+        streak: share of the epochs so far for which it must hold.
+        least: epochs for which it must hold, at the least.
+        margin: multiples of its noise by which a validation value must be worse than its best.
+        output: name of the output layer; None for the last one in depth order. Where the output layer shares its
+            weights with the embedding, name the embedding.
+        stops: whether it may stop a run.
+        stops_overconfident: whether a rising validation loss may stop a run whose validation score holds.
 
     Attributes:
-        score: the score at the last snapshot, None while unknown; higher means more overtrained.
-        best_step, best_epoch: the snapshot to keep so far, None before the first.
+        probability: probability that training on makes the weights worse, None while unknown.
+        best_step, best_epoch: the epoch to keep so far, None before the first.
+        judged_by: ``validation``, ``training signals``, or empty where nothing can be judged.
     """
 
     kind: str = "overtraining"
     can_stop: bool = True
     spoils_weights: bool = False
     state: str = "overtraining"
-    needs: tuple[str, ...] = ("frobenius_norm", "distance_from_init")
+    needs: tuple[str, ...] = ("frobenius_norm", "distance_from_init", "relative_update_norm")
 
     def __init__(
         self,
-        threshold: float = 0.29,
-        onset: float = 0.08,
-        persistence: int = 4,
-        onset_persistence: int = 2,
-        burn_in: int = 3,
-        quorum: int = 3,
-        signal: float = 0.02,
-        fitted: float = 0.05,
-        plateau: float = 0.4,
+        threshold: float = fitted.CAUTIOUS,
+        streak: float = 1 / 3,
+        least: int = 2,
+        margin: float = 2.0,
         output: str | None = None,
         stops: bool = True,
-    ):
-        self.threshold = positive("threshold", threshold)
-        self.onset = positive("onset", onset)
-        if self.onset > self.threshold:
-            raise ValueError(f"Expected `onset` to be at most `threshold`={threshold} but got {onset!r}.")
-        self.persistence = at_least_one(persistence)
-        self.onset_persistence = at_least_one(onset_persistence)
-        self.burn_in = at_least_one(burn_in)
-        if quorum not in (1, 2, 3):
-            raise ValueError(f"Expected `quorum` to be 1, 2 or 3 (there are three signals) but got {quorum!r}.")
-        self.quorum = quorum
-        self.signal = positive("signal", signal)
-        self.fitted = positive("fitted", fitted)
-        self.plateau = positive("plateau", plateau)
+        stops_overconfident: bool = False,
+    ) -> None:
+        if not isinstance(threshold, int | float) or not math.isfinite(threshold):
+            raise ValueError(f"Expected `threshold` to be a number but got {threshold!r}.")
+        if not isinstance(streak, int | float) or not 0 < streak < 1:
+            raise ValueError(f"Expected `streak` to be a share of the epochs between 0 and 1 but got {streak!r}.")
+        if not isinstance(margin, int | float) or not margin >= 0:
+            raise ValueError(f"Expected `margin` to be at least 0 but got {margin!r}.")
+        self.threshold, self.streak, self.margin = float(threshold), float(streak), float(margin)
+        self.least = at_least_one(least)
         self.output = output
-        self.stops = bool(stops)
-        self.score: float | None = None
-        self.best_step: int | None = None
-        self.best_epoch: float | None = None
-        self._clock = Clock()
-        self._slopes = LogSlopes(self.burn_in)
-        self._memory: dict[str, Any] = {
-            "above": 0,  # snapshots in a row above the threshold, quorum met
-            "past_onset": 0,  # snapshots in a row above the onset
-            "onset": None,  # [step, epoch] at which that began
-            "alarm": None,  # the finding's lasting parts, once raised
-            "first_loss": None,
-            "highest": 0.0,  # training error
-            "plateau": False,  # whether learning has slowed down once
-            "signals": {},
-            "missing": "",
-        }
+        self.stops, self.stops_overconfident = bool(stops), bool(stops_overconfident)
+        self._signals = TrainingSignals(output)
+        self._loss = ValidationTrend(margin)
+        self._accuracy = ValidationTrend(margin, higher_is_better=True)
+        self._state = _State()
+
+    @property
+    def probability(self) -> float | None:
+        """Probability that training on makes the weights worse, by the training signals; None while unknown."""
+        score = self._state.score
+        return None if score is None else probability(score, fitted.CALIBRATION)
+
+    @property
+    def best_step(self) -> int | None:
+        """Step of the epoch to keep so far; None before the first."""
+        return int(self._state.best[0]) if self._state.best else None
+
+    @property
+    def best_epoch(self) -> float | None:
+        """The epoch to keep so far; None before the first."""
+        return self._state.best[1] if self._state.best else None
+
+    @property
+    def judged_by(self) -> str:
+        """``validation``, ``training signals``, or empty where nothing can be judged."""
+        if max(self._loss.epochs, self._accuracy.epochs) >= ENOUGH_VALIDATION:
+            return "validation"
+        return "training signals" if self._state.judged >= 1 else ""
+
+    @property
+    def insufficient(self) -> str:
+        """What is missing for a judgement; empty if nothing is."""
+        if self.judged_by:
+            return ""
+        if not self._state.latest:
+            return "no epoch has ended yet"
+        if not self._state.reported:
+            return "no training loss is reported, and no validation values"
+        return "the first epoch that can be judged is the second"
 
     def update(self, observation: Observation) -> list[Finding]:
-        """Take the next snapshot and return what holds now. Once raised, the finding stays for the run."""
-        metrics = observation.metrics
-        time = self._clock.advance(observation.step, number(metrics, "learning_rate"))
-        if observation.step <= 0 or not observation.layers:
+        """Take the snapshot at the end of an epoch and return what holds now. Once raised, an alarm stays."""
+        state = self._state
+        moment = [observation.step, observation.epoch]
+        state.reported |= number(observation.metrics, "train_loss") is not None
+        signals = self._signals.update(observation)
+        if observation.step <= 0:
+            state.best = moment
             return self.findings()
-        loss = number(metrics, "train_loss")
-        if loss is not None and self._memory["first_loss"] is None:
-            self._memory["first_loss"] = loss
-        values, unfitted = self._values(observation), self._unfitted(metrics)
-        if unfitted is not None:
-            values["unfitted"] = unfitted
-        if not self._slopes.add(time, values):
-            return self.findings()  # the clock stood still: nothing was learned
-        if unfitted is not None:
-            self._look_for_plateau(unfitted)
-            unfitted = 0.5 * (unfitted + self._slopes.past.get("unfitted", unfitted))
-        self._judge(observation, unfitted)
+        state.latest = moment
+        self._follow_validation(observation)
+        if signals is not None and self._signals.epochs >= 2:
+            state.judged += 1
+            state.score = fitted.COEFFICIENTS.score(signals)
+            state.recent = [*state.recent, state.score][-REMEMBERED:]
+            state.streak = state.streak + 1 if state.score > self.threshold else 0
+        if state.alarm is None:
+            self._move_best(moment)
+            self._raise(observation, signals or {})
         return self.findings()
 
-    def _output(self, observation: Observation) -> str:
-        return self.output if self.output is not None else next(reversed(list(observation.layers)))
+    def _follow_validation(self, observation: Observation) -> None:
+        for trend, name in ((self._loss, "val_loss"), (self._accuracy, "val_accuracy")):
+            value = number(observation.metrics, name)
+            if value is not None:
+                trend.update(value, observation.step, observation.epoch)
 
-    @staticmethod
-    def _values(observation: Observation) -> dict[str, float]:
-        """Ln D and ln F of each layer, where they exist."""
-        series = {}
-        for layer, values in observation.layers.items():
-            for short, name in (("D", "distance_from_init"), ("F", "frobenius_norm")):
-                value = number(values, name)
-                if value is not None and value > 0:
-                    series[f"{short} {layer}"] = math.log(value)
-        return series
+    def _move_best(self, moment: list[float]) -> None:
+        """The epoch to keep moves on until a streak begins; with validation it is the best one so far."""
+        state = self._state
+        followed = [trend for trend in (self._loss, self._accuracy) if trend.epochs]
+        if followed:
+            state.best = list(followed[0].best_at)
+        elif state.streak == 0:
+            state.best = moment
 
-    def _unfitted(self, metrics: Mapping[str, float]) -> float | None:
-        """Share of training error left, 0 to 1."""
-        accuracy, loss, first = (
-            number(metrics, "train_accuracy"),
-            number(metrics, "train_loss"),
-            self._memory["first_loss"],
-        )
-        if accuracy is not None:
-            return min(max(1.0 - accuracy, 0.0), 1.0)
-        if loss is not None and first is not None and first > 0:
-            return min(max(loss / first, 0.0), 1.0)
-        return None
+    def _raise(self, observation: Observation, signals: Mapping[str, float]) -> None:
+        """Raise the alarm if its time has come."""
+        state = self._state
+        if self.judged_by == "validation":
+            # The loss decides where it is logged: the score of a small validation set jumps.
+            trend = self._loss if self._loss.epochs >= ENOUGH_VALIDATION else self._accuracy
+            if self._turned(trend):
+                holds = trend is self._loss and self._accuracy.epochs >= ENOUGH_VALIDATION and not self._accuracy.streak
+                self._alarm(
+                    observation, "overconfident" if holds else "validation", trend.since or trend.climb_since, signals
+                )
+        elif state.streak >= max(self.least, math.ceil(self.streak * self._signals.epochs)):
+            self._alarm(observation, "training", state.best, signals)
 
-    def _look_for_plateau(self, unfitted: float) -> None:
-        """See ``plateau``: learning comes first, and memorising after it has slowed down."""
-        memory = self._memory
-        memory["highest"] = max(unfitted, memory["highest"])
-        before = self._slopes.past.get("unfitted")
-        fallen = memory["highest"] - unfitted
-        if before is not None and self._slopes.snapshots > self.burn_in and before - unfitted <= self.plateau * fallen:
-            memory["plateau"] = True
-
-    def _judge(self, observation: Observation, unfitted: float | None) -> None:
-        memory, output = self._memory, self._output(observation)
-        distance, norm = self._slopes.rise(f"D {output}"), self._slopes.rise(f"F {output}")
-        if distance is None or norm is None or unfitted is None:
-            memory["missing"] = (
-                f"no distance from init of the output layer `{output}` is known"
-                if f"D {output}" not in self._slopes.slopes and self._slopes.snapshots > 1
-                else "neither training loss nor training accuracy is known"
-                if unfitted is None
-                else f"only {self._slopes.snapshots} epochs seen so far"
+    def _turned(self, trend: ValidationTrend) -> bool:
+        """Whether a validation value has turned for the worse; see the module's text."""
+        recent = self._state.recent
+        expected = bool(recent) and sum(recent) / len(recent) > fitted.EAGER
+        return (
+            (expected and trend.turned(self.streak, 3))
+            or any(
+                trend.climb >= max(epochs, math.ceil(self.streak * trend.epochs)) and trend.setback > share
+                for epochs, share in CLIMBS
             )
-            self.score = None
-            self._move_best(observation)
-            return
-        memory["missing"] = (
-            ""
-            if self._slopes.snapshots >= self.burn_in + self.persistence
-            else (f"only {self._slopes.snapshots} epochs seen so far")
+            or trend.turned(min(2 * self.streak, 1.0), 5)
         )
-        hidden = [s for name, s in self._slopes.slopes.items() if name.startswith("D ") and name != f"D {output}"]
-        own = self._slopes.slopes[f"D {output}"]
-        gap = max(own - sum(hidden) / len(hidden), 0.0) if hidden else 0.0
-        self.score = (distance + norm) * unfitted / (unfitted + self.fitted)
-        memory["signals"] = {"distance": distance, "norm": norm, "gap": gap}
-        agree = sum(value > self.signal for value in memory["signals"].values())
-        memory["past_onset"] = memory["past_onset"] + 1 if memory["plateau"] and self.score > self.onset else 0
-        if memory["past_onset"] == 1:
-            memory["onset"] = [observation.step, observation.epoch]
-        beyond = memory["plateau"] and self.score > self.threshold and agree >= self.quorum
-        memory["above"] = memory["above"] + 1 if beyond else 0
-        self._move_best(observation)
-        if memory["alarm"] is None and memory["above"] >= self.persistence:
-            layers = [output] + [
-                layer
-                for layer in observation.layers
-                if layer != output and (self._slopes.rise(f"D {layer}") or 0.0) > self.threshold / 2
-            ]
-            lowest = self._slopes.lowest[f"D {output}"]
-            memory["alarm"] = {
-                "layers": layers,
-                "since": memory["onset"],
-                "evidence": {
-                    "score": self.score,
-                    "threshold": self.threshold,
-                    "unfitted": unfitted,
-                    "distance_exponent": own,
-                    "distance_exponent_lowest": lowest,
-                    "norm_exponent": self._slopes.slopes[f"F {output}"],
-                    "norm_exponent_lowest": self._slopes.lowest[f"F {output}"],
-                    **{f"signal_{name}": value for name, value in memory["signals"].items()},
-                },
-            }
 
-    def _move_best(self, observation: Observation) -> None:
-        """The snapshot to keep moves on until the score has been past the onset."""
-        if self._memory["alarm"] is None and self._memory["past_onset"] < self.onset_persistence:
-            self.best_step, self.best_epoch = observation.step, observation.epoch
+    def _alarm(self, observation: Observation, why: str, since: list[float], signals: Mapping[str, float]) -> None:
+        layers = list(observation.layers)
+        output = self.output if self.output in observation.layers else layers[-1] if layers else None
+        spoken = fitted.COEFFICIENTS.contributions(signals)
+        usual = fitted.COEFFICIENTS.contributions({})
+        leading = sorted(spoken, key=lambda n: usual[n] - spoken[n])[:5]
+        told = [name for name in leading if name in IN_WORDS and spoken[name] > usual[name] + 0.1]
+        evidence = {
+            **({"score": self._state.score, "threshold": self.threshold} if self._state.score is not None else {}),
+            **({"probability": self.probability} if self.probability is not None else {}),
+            **{name: float(signals[name]) for name in told if math.isfinite(signals.get(name, math.nan))},
+        }
+        for name, trend in (("val_loss", self._loss), ("val_accuracy", self._accuracy)):
+            if trend.last is not None and trend.best is not None:
+                evidence |= {name: trend.last, f"{name}_best": trend.best}
+        self._state.alarm = {
+            "why": why,
+            "layers": [output] if output is not None else [],
+            "since": list(since) or list(self._state.latest),
+            "evidence": evidence,
+            "words": list(dict.fromkeys(IN_WORDS[name] for name in told))[:3],
+        }
 
     def findings(self) -> list[Finding]:
         """What holds since the alarm; empty before it."""
-        alarm = self._memory["alarm"]
+        alarm = self._state.alarm
         if alarm is None:
             return []
-        e = alarm["evidence"]
+        overconfident = alarm["why"] == "overconfident"
         return [
             Finding(
                 kind=self.kind,
-                severity="critical",
+                severity="warning" if overconfident else "critical",
                 layers=tuple(alarm["layers"]),
-                evidence=dict(e),
-                since_step=alarm["since"][0],
+                evidence=dict(alarm["evidence"]),
+                since_step=int(alarm["since"][0]),
                 since_epoch=alarm["since"][1],
-                message=(
-                    f"Since epoch {alarm['since'][1]:g} the output layer `{alarm['layers'][0]}` moves away from its "
-                    f"start ever faster (distance ∝ t^{e['distance_exponent']:.2f}, at its lowest t^"
-                    f"{e['distance_exponent_lowest']:.2f}; norm ∝ t^{e['norm_exponent']:.2f}, lowest t^"
-                    f"{e['norm_exponent_lowest']:.2f}) while {e['unfitted']:.0%} of the training error is left: it "
-                    "memorises single examples."
-                ),
+                message=self._message(alarm),
                 recommendation=(
-                    f"Stop and take the weights of epoch {self.best_epoch:g}. To train longer: more data or cleaner "
-                    "labels, more weight decay or dropout, or a lower learning rate."
+                    f"Keep the weights of epoch {self.best_epoch:g}. To train longer, add data, clean the labels, "
+                    "regularise more (weight decay, dropout, augmentation), or lower the learning rate."
                 ),
-                may_stop=self.stops,
-                confidence=confidence(e["score"]),
+                may_stop=self.stops and (self.stops_overconfident or not overconfident),
+                confidence=alarm["evidence"].get("probability") if alarm["why"] == "training" else None,
                 best_step=self.best_step,
                 best_epoch=self.best_epoch,
             )
         ]
 
+    def _message(self, alarm: Mapping[str, Any]) -> str:
+        e, since = alarm["evidence"], f"{alarm['since'][1]:g}"
+        told = f" In the training itself, {_joined(alarm['words'])}." if alarm["words"] else ""
+        if alarm["why"] == "overconfident":
+            return (
+                f"The model becomes overconfident: since epoch {since} the validation loss has been above its lowest "
+                f"({e['val_loss']:.4g}, lowest {e['val_loss_best']:.4g}), while the validation score holds.{told}"
+            )
+        if alarm["why"] == "validation":
+            parts = []
+            if "val_accuracy" in e and e["val_accuracy"] < e["val_accuracy_best"]:
+                parts.append(f"score {e['val_accuracy']:.4g}, best {e['val_accuracy_best']:.4g}")
+            if "val_loss" in e and e["val_loss"] > e["val_loss_best"]:
+                parts.append(f"loss {e['val_loss']:.4g}, lowest {e['val_loss_best']:.4g}")
+            return f"Validation has been getting worse since epoch {since} ({'; '.join(parts)}).{told}"
+        words = _joined(alarm["words"]) or "several weak signs agree"
+        return (
+            f"Since epoch {since} training looks as in runs that overtrain: {words}. Training on makes the weights "
+            f"worse with probability {e['probability']:.0%}. No validation values are logged."
+        )
+
     @property
-    def insufficient(self) -> str:
-        """Why overtraining cannot be judged yet, in words; empty if it can."""
-        if self._slopes.snapshots == 0:
-            return "no epoch has ended yet"
-        return self._memory["missing"]
+    def doubt(self) -> str:
+        """How far "no sign of overtraining" can be trusted; empty where validation values are logged."""
+        if self.judged_by != "training signals":
+            return ""
+        return (
+            f"No validation values are logged. In tests on other kinds of training, the training signals found "
+            f"{fitted.FOUND['cautious']:.0%} of the runs that overtrained, and {fitted.HIDDEN:.0%} of the runs without "
+            "a sign were overtrained. Log a validation loss for a firm answer."
+        )
 
     def published(self) -> dict[str, float]:
         """What a logger or a checkpoint callback may monitor.
 
-        ``overtraining/score``: higher is more overtrained. ``overtraining/keep``: lowest at the snapshot to keep so
-        far, so that a checkpoint callback with mode ``min`` and one file keeps its weights: minus the epoch as long
-        as the snapshot to keep moves on, and the score, which is positive, afterwards.
+        ``overtraining/score``: probability that training on makes the weights worse. ``overtraining/keep``: falls as
+        long as the epoch to keep moves on and does not fall afterwards, so that a checkpoint callback with mode ``min``
+        keeps its weights.
         """
-        score = self.score if self.score is not None else 0.0
-        held = self._memory["alarm"] is not None or self._memory["past_onset"] >= self.onset_persistence
-        keep = max(score, 0.0) if held or self.best_epoch is None else -self.best_epoch
-        return {"overtraining/score": score, "overtraining/keep": keep}
+        state = self._state
+        moves = state.alarm is None and bool(state.latest) and state.best == state.latest
+        keep = -state.latest[1] if moves else 0.0
+        return {"overtraining/score": self.probability or 0.0, "overtraining/keep": keep}
 
     def state_dict(self) -> dict[str, Any]:
         """The state as JSON-able plain values."""
         return copy.deepcopy(
             {
                 "detector": self.kind,
-                "score": self.score,
-                "best": [self.best_step, self.best_epoch],
-                "clock": self._clock.state_dict(),
-                "slopes": self._slopes.state_dict(),
-                "memory": self._memory,
+                "state": asdict(self._state),
+                "signals": self._signals.state_dict(),
+                "loss": self._loss.state_dict(),
+                "accuracy": self._accuracy.state_dict(),
             }
         )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a saved state.
+        """Restore a saved state.
 
         Raises:
             ValueError: if it is not one of this detector's.
         """
         kept = check_state(state, self.kind)
-        self.score = kept["score"]
-        self.best_step, self.best_epoch = kept["best"]
-        self._clock.load_state_dict(kept["clock"])
-        self._slopes.load_state_dict(kept["slopes"])
-        self._memory = kept["memory"]
+        try:
+            self._state = _State(**kept["state"])
+            self._signals.load_state_dict(kept["signals"])
+            self._loss = ValidationTrend.of(kept["loss"])
+            self._accuracy = ValidationTrend.of(kept["accuracy"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"The saved state of the detector `{self.kind}` is of another version.") from error
 
 
-def confidence(score: float) -> float:
-    """How often a run of the benchmark's tuning set that kept such a score was overtrained: a logistic regression."""
-    return 1.0 / (1.0 + math.exp(-(score - 0.251) / 0.0224))
+def _joined(parts: list[str]) -> str:
+    return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1] if parts else ""

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from ww_callbacks.spectral.detectors.alpha_range import AlphaRange
 from ww_callbacks.spectral.detectors.base import Detector
+from ww_callbacks.spectral.detectors.coefficients import EAGER
 from ww_callbacks.spectral.detectors.correlation_trap import CorrelationTrap
 from ww_callbacks.spectral.detectors.dead_layer import DeadLayer
 from ww_callbacks.spectral.detectors.explosion import Explosion
@@ -21,7 +22,7 @@ Preset = Literal["off", "cautious", "eager"]
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "off": {"stops": False},
     "cautious": {},
-    "eager": {"threshold": 0.2, "persistence": 3, "quorum": 2, "signal": 0.1},
+    "eager": {"threshold": EAGER, "stops_overconfident": True},
 }
 """Arguments of :class:`Overtraining`. ``off`` judges like ``cautious``, and no finding of it may stop the run."""
 

@@ -13,6 +13,7 @@ long after the start is a loss that is memorised.
 **Weights.** Over the last doubling of time the distance from the start and the norm of a layer grow as powers,
 ‖W − W_0‖ ∝ t^{s_D} and ‖W‖ ∝ t^{s_F}. While a network learns what generalises, gradients shrink and turn, and the
 exponents fall. When it memorises, gradients persist from epoch to epoch, and the output layer's exponents rise again.
+The size of an epoch's update, ‖ΔW‖/‖W‖, says how much is still being changed.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class _Memory:
         last: mean loss of the last epoch.
         parts: mean losses of the last epoch's parts.
         recent: (slope, standard error, mean loss, fall since the epoch before, jump) of the last epochs.
+        rate: highest learning rate so far.
     """
 
     epochs: int = 0
@@ -75,6 +77,7 @@ class _Memory:
     last: float | None = None
     parts: list[float] = field(default_factory=list)
     recent: list[list[float]] = field(default_factory=list)
+    rate: float = 0.0
 
 
 class TrainingSignals:
@@ -130,7 +133,16 @@ class TrainingSignals:
         memory.recent.append([slope, error, loss, fall, jump])
         del memory.recent[:-LONGEST_WINDOW]
         memory.last, memory.parts = loss, list(observation.epoch_losses)
-        return {**self._losses(), **self._weights(observation), "error": left, "epochs": float(memory.epochs)}
+        rate = number(metrics, "learning_rate")
+        if rate is not None:
+            memory.rate = max(rate, memory.rate)
+        return {
+            **self._losses(),
+            **self._weights(observation),
+            "log_error": math.log(left + 0.01),
+            "log_epochs": math.log(memory.epochs),
+            "decay": math.log(rate / memory.rate + 1e-3) if rate is not None and memory.rate > 0 else math.nan,
+        }
 
     def _losses(self) -> dict[str, float]:
         memory = self._memory
@@ -155,7 +167,7 @@ class TrainingSignals:
         slopes = self._slopes.slopes
         if not layers:
             return {}
-        output = self.output if self.output in observation.layers else layers[-1]
+        output = layers[-1] if self.output is None or self.output not in observation.layers else self.output
         hidden = [slopes[f"D {n}"] for n in layers if n != output and f"D {n}" in slopes]
         rise_d, rise_f = self._slopes.rise(f"D {output}"), self._slopes.rise(f"F {output}")
         return {
@@ -164,21 +176,31 @@ class TrainingSignals:
             "norm_exponent": slopes.get(f"F {output}", math.nan),
             "output_exponent": slopes.get(f"D {output}", math.nan),
             "hidden_exponent": _mean(hidden),
+            "output_update": _log(number(observation.layers[output], "relative_update_norm")),
+            "hidden_update": _log(_mean(self._updates(observation, output))),
         }
+
+    @staticmethod
+    def _updates(observation: Observation, output: str) -> list[float]:
+        found = (number(row, "relative_update_norm") for n, row in observation.layers.items() if n != output)
+        return [value for value in found if value is not None]
 
     def state_dict(self) -> dict[str, Any]:
         """The state as JSON-able plain values."""
-        return {
-            "clock": self._clock.state_dict(),
-            "slopes": self._slopes.state_dict(),
-            "memory": asdict(self._memory),
-        }
+        memory = asdict(self._memory)
+        memory["recent"] = [[x if math.isfinite(x) else None for x in row] for row in self._memory.recent]
+        return {"clock": self._clock.state_dict(), "slopes": self._slopes.state_dict(), "memory": memory}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a saved state."""
         self._clock.load_state_dict(state["clock"])
         self._slopes.load_state_dict(state["slopes"])
         self._memory = _Memory(**state["memory"])
+        self._memory.recent = [[math.nan if x is None else x for x in row] for row in self._memory.recent]
+
+
+def _log(value: float | None) -> float:
+    return math.log(value) if value is not None and value > 0 else math.nan
 
 
 def _mean(values: Sequence[float]) -> float:

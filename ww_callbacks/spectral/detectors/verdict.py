@@ -9,6 +9,8 @@ from html import escape
 from ww_callbacks.spectral.detectors.base import Finding
 from ww_callbacks.spectral.detectors.catalogue import STATES
 
+QUIET = ("healthy", "no sign of overtraining", "not judged")
+"""States in which nothing was found."""
 _PRIORITY = ("broken", "diverging", "collapsing", "overtraining", "watch")
 
 
@@ -17,8 +19,8 @@ class Verdict:
     """The judgement of a run as plain values; the fields are those of ``ww_callbacks.integrations.schema.Verdict``.
 
     Attributes:
-        state: ``healthy``, ``watch``, ``overtraining``, ``collapsing``, ``diverging``, ``broken`` or ``insufficient
-            evidence``.
+        state: ``healthy``, ``no sign of overtraining``, ``not judged``, ``watch``, ``overtraining``, ``collapsing``,
+            ``diverging`` or ``broken``.
         reason: why, in words with numbers.
         layers: the layers that show it, strongest finding first.
         signals: ``<kind>/<name>`` → number, the evidence of the findings that count.
@@ -58,39 +60,47 @@ def _state_of(finding: Finding) -> str | None:
     return "watch" if finding.severity == "warning" and state != "broken" else state
 
 
-def verdict(findings: Sequence[Finding], *, insufficient: str = "", snapshots: int | None = None) -> Verdict:
+def verdict(
+    findings: Sequence[Finding], *, insufficient: str = "", doubt: str = "", snapshots: int | None = None
+) -> Verdict:
     """Judge a run by the findings that hold at its last snapshot. A pure function.
 
     Args:
         findings: what the detectors returned last, one list of all of them.
-        insufficient: why too little is known to call the run healthy (see ``Overtraining.insufficient``); empty if
-            enough is known.
-        snapshots: snapshots judged so far, told in the reason.
+        insufficient: what is missing for a judgement of overtraining (see ``Overtraining.insufficient``); empty if
+            nothing is.
+        doubt: how far the absence of a sign can be trusted (see ``Overtraining.doubt``); empty if it can.
+        snapshots: snapshots judged so far, for the reason.
 
     Returns:
-        The verdict. ``healthy`` is said only where nothing was found and enough is known.
+        The verdict. ``healthy`` is said only where overtraining would have been seen.
 
-    >>> verdict([], insufficient="2 of 6 snapshots").state
-    'insufficient evidence'
+    >>> verdict([], insufficient="no epoch has ended yet").state
+    'not judged'
+    >>> verdict([], doubt="No validation values are logged.").state
+    'no sign of overtraining'
     >>> verdict([], snapshots=12).reason
-    'Nothing found in 12 snapshots.'
+    'Validation does not get worse, and no other problem was found in 12 snapshots.'
     """
     ranked = [(state, f) for f in findings if (state := _state_of(f)) is not None]
     ranked.sort(key=lambda pair: _PRIORITY.index(pair[0]))
     informing = [f for f in findings if _state_of(f) is None]
     if not ranked:
-        notes = " ".join(f.message for f in informing)
+        over = f" in {snapshots} snapshots" if snapshots is not None else ""
         if insufficient:
-            state, reason = "insufficient evidence", f"Too little is known to judge overtraining: {insufficient}."
+            state, reason = "not judged", f"Overtraining cannot be judged yet: {insufficient}."
+        elif doubt:
+            state, reason = "no sign of overtraining", f"No problem was found{over}. {doubt}"
         else:
             state = "healthy"
-            reason = f"Nothing found in {snapshots} snapshots." if snapshots is not None else "Nothing found."
+            reason = f"Validation does not get worse, and no other problem was found{over}."
+        notes = " ".join(f.message for f in informing)
         return Verdict(
             state=state,
-            reason=f"{reason} For information: {notes}" if notes else reason,
+            reason=f"{reason} Note: {notes}" if notes else reason,
             layers=tuple(dict.fromkeys(layer for f in informing for layer in f.layers)),
             signals=_signals(informing),
-            recommendation=" ".join(f.recommendation for f in informing),
+            recommendation=" ".join(dict.fromkeys(f.recommendation for f in informing)),
         )
     state, deciding = ranked[0]
     telling = [f for _, f in ranked]
@@ -102,7 +112,7 @@ def verdict(findings: Sequence[Finding], *, insufficient: str = "", snapshots: i
         since_step=deciding.since_step,
         since_epoch=deciding.since_epoch,
         confidence=deciding.confidence,
-        recommendation=" ".join(dict.fromkeys(f.recommendation for f in telling)),
+        recommendation=deciding.recommendation,
         best_step=deciding.best_step,
         best_epoch=deciding.best_epoch,
     )

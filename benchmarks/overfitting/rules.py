@@ -1,0 +1,118 @@
+"""Rules that stop a run, and which of its weights each keeps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.overfitting.former_detector import FormerOvertraining
+from benchmarks.overfitting.replay import observations
+from benchmarks.overfitting.rows import Judged
+from benchmarks.overfitting.training import Arrays
+from benchmarks.overfitting.truth import RAW, SHORT, VAL_LOSS
+from ww_callbacks.spectral.detectors import coefficients as fitted
+from ww_callbacks.spectral.detectors.judgement import Coefficients
+from ww_callbacks.spectral.detectors.overtraining import Overtraining
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a rule did in a run.
+
+    Attributes:
+        stop: epoch of the alarm; None without one.
+        points, loss: accuracy points lost, and per cent of test loss above the lowest, with the weights it keeps.
+        overconfident: whether the alarm was for a rising loss whose score holds.
+    """
+
+    stop: int | None
+    points: float
+    loss: float
+    overconfident: bool = False
+
+
+def kept(judged: Judged, arrays: Arrays, stop: int | None, epoch: int, which: int, soft: bool = False) -> Outcome:
+    """The outcome of keeping the weights of an epoch."""
+    return Outcome(stop, *judged.regret(arrays, epoch, which), soft)
+
+
+def never(judged: Judged, which: int = RAW) -> Outcome:
+    """Train to the end."""
+    return kept(judged, judged.full, None, len(judged.full["loss"]) - 1, which)
+
+
+def patience(judged: Judged, epochs: int | None, which: int = RAW) -> Outcome:
+    """Stop when the validation loss has had no new best for ``epochs`` (None: a fifth of the run), restore the best."""
+    loss = judged.held["truth"][1:, which, VAL_LOSS]
+    wait = epochs or (10 if judged.run.epochs >= 50 else max(1, round(judged.run.epochs / 5)))
+    best, at = math.inf, 0
+    for e, value in enumerate(loss):
+        if value < best:
+            best, at = float(value), e
+        elif e - at >= wait:
+            return kept(judged, judged.held, e + 1, at + 1, which)
+    return kept(judged, judged.held, None, at + 1, which)
+
+
+def fitted_data(judged: Judged, which: int = RAW) -> Outcome:
+    """Stop when the training accuracy reaches 99 %."""
+    reached = np.flatnonzero(judged.full["accuracy"] >= 0.99)
+    last = len(judged.full["loss"]) - 1
+    stop = int(reached[0]) if len(reached) else None
+    return kept(judged, judged.full, stop, last if stop is None else stop, which)
+
+
+def former(judged: Judged, which: int = RAW) -> Outcome:
+    """The detector of version 0.1.0, and the epoch it names."""
+    detector = FormerOvertraining()
+    for e, observation in enumerate(observations(judged.run, judged.full)):
+        if detector.update(observation):
+            return kept(judged, judged.full, e, int(detector.best_epoch or 0), which)
+    return never(judged, which)
+
+
+@contextmanager
+def using(coefficients: Coefficients) -> Iterator[None]:
+    """Let the detector judge by these coefficients."""
+    shipped, fitted.COEFFICIENTS = fitted.COEFFICIENTS, coefficients
+    try:
+        yield
+    finally:
+        fitted.COEFFICIENTS = shipped
+
+
+def ours(judged: Judged, threshold: float, which: int = SHORT, validation: bool = False, soft: bool = False) -> Outcome:
+    """The detector as the callbacks run it.
+
+    Args:
+        judged: the run.
+        threshold: of the training signals' score.
+        which: whose weights are kept.
+        validation: whether the run holds out a tenth of its data and logs validation values.
+        soft: whether an alarm for overconfidence stops the run too.
+    """
+    arrays = judged.held if validation else judged.full
+    detector = Overtraining(threshold=threshold, stops_overconfident=soft)
+    for e, observation in enumerate(observations(judged.run, arrays, validation)):
+        for finding in detector.update(observation):
+            overconfident = finding.severity == "warning"
+            if not finding.may_stop:
+                continue
+            return kept(judged, arrays, e, int(detector.best_epoch or 0), which, overconfident)
+    return kept(judged, arrays, None, len(arrays["loss"]) - 1, which)
+
+
+def streak_alarm(scores: Sequence[float], threshold: float, share: float = 1 / 3, least: int = 2) -> bool:
+    """Whether the scores of a run, from its second epoch on, raise an alarm: :func:`ours` without a replay."""
+    streak = 0
+    for e, score in enumerate(scores, start=1):
+        if e < 2:
+            continue
+        streak = streak + 1 if score > threshold else 0
+        if streak >= max(least, math.ceil(share * e)):
+            return True
+    return False

@@ -1,1 +1,0 @@
-"""Small real training runs, kept as trajectories so that detectors can be replayed on them in seconds."""
