@@ -117,7 +117,7 @@ def test_noise_in_the_validation_loss_raises_no_alarm():
     rng = np.random.default_rng(0)
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        _, found = _validated(list(0.5 + 1 / np.arange(1, 60) + rng.normal(0, 0.05, 59)))
+        _, found = _validated(list(0.5 + 1 / np.arange(1, 60) + rng.normal(0, 0.03, 59)))
         assert not found
 
 

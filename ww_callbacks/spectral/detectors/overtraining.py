@@ -182,6 +182,7 @@ class Overtraining:
             state.streak = state.streak + 1 if state.score > self.threshold else 0
         if state.alarm is None:
             self._move_best(moment)
+        if state.alarm is None or state.alarm["why"] == "overconfident":
             self._raise(observation, signals or {})
         return self.findings()
 
@@ -207,11 +208,11 @@ class Overtraining:
             # The loss decides where it is logged: the score of a small validation set jumps.
             trend = self._loss if self._loss.epochs >= ENOUGH_VALIDATION else self._accuracy
             if self._turned(trend):
-                holds = trend is self._loss and self._accuracy.epochs >= ENOUGH_VALIDATION and not self._accuracy.streak
-                self._alarm(
-                    observation, "overconfident" if holds else "validation", trend.since or trend.climb_since, signals
-                )
-        elif state.streak >= max(self.least, math.ceil(self.streak * self._signals.epochs)):
+                scored = trend is self._loss and self._accuracy.epochs >= ENOUGH_VALIDATION
+                why = "overconfident" if scored and not self._accuracy.falls else "validation"
+                if state.alarm is None or why == "validation":
+                    self._alarm(observation, why, trend.since or trend.climb_since, signals)
+        elif state.alarm is None and state.streak >= max(self.least, math.ceil(self.streak * self._signals.epochs)):
             self._alarm(observation, "training", state.best, signals)
 
     def _turned(self, trend: ValidationTrend) -> bool:

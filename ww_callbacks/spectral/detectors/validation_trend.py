@@ -10,6 +10,8 @@ from typing import Any
 
 REMEMBERED = 20
 """Values that the noise is estimated from."""
+CLEAR = 0.05
+"""A score that is lower than its best by this share of it has fallen."""
 SMALLEST = 0.005
 """A change below this share of the best value never counts."""
 
@@ -111,6 +113,11 @@ class ValidationTrend:
         if self.best is None or self.last is None or not self.best:
             return 0.0
         return abs(self.last - self.best) / abs(self.best)
+
+    @property
+    def falls(self) -> bool:
+        """Whether the last value is worse than the best beyond doubt: by more than its noise, or two epochs in a row."""
+        return self.streak > 0 or self.climb >= 2 or self.setback > CLEAR
 
     def state_dict(self) -> dict[str, Any]:
         """The state as JSON-able plain values."""
