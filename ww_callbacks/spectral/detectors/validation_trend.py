@@ -116,7 +116,7 @@ class ValidationTrend:
 
     @property
     def falls(self) -> bool:
-        """Whether the last value is worse than the best beyond doubt: by more than its noise, or two epochs in a row."""
+        """Whether the last value is worse than the best by more than its noise, or two epochs in a row."""
         return self.streak > 0 or self.climb >= 2 or self.setback > CLEAR
 
     def state_dict(self) -> dict[str, Any]:
