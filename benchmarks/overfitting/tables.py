@@ -3,6 +3,8 @@
 python -m benchmarks.overfitting.tables benchmarks/results/early_stopping.json
 """
 
+# ruff: noqa: E501  (long lines of prose)
+
 from __future__ import annotations
 
 import json
