@@ -24,7 +24,7 @@ from benchmarks.overfitting.fitting import calibrate, fit, leave_family_out, sco
 from benchmarks.overfitting.rows import Judged, families, gain_of_stopping, load
 from benchmarks.overfitting.runs import SCENARIOS
 from benchmarks.overfitting.truth import RAW, SHORT, wilson
-from ww_callbacks.spectral.detectors.judgement import probability
+from ww_callbacks.spectral.detectors.signals.judgement import probability
 
 FALSE_ALARMS = {"cautious": 0.04, "eager": 0.12}
 """Share of healthy runs in which an alarm is accepted, on the families that a threshold is chosen on."""
@@ -169,7 +169,7 @@ def milliseconds_per_layer(layers: int = 100, epochs: int = 40) -> float:
 
 def write_coefficients(judged: Sequence[Judged], found: Sequence[np.ndarray], figures: Mapping[str, Any]) -> None:
     """Fit on all runs and write what is shipped."""
-    from ww_callbacks.spectral.detectors import coefficients as module
+    from ww_callbacks.spectral.detectors.signals import coefficients as module
 
     shipped = fit(judged)
     all_scores = [scores(shipped, j.signals) for j in judged]
@@ -183,7 +183,7 @@ def write_coefficients(judged: Sequence[Judged], found: Sequence[np.ndarray], fi
 
     Path(module.__file__).write_text(
         '"""Written by ``python -m benchmarks.early_stopping --write``; do not edit. ``judgement.py`` says what they '
-        'mean."""\n\nfrom ww_callbacks.spectral.detectors.judgement import Coefficients\n\n'
+        'mean."""\n\nfrom ww_callbacks.spectral.detectors.signals.judgement import Coefficients\n\n'
         f"COEFFICIENTS = Coefficients(\n    intercept={shipped.intercept:.4g},\n    weights={table(shipped.weights)},\n"
         f"    typical={table(shipped.typical)},\n)\n\n"
         f'CALIBRATION = ({calibration[0]:.3g}, {calibration[1]:.3g})\n"""a and b of the probability."""\n\n'

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks.overfitting.rows import Judged, families, stack
-from ww_callbacks.spectral.detectors.judgement import LIMITS, SIGNALS, Coefficients, clipped
+from ww_callbacks.spectral.detectors.signals.judgement import LIMITS, SIGNALS, Coefficients, clipped
 
 CAUTION = 3.0
 """How much dearer an alarm that costs is than one that gains: chosen leave-one-family-out from 1, 2 and 3."""

@@ -37,7 +37,7 @@ from typing import Any
 
 from ww_callbacks.spectral.detectors.base import Finding, Observation
 from ww_callbacks.spectral.detectors.layerwise import at_least_one, number, positive
-from ww_callbacks.spectral.detectors.log_time import Clock, LogSlopes
+from ww_callbacks.spectral.detectors.signals.log_time import Clock, LogSlopes
 
 
 class FormerOvertraining:

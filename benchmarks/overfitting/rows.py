@@ -13,8 +13,8 @@ from benchmarks.overfitting.replay import observations
 from benchmarks.overfitting.runs import Run, all_runs
 from benchmarks.overfitting.training import Arrays, kept, trajectory
 from benchmarks.overfitting.truth import SHORT, TEST_ACCURACY, TEST_LOSS, Truth, truth
-from ww_callbacks.spectral.detectors.judgement import SIGNALS
-from ww_callbacks.spectral.detectors.training_signals import TrainingSignals
+from ww_callbacks.spectral.detectors.signals.judgement import SIGNALS
+from ww_callbacks.spectral.detectors.signals.training_signals import TrainingSignals
 
 FAILED = 0.97
 """A run whose training loss ends above this share of its first loss has failed, and is left out."""

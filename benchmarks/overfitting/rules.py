@@ -14,9 +14,9 @@ from benchmarks.overfitting.replay import observations
 from benchmarks.overfitting.rows import Judged
 from benchmarks.overfitting.training import Arrays
 from benchmarks.overfitting.truth import RAW, SHORT, VAL_LOSS
-from ww_callbacks.spectral.detectors import coefficients as fitted
-from ww_callbacks.spectral.detectors.judgement import Coefficients
 from ww_callbacks.spectral.detectors.overtraining import Overtraining
+from ww_callbacks.spectral.detectors.signals import coefficients as fitted
+from ww_callbacks.spectral.detectors.signals.judgement import Coefficients
 
 
 @dataclass(frozen=True)

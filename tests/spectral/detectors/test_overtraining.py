@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ww_callbacks.spectral.detectors import PRESETS, Observation, Overtraining, verdict
-from ww_callbacks.spectral.detectors.training_signals import TrainingSignals, within_epoch_slope
-from ww_callbacks.spectral.detectors.validation_trend import ValidationTrend, noise_of
+from ww_callbacks.spectral.detectors.signals.training_signals import TrainingSignals, within_epoch_slope
+from ww_callbacks.spectral.detectors.signals.validation_trend import ValidationTrend, noise_of
 
 HEALTHY = ("digits/clean/0", "cnn/sgd/0", "language/clean/1", "lstm/short clean/0")
 OVERTRAINED = ("cnn batchnorm/hard noise40/0", "signals/hard noise40/0")

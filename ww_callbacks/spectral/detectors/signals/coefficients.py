@@ -1,6 +1,6 @@
 """Written by ``python -m benchmarks.early_stopping --write``; do not edit. ``judgement.py`` says what they mean."""
 
-from ww_callbacks.spectral.detectors.judgement import Coefficients
+from ww_callbacks.spectral.detectors.signals.judgement import Coefficients
 
 COEFFICIENTS = Coefficients(
     intercept=-1.689,

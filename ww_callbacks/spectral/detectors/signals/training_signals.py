@@ -25,7 +25,7 @@ from typing import Any
 
 from ww_callbacks.spectral.detectors.base import Observation
 from ww_callbacks.spectral.detectors.layerwise import number
-from ww_callbacks.spectral.detectors.log_time import Clock, LogSlopes
+from ww_callbacks.spectral.detectors.signals.log_time import Clock, LogSlopes
 
 LONGEST_WINDOW = 40
 """Epochs that are remembered at most."""
