@@ -80,9 +80,10 @@ class Watcher:
     def __init__(self, *, probe: RepresentationProbe | None = None, **settings: Any) -> None:
         self.settings = Settings.of(settings)
         if probe is not None and not isinstance(probe, RepresentationProbe):
+            what = "the class itself" if probe is RepresentationProbe else f"{probe!r:.80}"
             raise ValueError(
                 "Expected `probe` to be a RepresentationProbe, as `probe=RepresentationProbe(batch)` from "
-                f"`ww_callbacks.probes.representation`, but got {probe!r:.80}."
+                f"`ww_callbacks.probes.representation`, but got {what}."
             )
         self.probe = probe
 

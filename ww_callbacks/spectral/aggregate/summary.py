@@ -33,9 +33,9 @@ def summarise_layers(rows: Mapping[str, Mapping[str, float | str]]) -> dict[str,
         ``<quantity>/<statistic>`` over the weights, and ``lora/<quantity>/<statistic>`` over the updates. Where only
         updates were measured, the former are theirs, too.
 
-    >>> rows = {"q.merged_weight": {"stable_rank": 40.0}, "q.lora_update[default]": {"stable_rank": 2.0}}
+    >>> rows = {"q.merged_weight": {"effective_rank": 40.0}, "q.lora_update[default]": {"effective_rank": 2.0}}
     >>> summary = summarise_layers(rows)
-    >>> summary["stable_rank/mean"], summary["lora/stable_rank/mean"]
+    >>> summary["effective_rank/mean"], summary["lora/effective_rank/mean"]
     (40.0, 2.0)
     """
     updates = [values for layer, values in rows.items() if _UPDATE in layer]
