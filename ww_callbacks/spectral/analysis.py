@@ -299,6 +299,6 @@ def _analysis(
     columns = ["layer", "kind", "type", "matrices", "status", *(q.name for q in wanted)]
     names = {q.name for q in wanted}
     summary = summarise([{k: v for k, v in row.items() if k in names} for row in rows])
-    described = [replace(spec, read=None, arrange=None) for spec in specs]
+    described = [replace(spec, read=None, arrange=None, is_frozen=None) for spec in specs]
     table = pd.DataFrame({column: [row[column] for row in rows] for column in columns})
     return Analysis(table, summary, described, unmatched)
