@@ -1,6 +1,6 @@
 """What the adapter needs of the Trainer beyond its documented interface, in one place.
 
-Each function names the attributes that it reads; tried with transformers 5.0.0 and 5.23.0. Where one is gone in a later
+Each function names the attributes that it reads; tried with transformers 5.23.0. Where one is gone in a later
 version, training goes on, and one warning says what no longer works. ``tests/huggingface/test_private.py`` fails on the
 first version that lacks one.
 """
@@ -79,7 +79,7 @@ def total_loss(trainer: transformers.Trainer | None) -> float:
     """Sum of the steps' training losses since ``train`` was called; NaN where it is not known.
 
     The Trainer keeps it in two parts: ``_total_loss_scalar``, and what was not logged yet in ``_tr_loss``, which before
-    transformers 5.2 is the local variable ``tr_loss`` of the loop. Reading it waits for the device.
+    older transformers is the local variable ``tr_loss`` of the loop. Reading it waits for the device.
     """
     logged, rest = getattr(trainer, "_total_loss_scalar", None), getattr(trainer, "_tr_loss", None)
     if rest is None:
