@@ -28,6 +28,7 @@ from ww_callbacks.publishing.publisher import Publisher
 from ww_callbacks.publishing.sink_group import SinkGroup
 from ww_callbacks.scheduling.budget import Budget
 from ww_callbacks.scheduling.cadence import Cadence, Kind, Plan
+from ww_callbacks.scheduling.clock import Clock
 from ww_callbacks.scheduling.distributed import Group, SingleProcess
 from ww_callbacks.scheduling.meter import Meter
 from ww_callbacks.scheduling.snapshots import Measured, SnapshotTaker, default_workers
@@ -72,6 +73,7 @@ class Run:
         self.progress = Progress(Path(directory))
         self.framework = framework
         self.cadence = Cadence()
+        self.clock = Clock()
         self.meter = Meter()
         self.faults = Faults(settings.strict)
         self.diagnosis = Diagnosis(settings, specs, probing is not None, self.faults)
@@ -119,7 +121,9 @@ class Run:
         return self.progress.resumed
 
     def _parts(self) -> RunParts:
-        return RunParts(self.progress, self.engine, self.diagnosis, self.meter, self.initial_weights, self.probing)
+        return RunParts(
+            self.progress, self.clock, self.engine, self.diagnosis, self.meter, self.initial_weights, self.probing
+        )
 
     @property
     def leads(self) -> bool:
@@ -191,6 +195,7 @@ class Run:
             saved: the state of the run to be taken up again; the weights must be those of its checkpoint already.
         """
         self.meter = Meter()
+        self.clock = Clock(step, int(epoch))
         settings = self.settings
         self.cadence = Cadence.resolve(
             settings.every_n_epochs, settings.every_n_steps, settings.cheap_every_n_steps, plan
@@ -262,17 +267,33 @@ class Run:
             resumed_at,
         )
 
+    def due(self) -> Kind | None:
+        """What fell due, by :attr:`clock`, since this was asked last."""
+        return self.clock.due(self.cadence)
+
     def snapshot(
-        self, kind: Kind, step: int, epoch: float, metrics: Mapping[str, float] | None = None
+        self,
+        kind: Kind,
+        step: int,
+        epoch: float,
+        metrics: Mapping[str, float] | None = None,
+        needed: bool = False,
     ) -> Snapshot | None:
         """Measure, judge, publish.
+
+        Args:
+            kind: what is due.
+            step: optimiser steps done.
+            epoch: epochs completed.
+            metrics: what the loop tells.
+            needed: measure now, whatever the background and the budget: something is about to look at the values.
 
         Returns:
             The last snapshot that was published by it: None where a fault of ours prevented it (said once), where the
             budget does not allow it, or where it is still being measured in the background.
         """
         with self.meter.running(), self.faults.guard("a snapshot"):
-            return self._snapshot(kind, step, epoch, metrics or {})
+            return self._snapshot(kind, step, epoch, metrics or {}, now=needed)
         return None
 
     def missed(self, step: int) -> bool:

@@ -24,8 +24,19 @@ def test_about_twenty_times_where_there_are_few_epochs(plan, every):
     assert resolve(plan) == Cadence(every_n_steps=every)
 
 
-def test_nothing_planned():
-    assert resolve(Plan()).every_n_steps == 500
+@pytest.mark.parametrize(
+    ("plan", "expected"),
+    [
+        (Plan(), Cadence(None, 500)),
+        (Plan(steps_per_epoch=80), Cadence(1)),  # until somebody stops it
+        (Plan(epochs=1000.0), Cadence(1, 500)),  # a stream, whose first epoch may never end
+        (Plan(epochs=1.0), Cadence(1, 500)),
+        (Plan(epochs=100.0, steps=100_000), Cadence(1, 5000)),
+        (Plan(epochs=3.0, steps_per_epoch=100), Cadence(1, 15)),
+    ],
+)
+def test_data_of_unknown_length(plan, expected):
+    assert resolve(plan) == expected
 
 
 def test_what_is_asked_for_wins():

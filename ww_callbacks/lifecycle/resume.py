@@ -15,6 +15,7 @@ from ww_callbacks.engine.initial_weights import InitialWeights
 from ww_callbacks.lifecycle.progress import Progress
 from ww_callbacks.lifecycle.saved_state import RunState, Saved
 from ww_callbacks.probes.probe_runner import Probing
+from ww_callbacks.scheduling.clock import Clock
 from ww_callbacks.scheduling.meter import Meter
 
 
@@ -23,6 +24,7 @@ class RunParts:
     """The parts of a run that have a state."""
 
     progress: Progress
+    clock: Clock
     engine: Engine
     diagnosis: Diagnosis
     meter: Meter
@@ -45,6 +47,7 @@ def capture_state(run: RunParts, adapter: Mapping[str, Any]) -> Saved:
         **run.diagnosis.state_dict(),
         alerts=tuple(run.diagnosis.alerts),
         known=dict(progress.published),
+        clock=run.clock.state(),
         adapter={**adapter, "probe": run.probing.state_dict()} if run.probing is not None else dict(adapter),
     )
     return Saved(state, dict(run.engine.stale()))
@@ -85,6 +88,8 @@ def resumption(run: RunParts, saved: Saved, log_dir: str | None) -> Callable[[],
             with suppress(OSError):  # it was made for a new run; anything in it keeps it
                 fresh.rmdir()
         progress.first_step, progress.step = state.first_step, state.step
+        with suppress(KeyError, TypeError, ValueError):  # of an older version: it goes on from what the adapter told
+            run.clock.restore(state.clock)
         run.diagnosis.snapshots = state.snapshots
         run.diagnosis.alerts.extend(state.alerts)
         progress.published = dict(state.known)

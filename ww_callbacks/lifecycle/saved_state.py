@@ -47,6 +47,7 @@ class RunState:
         desk: what was said when.
         alerts: the alerts so far.
         known: the model-level values as last known.
+        clock: where the run's clock stood.
         adapter: what the framework's adapter keeps, such as a sum of losses.
         version: of this layout.
     """
@@ -63,6 +64,7 @@ class RunState:
     desk: Mapping[str, Any]
     alerts: tuple[Alert, ...] = ()
     known: Mapping[str, float] = field(default_factory=dict)
+    clock: Mapping[str, Any] = field(default_factory=dict)
     adapter: Mapping[str, Any] = field(default_factory=dict)
     version: int = VERSION
 

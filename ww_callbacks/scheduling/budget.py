@@ -73,7 +73,13 @@ class Budget:
         self._bare = False
 
     def choose(
-        self, kind: Kind, step: int, specs: Sequence[LayerSpec], known: Mapping[str, Known], meter: Meter
+        self,
+        kind: Kind,
+        step: int,
+        specs: Sequence[LayerSpec],
+        known: Mapping[str, Known],
+        meter: Meter,
+        needed: bool = False,
     ) -> Choice | None:
         """What may be measured now; None if nothing.
 
@@ -83,10 +89,14 @@ class Budget:
             specs: the layers.
             known: what is known of each layer.
             meter: what has been spent.
+            needed: whether it is measured whole in any case; what it costs is then saved later.
         """
         self._count += 1
         if self.share is None:
             return Choice(kind)
+        if needed and self._count > 1:
+            self._measured |= {spec.name: self._count for spec in specs}
+            return Choice(kind, left_out=self.skipped_since_said())
         credit = meter.allowance(self.share) - self._fixed
         if credit < 0.0 and self._count > 1:
             self._skipped.append(step)

@@ -66,16 +66,15 @@ class Cadence:
     ) -> Cadence:
         """The cadence asked for; where none is, each epoch, or about twenty times a run that has few or no epochs."""
         if every_n_epochs is None and every_n_steps is None:
-            epochs, steps = plan.effective_epochs, plan.total_steps
-            if epochs is not None and epochs >= FEW_EPOCHS:
+            epochs, steps, sized = plan.effective_epochs, plan.total_steps, plan.steps_per_epoch is not None
+            if sized and (epochs is None or epochs >= FEW_EPOCHS):
                 every_n_epochs = 1
             elif steps is not None:
                 every_n_steps = max(1, round(steps / SNAPSHOTS_OF_A_RUN_WITHOUT_EPOCHS))
                 # Overtraining is judged at the end of an epoch, in short runs too.
                 every_n_epochs = 1 if epochs is not None and epochs >= 2 else None
-            elif plan.epochs is not None or plan.steps_per_epoch is not None:
-                every_n_epochs = 1
-            else:
+            else:  # an epoch over a stream may be one that never ends
+                every_n_epochs = None if epochs is None else 1
                 every_n_steps = STEPS_WHERE_NOTHING_IS_PLANNED
         return cls(every_n_epochs, every_n_steps, cheap_every_n_steps)
 

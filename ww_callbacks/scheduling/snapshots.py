@@ -125,7 +125,7 @@ class SnapshotTaker:
             epoch: epochs completed.
             metrics: what the loop tells.
             meter: what the callback has cost so far.
-            now: whether to wait for it in any case.
+            now: whether to measure it in any case, and wait for it.
 
         Returns:
             What is ready to be published, the oldest first.
@@ -144,7 +144,10 @@ class SnapshotTaker:
                 return ready
         elif self._background is not None:
             ready = self.flush(meter)
-        wish = self._budget.choose(kind, step, self.engine.specs, self.engine.states, meter) if self._first else None
+        wish: Choice | None = None
+        if self._first:
+            known = self.engine.specs, self.engine.states
+            wish = self._budget.choose(kind, step, *known, meter, now)
         choice: Choice | None = self._group.broadcast(wish)
         if choice is None:
             return ready

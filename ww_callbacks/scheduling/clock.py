@@ -1,0 +1,129 @@
+"""How far a run is: a clock of our own, fed by the hooks of any framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ww_callbacks.scheduling.cadence import Cadence, Kind
+
+
+class Clock:
+    """Counts optimiser steps, batches and epochs; none of them ever goes back.
+
+    A framework's own counter may stand still (raw optimisers in Lightning, models with their own optimisers in Keras),
+    jump (several optimisers), count something else, or begin anew. It is used where it agrees: it tells which batches
+    ended in a step. Several optimisers that step in one batch are one step, so ``every_n_steps=10`` means every tenth
+    batch that changes the weights.
+
+    Args:
+        steps: optimiser steps done so far.
+        epochs: epochs completed so far.
+        counter: the framework's own count of steps now, where it differs from ``steps``.
+
+    Examples:
+        >>> clock = Clock()
+        >>> [clock.saw_batches(counter=counter) for counter in (3, 6, 9)]  # three optimisers
+        [True, True, True]
+        >>> clock.steps
+        3
+    """
+
+    def __init__(self, steps: int = 0, epochs: int = 0, counter: int | None = None) -> None:
+        self.steps = steps
+        self.batches = 0
+        self.epochs = epochs
+        self._fraction = 0.0
+        self._counter = steps if counter is None else counter
+        self._idle = 0
+        self._looked = (steps, float(epochs))
+
+    @property
+    def epoch(self) -> float:
+        """Epochs completed, with the share of the one that runs."""
+        return self.epochs + self._fraction
+
+    def saw_batches(
+        self,
+        count: int = 1,
+        *,
+        counter: int | None = None,
+        stepped: bool | None = None,
+        per_step: int = 1,
+        fraction: float = 0.0,
+    ) -> bool:
+        """Take note of training batches that have ended.
+
+        Args:
+            count: how many, where a hook is called once for several.
+            counter: the framework's count of optimiser steps now; None where it has none.
+            stepped: whether the weights were updated, where the caller knows; the counter is then not asked.
+            per_step: batches whose gradients make one step. Where the counter stands still for as long, it does not
+                count this training, and the batches are counted instead.
+            fraction: share of the epoch that is done; 0 where its length is unknown.
+
+        Returns:
+            Whether there was a step.
+        """
+        self.batches += count
+        self._idle += count
+        moved = 0 if counter is None else counter - self._counter
+        if counter is not None:
+            self._counter = counter
+        if stepped is not None:
+            gained = count if stepped else 0
+        elif moved > 0:
+            gained = min(moved, count)
+        else:
+            gained = self._idle // max(per_step, 1)
+        if gained:
+            self._idle = 0 if moved > 0 or stepped else self._idle % max(per_step, 1)
+        self.steps += gained
+        self._fraction = max(self._fraction, min(fraction, 1.0))
+        return gained > 0
+
+    def saw_epoch(self, completed: int | None = None) -> None:
+        """Take note of an epoch that has ended.
+
+        Args:
+            completed: the framework's count of completed epochs, this one included; it may be ahead of ours.
+        """
+        self.epochs = max(self.epochs + 1, completed or 0)
+        self._fraction = 0.0
+
+    def due(self, cadence: Cadence) -> Kind | None:
+        """What fell due since this was asked last; each due moment is told once."""
+        now = (self.steps, float(self.epochs))
+        before, self._looked = self._looked, now
+        return cadence.due_between(before, now)
+
+    def due_at_epoch_end(self, cadence: Cadence) -> bool:
+        """Whether the end of the epoch that runs brings a full snapshot."""
+        return cadence.due_between((self.steps, float(self.epochs)), (self.steps, self.epochs + 1.0)) == "full"
+
+    def state(self) -> dict[str, Any]:
+        """Plain numbers to go on from."""
+        return {
+            "steps": self.steps,
+            "batches": self.batches,
+            "epochs": self.epochs,
+            "fraction": self._fraction,
+            "counter": self._counter,
+            "idle": self._idle,
+            "looked": list(self._looked),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: if it is not one; nothing is then changed.
+        """
+        steps, batches, epochs, counter, idle = (
+            int(state[name]) for name in ("steps", "batches", "epochs", "counter", "idle")
+        )
+        looked_steps, looked_epochs = state["looked"]
+        looked = (int(looked_steps), float(looked_epochs))
+        self._fraction = float(state["fraction"])
+        self.steps, self.batches, self.epochs = steps, batches, epochs
+        self._counter, self._idle, self._looked = counter, idle, looked
