@@ -67,7 +67,7 @@ def fit(model, *callbacks, epochs=4, validate=False, data=None, **options):
         accelerator="cpu",
         **options,
     )
-    trainer.fit(model, data or loader(), loader(2) if validate else None, ckpt_path=ckpt_path)
+    trainer.fit(model, loader() if data is None else data, loader(2) if validate else None, ckpt_path=ckpt_path)
     return trainer
 
 

@@ -4,40 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import pytorch_lightning as pl
+from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.integrations.loggers import LoggerSink
 from ww_callbacks.integrations.sink import Sink
+from ww_callbacks.lightning.private import event_file
 from ww_callbacks.settings import Settings
 
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
-def sinks_for(trainer: pl.Trainer, settings: Settings) -> list[Sink]:
+
+def sinks_for(trainer: pl.Trainer, settings: Settings, logged_at: Callable[[int], int]) -> list[Sink]:
     """One sink for every logger that the Trainer has; by class name, for Lightning has two trees of classes.
 
     TensorBoard and W&B also get what only they can show; any other logger gets the scalars.
+
+    Args:
+        trainer: the Trainer.
+        settings: the callback's arguments.
+        logged_at: optimiser steps done → the step under which Lightning logs its own values of that moment.
     """
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return []
-    return [_sink(logger, settings) for logger in trainer.loggers]
+    return [_sink(logger, settings, logged_at) for logger in trainer.loggers]
 
 
-def _sink(logger: Any, settings: Settings) -> Sink:
+def _sink(logger: Any, settings: Settings, logged_at: Callable[[int], int]) -> Sink:
     name = type(logger).__name__
     if name == "TensorBoardLogger":
         from ww_callbacks.integrations.tensorboard import TensorBoardSink
 
         def add(summary: Any, step: int) -> None:
-            # Lightning's own metrics of an epoch's end stand at the last step's index, one below the steps done.
-            logger.experiment._get_file_writer().add_summary(summary, max(step - 1, 0))
+            event_file(logger.experiment)(summary, logged_at(step))
 
         return TensorBoardSink(add, per_layer=settings.per_layer, histograms=settings.histograms)
     if name == "WandbLogger":
         from ww_callbacks.integrations.wandb import WandbSink
 
         return WandbSink(logger.experiment, per_layer=settings.per_layer, histograms=settings.histograms)
-    return LoggerSink(lambda values, step: logger.log_metrics(dict(values), max(step - 1, 0)), name, settings.per_layer)
+    return LoggerSink(lambda values, step: logger.log_metrics(dict(values), logged_at(step)), name, settings.per_layer)
 
 
 def log_settings(trainer: pl.Trainer, settings: Settings) -> None:
@@ -48,12 +54,14 @@ def log_settings(trainer: pl.Trainer, settings: Settings) -> None:
 
 
 def log_folder(trainer: pl.Trainer) -> Path | None:
-    """The run's own log folder; None where the Trainer has no logger."""
-    for logger in trainer.loggers:
-        if type(logger).__name__ == "WandbLogger":
-            # Beside W&B's own files and not among them: what lies there is uploaded, W_0 too.
-            directory = getattr(logger.experiment, "dir", None)  # type: ignore[attr-defined]
-            return Path(directory).parent / "spectral" if isinstance(directory, str) else None
+    """The run's own log folder: TensorBoard's where it has one; None where the Trainer has no logger."""
+    by_name: dict[str, Any] = {type(logger).__name__: logger for logger in reversed(trainer.loggers)}
+    if "TensorBoardLogger" in by_name:
+        return Path(by_name["TensorBoardLogger"].log_dir or ".")
+    if "WandbLogger" in by_name:
+        # Beside W&B's own files and not among them: what lies there is uploaded, W_0 too.
+        directory = getattr(by_name["WandbLogger"].experiment, "dir", None)
+        return Path(directory).parent / "spectral" if isinstance(directory, str) else None
     return Path(trainer.log_dir) if trainer.loggers and trainer.log_dir else None
 
 

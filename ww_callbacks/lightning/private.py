@@ -1,0 +1,67 @@
+"""What the adapter needs of Lightning beyond its documented interface, in one place.
+
+Each function names the attributes that it reads; tried with Lightning 2.4.0 and 2.6.6. Where one is gone in a later
+version, training goes on, and one warning says what no longer works. ``tests/lightning/test_private.py`` fails on the
+first version that lacks one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ww_callbacks.faults import logger
+
+_SOON = 0.05
+"""Seconds before a checkpoint that is saved by the clock: other callbacks come between our look and Lightning's."""
+
+_said: set[str] = set()
+
+
+def _lost(attribute: str, consequence: str) -> None:
+    """Say once that ``attribute`` is gone, and what that costs."""
+    if attribute not in _said:
+        _said.add(attribute)
+        logger.warning("ww-callbacks: this Lightning has no %s: %s. Training goes on.", attribute, consequence)
+
+
+def saves_at_step(callback: Any, trainer: Any) -> bool:
+    """Whether a ``ModelCheckpoint`` is about to look, after this batch.
+
+    Reads ``_every_n_train_steps``, ``_train_time_interval`` and ``_last_time_checked``.
+    """
+    every = getattr(callback, "_every_n_train_steps", None)
+    if every is None:
+        if hasattr(callback, "every_n_epochs"):
+            _lost(
+                "ModelCheckpoint._every_n_train_steps",
+                "checkpoints within an epoch are chosen by what was measured before them",
+            )
+        return False
+    if every >= 1 and trainer.global_step % every == 0:
+        return True
+    interval = getattr(callback, "_train_time_interval", None)
+    last = getattr(callback, "_last_time_checked", None)
+    if interval is None or last is None:
+        return False
+    due = time.monotonic() - last >= interval.total_seconds() - _SOON
+    return bool(trainer.strategy.broadcast(due))  # processes have different clocks
+
+
+def logging_step(trainer: Any, steps: int) -> int:
+    """The step under which Lightning itself logs after the running batch (``epoch_loop._batches_that_stepped``)."""
+    found = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", None)
+    if found is None:
+        _lost("epoch_loop._batches_that_stepped", "our values may stand some steps beside yours in the loggers")
+        return max(steps - 1, 0)
+    return int(found)
+
+
+def event_file(experiment: Any) -> Callable[[Any, int], object]:
+    """Adds a summary to the event file of torch's ``SummaryWriter`` (``_get_file_writer``)."""
+    find = getattr(experiment, "_get_file_writer", None)
+    if find is None:
+        _lost("SummaryWriter._get_file_writer", "TensorBoard does not get our values")
+        return lambda summary, step: None
+    return find().add_summary  # type: ignore[no-any-return]
