@@ -60,6 +60,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         """Forget what an earlier fit left."""
         self._values = LoopValues(self.settings.metrics)
         self._measured_step = -1
+        self._postponed: Kind | None = None
         self._looks: Looks | None = None
         self._steps: OptimizerSteps | None = None
         self._logged_at: dict[int, int] = {}
@@ -118,7 +119,13 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         """What a checkpoint needs for the run to be taken up again, but W_0, which lies beside the record."""
         if self.run is None:
             return {}
-        saved = self.run.saved({"loss": self._values.loss.state(), "measured": self._measured_step})
+        saved = self.run.saved(
+            {
+                "loss": self._values.loss.state(),
+                "measured": self._measured_step,
+                "postponed": self._postponed,
+            }
+        )
         if saved is None:
             return {}
         import torch
@@ -141,6 +148,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         with suppress(KeyError, TypeError, ValueError):  # a checkpoint of an older version: the loss begins anew
             self._values.loss.restore(adapter["loss"])
             self._measured_step = int(adapter["measured"])
+            self._postponed = adapter["postponed"]
         if trainer.current_epoch > self._watched().clock.epochs:
             # Saved after the epoch's validation and before its end, which Lightning does not do again.
             self._end_epoch(trainer, trainer.current_epoch)
@@ -148,7 +156,10 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the mean loss, and take a snapshot where steps are counted or a callback is about to look."""
+        """Keep the mean loss, and take a snapshot where steps are counted or a callback is about to look.
+
+        Where a validation comes next, the snapshot comes after it, with its values.
+        """
         run = self._watched()
         self._values.saw_batch(trainer, outputs, batch_idx)
         batches = trainer.num_training_batches
@@ -168,6 +179,19 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         if self._looks and self._looks.at_step(trainer, batch_idx):
             self._measure_for_a_look(trainer)
         elif kind is not None:
+            self._postponed = kind
+            if not private.validates_now(trainer):
+                self._take_postponed(trainer)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Take what was put off until a validation that has not come; the weights are still the same."""
+        self._take_postponed(trainer)
+
+    def _take_postponed(self, trainer: pl.Trainer) -> None:
+        kind, self._postponed = self._postponed, None
+        if kind is not None and self._measured_step != self._watched().clock.steps:
             self._snapshot(trainer, kind, ended=trainer.is_last_batch)
             self._publish(trainer)
 
@@ -185,21 +209,23 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         self._values.saw_validation(self.run.clock.steps, trainer.current_epoch)
         if self._looks:
             self._measure_for_a_look(trainer)
+        self._take_postponed(trainer)
 
     def _measure_for_a_look(self, trainer: pl.Trainer) -> None:
-        if self._measured_step != self._watched().clock.steps:
+        run = self._watched()
+        if run.missed(run.clock.steps) or self._measured_step != run.clock.steps:
             self._snapshot(trainer, "full", ended=trainer.is_last_batch, needed=True)
         self._publish(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the epoch's snapshot if one is due, and give its values to Lightning's own callbacks."""
+        self._take_postponed(trainer)
         if math.isfinite(trainer.num_training_batches) and not trainer.is_last_batch:
             # The training ends within the epoch: no epoch has ended, and the last snapshot comes at `on_train_end`.
             if self._looks:
                 self._measure_for_a_look(trainer)
             return
         self._end_epoch(trainer, trainer.current_epoch + 1)
-        self._publish(trainer)
 
     def _end_epoch(self, trainer: pl.Trainer, completed: int) -> None:
         run = self._watched()
@@ -208,9 +234,10 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
             self._steps.end_epoch()
         kind = run.due()
         if self._looks:
-            kind = "full"
-        if kind is not None and self._measured_step != run.clock.steps:
-            self._snapshot(trainer, kind, ended=True, needed=bool(self._looks))
+            self._measure_for_a_look(trainer)
+        elif kind is not None and self._measured_step != run.clock.steps:
+            self._snapshot(trainer, kind, ended=True)
+            self._publish(trainer)
         if trainer.is_global_zero and self.settings.verbose and (said := self._values.explained(trainer)):
             (console_writer(trainer) or print)(f"spectral: {said}")
         self._values.end_epoch()

@@ -49,6 +49,16 @@ def saves_at_step(callback: Any, trainer: Any) -> bool:
     return bool(trainer.strategy.broadcast(due))  # processes have different clocks
 
 
+def validates_now(trainer: Any) -> bool:
+    """Whether a validation follows the running batch (``epoch_loop._should_check_val_fx``, ``_data_fetcher``)."""
+    check = getattr(trainer.fit_loop.epoch_loop, "_should_check_val_fx", None)
+    fetcher = getattr(trainer.fit_loop, "_data_fetcher", None)
+    if check is None or fetcher is None:
+        _lost("epoch_loop._should_check_val_fx", "a snapshot within an epoch goes without validation values")
+        return False
+    return bool(check(fetcher))
+
+
 def logging_step(trainer: Any, steps: int) -> int:
     """The step under which Lightning itself logs after the running batch (``epoch_loop._batches_that_stepped``)."""
     found = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", None)
