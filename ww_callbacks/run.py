@@ -70,6 +70,8 @@ class Run:
         probing: Probing | None = None,
     ) -> None:
         self.settings = settings
+        self.specs = list(specs)
+        """Every layer of the model, the skipped ones among them, as it was when the run was made."""
         self.progress = Progress(Path(directory))
         self.framework = framework
         self.cadence = Cadence()
@@ -132,6 +134,14 @@ class Run:
 
     def _chosen(self, specs: Sequence[LayerSpec]) -> list[LayerSpec]:
         asked = self.settings
+        if not asked.strict and all(spec.skipped for spec in specs):
+            reasons = "; ".join(sorted({spec.skipped for spec in specs})) or "it has no parameters"
+            self.faults.warn_once(
+                f"the model has no layer whose weights form a matrix ({reasons}), so no spectra are watched. "
+                "Pass `strict=True` to make this an error",
+                "no layers",
+            )
+            return []
         return select(specs, asked.layers, asked.exclude, asked.types, asked.min_eigenvalues)
 
     def _check_folder(self) -> None:

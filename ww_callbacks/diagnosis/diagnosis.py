@@ -84,6 +84,12 @@ class Diagnosis:
             names += needed_quantities(self._detectors)
         return list(resolve(names))
 
+    def name_output(self, name: str | None) -> None:
+        """Take ``name`` for the output layer, unless it is None or the user has named one."""
+        if name is not None and "output" not in self._settings.overtraining:
+            for detector in self._overtraining():
+                detector.name_output(name)
+
     def judge(self, observation: Observation) -> tuple[list[Alert], dict[str, float]]:
         """Judge the next snapshot.
 

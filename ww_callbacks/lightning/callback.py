@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import math
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ww_callbacks.adapters.averages import lightning_specs
-from ww_callbacks.adapters.base import Watcher, default_directory, free_directory, shows_settings
-from ww_callbacks.adapters.model_structure import Structure
+from ww_callbacks.adapters.base import Watcher, shows_settings
+from ww_callbacks.adapters.first_batch import is_lazy, normalises_at_the_first_batch
+from ww_callbacks.adapters.traced_output import traced_output
 from ww_callbacks.faults import logger
 from ww_callbacks.lifecycle.saved_state import RunState, Saved
 from ww_callbacks.lightning import private
-from ww_callbacks.lightning.loggers import console_writer, log_folder, log_settings, sinks_for
+from ww_callbacks.lightning.loggers import console_writer, log_settings
 from ww_callbacks.lightning.looks import Looks
 from ww_callbacks.lightning.loop_values import LoopValues
 from ww_callbacks.lightning.optimizer_steps import OptimizerSteps
 from ww_callbacks.lightning.trees import callback_classes
+from ww_callbacks.lightning.watching import make_run, plan
 from ww_callbacks.probes.representation import RepresentationProbe
-from ww_callbacks.run import Run
-from ww_callbacks.scheduling.cadence import Kind, Plan
-from ww_callbacks.scheduling.distributed import processes
-from ww_callbacks.spectral.layers import inspect
-from ww_callbacks.spectral.layers.spec import LayerSpec
+from ww_callbacks.scheduling.cadence import Kind
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+    import torch
 
 
 @shows_settings
@@ -64,6 +59,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         self._looks: Looks | None = None
         self._steps: OptimizerSteps | None = None
         self._logged_at: dict[int, int] = {}
+        self._traced = False
         self._best_checkpoint = None
 
     @property
@@ -78,35 +74,38 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse what cannot work before anything is trained: only now is the model sharded and wrapped."""
+        self.run = None
         self._begin_anew()
-        structure = Structure(pl_module, lambda: self._look(trainer, pl_module))
-        self.run = Run(
-            self.settings,
-            structure.specs,
-            "lightning",
-            self._folder(trainer),
-            sinks_for(trainer, self.settings, lambda step: self._logged_at.get(step, max(step - 1, 0))),
-            console_writer(trainer),
-            group=processes() if trainer.world_size > 1 else None,
-            refresh=structure.refresh,
-            probing=self._probing(pl_module),
-        )
         self._looks = Looks(trainer)
         self._looks.take_place(trainer, self)
+        if not is_lazy(pl_module):
+            self._make_run(trainer, pl_module)
+
+    def _make_run(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.run = make_run(
+            self.settings,
+            trainer,
+            pl_module,
+            self._probing(pl_module),
+            lambda step: self._logged_at.get(step, max(step - 1, 0)),
+        )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take W_0 and publish the first snapshot."""
+        """Take W_0 and publish the first snapshot, unless the first batch has to come first."""
+        if not pl_module.automatic_optimization:
+            self._steps = OptimizerSteps(pl_module, trainer.optimizers)
+        resumes = self._loaded is not None
+        if self.run is not None and (resumes or not normalises_at_the_first_batch(pl_module)):
+            self._begin(trainer, pl_module)
+
+    def _begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.run is None:
+            self._make_run(trainer, pl_module)
         run = self._watched()
         with run.guarded("logging the arguments"):
             log_settings(trainer, self.settings)
-        if not pl_module.automatic_optimization:
-            self._steps = OptimizerSteps(pl_module, trainer.optimizers)
-        self._begin(trainer)
-
-    def _begin(self, trainer: pl.Trainer) -> None:
-        run = self._watched()
         saved, self._loaded = self._loaded, None
-        run.begin(_plan(trainer), trainer.global_step, float(trainer.current_epoch), saved)
+        run.begin(plan(trainer), trainer.global_step, float(trainer.current_epoch), saved)
         if saved is not None and run.resumed:
             self._restore(trainer, saved.state.adapter)
         else:
@@ -114,6 +113,21 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         self._publish(trainer)
         if self._looks is not None:
             self._looks.check(run)
+
+    @property
+    def _begun(self) -> bool:
+        return self.run is not None and self.run.progress.started
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor) -> None:
+        """At the first batch, before its update: find the output layer, and take a W_0 that had to wait."""
+        if self._traced:
+            return
+        self._traced = True
+        if not self._begun:
+            self._begin(trainer, pl_module)
+        run = self._watched()
+        with run.guarded("finding the output layer"):
+            run.diagnosis.name_output(traced_output(loss, pl_module, run.specs))
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs for the run to be taken up again, but W_0, which lies beside the record."""
@@ -160,6 +174,8 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
 
         Where a validation comes next, the snapshot comes after it, with its values.
         """
+        if not self._begun:
+            self._begin(trainer, pl_module)  # the user's own backward pass has told nothing
         run = self._watched()
         self._values.saw_batch(trainer, outputs, batch_idx)
         batches = trainer.num_training_batches
@@ -204,7 +220,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note that the validation's values are of the weights of now, and measure these where a callback looks."""
-        if trainer.sanity_checking or self.run is None or not self.run.progress.started:
+        if trainer.sanity_checking or self.run is None or not self._begun:
             return
         self._values.saw_validation(self.run.clock.steps, trainer.current_epoch)
         if self._looks:
@@ -252,8 +268,8 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Record the weights where nothing was trained (``max_epochs=0``, ``limit_train_batches=0``)."""
-        if self.run is not None and not self.run.progress.started:
-            self._begin(trainer)
+        if not self._begun:
+            self._begin(trainer, pl_module)
         self._close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -312,30 +328,3 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
             device = trainer.strategy.root_device
             values = {name: torch.tensor(value, device=device) for name, value in run.scalars().items()}
             trainer.callback_metrics.update(values)
-
-    def _folder(self, trainer: pl.Trainer) -> Path:
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return Path(tempfile.mkdtemp(prefix="spectral_fast_dev_run_"))
-        if self.settings.log_dir is not None:
-            return free_directory(Path(self.settings.log_dir))
-        folder = log_folder(trainer)
-        return default_directory() if folder is None else free_directory(folder)
-
-    def _look(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Sequence[LayerSpec]:
-        look = partial(inspect, convolution=self.settings.convolution)
-        if self.settings.weights == "average":
-            return lightning_specs(trainer.callbacks, look, pl_module)  # type: ignore[attr-defined]
-        return look(pl_module)
-
-
-def _plan(trainer: pl.Trainer) -> Plan:
-    batches = trainer.num_training_batches
-    finite = math.isfinite(batches) and batches > 0
-    steps = trainer.max_steps if trainer.max_steps >= 0 else None
-    if steps is not None:  # Lightning counts every optimiser's steps
-        steps = math.ceil(steps / max(len(trainer.optimizers), 1))
-    return Plan(
-        epochs=float(trainer.max_epochs) if trainer.max_epochs is not None and trainer.max_epochs >= 0 else None,
-        steps=steps,
-        steps_per_epoch=math.ceil(batches / trainer.accumulate_grad_batches) if finite else None,
-    )

@@ -85,8 +85,9 @@ class LoopValues:
             metrics["train_loss"] = loss
         if self.loss.first is not None:
             metrics["first_loss"] = self.loss.first
-        if trainer.optimizers:
-            metrics["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        if groups and "lr" in groups[0]:
+            metrics["learning_rate"] = float(groups[0]["lr"])
         if ended:
             metrics.epoch_losses = self.loss.parts()
         return metrics

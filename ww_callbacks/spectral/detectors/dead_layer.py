@@ -22,7 +22,7 @@ class DeadLayer(LayerwiseDetector):
     The usual change is the median of ‖W_t − W_{t−1}‖_F / ‖W_{t−1}‖_F over the first five snapshots in which the layer
     moved. The same ratio of the median layer is divided out, so a falling learning rate is no death. A layer that never
     moved although it is to be trained is told apart (without gradient from the start, or not in the optimiser): it
-    informs. What the framework calls frozen is not judged.
+    informs, and where no layer at all has moved it warns. What the framework calls frozen is not judged.
 
     Args:
         share: the ratio below which a layer counts as unchanging.
@@ -62,6 +62,8 @@ class DeadLayer(LayerwiseDetector):
                 ratios.append(ratio)
         self._run["median_ratio"] = median(ratios) if ratios else None
         self._run["moving"] = any((self._change(n, v, observation) or 0.0) > 0 for n, v in observation.layers.items())
+        moved = any(observation.changed.get(name, True) for name in observation.layers)
+        self._run["ever"] = (moved and observation.step > 0) or self._run.get("ever", False)
         rate = observation.metrics.get("learning_rate")
         self._run["rate_known_positive"] = rate is not None and rate > 0.01 * self._run.get("highest_rate", 0.0)
         self._run["highest_rate"] = max(self._run.get("highest_rate", 0.0), rate or 0.0)
@@ -77,6 +79,8 @@ class DeadLayer(LayerwiseDetector):
         ratio = self._ratio(memory, change)
         if change > 0 and len(usual) < 5 and (ratio is None or ratio > self.share):
             usual.append(change)
+        if not self._run["ever"]:
+            return {"relative_update_norm": 0.0, "layers_that_moved": 0.0}
         if ratio is None:  # never moved so far, or too seldom to know
             return {"relative_update_norm": change} if change == 0 and not usual and self._run["moving"] else False
         peers = self._run["median_ratio"] or 0.0
@@ -90,7 +94,14 @@ class DeadLayer(LayerwiseDetector):
         step, epoch = since(shown)
         died = [s for s in shown if "share_of_usual" in s.evidence]
         told = died or shown
-        if died:
+        still = all("layers_that_moved" in s.evidence for s in shown)
+        if still:
+            message = "No layer has changed since the start."
+            advice = (
+                "Check that the loss depends on the model, and that the optimiser has its parameters and a learning "
+                "rate above 0."
+            )
+        elif died:
             message = (
                 f"{name_layers(died)}: no longer changes since epoch {since(died)[1]:g} "
                 f"({died[0].evidence['share_of_usual']:.1%} of its usual change; the median layer "
@@ -102,7 +113,7 @@ class DeadLayer(LayerwiseDetector):
             advice = "Nothing to do if it is frozen on purpose; else unfreeze it and check that the optimiser has it."
         return Finding(
             kind=self.kind,
-            severity="warning" if died else "info",
+            severity="warning" if died or still else "info",
             layers=tuple(s.layer for s in told),
             evidence={**told[0].evidence, "layers": float(len(told))},
             since_step=step,

@@ -130,6 +130,10 @@ class Overtraining:
         self._accuracy = ValidationTrend(margin, higher_is_better=True)
         self._state = _State()
 
+    def name_output(self, name: str) -> None:
+        """Take the layer ``name`` for the output layer from now on."""
+        self.output = self._signals.output = name
+
     @property
     def probability(self) -> float | None:
         """Probability that training on makes the weights worse, by the training signals; None while unknown."""

@@ -17,6 +17,7 @@ from ww_callbacks.spectral.layers.frameworks.torch_tensors import (
     effective,
     has_weight,
     memory,
+    own_parameters,
     to_array,
     whole_shape,
     why_not,
@@ -62,7 +63,8 @@ class Place:
     @property
     def type(self) -> str:
         """The class name, that of the class before a parametrisation changed it."""
-        return nn.utils.parametrize.type_before_parametrizations(self.module).__name__
+        scripted = getattr(self.module, "original_name", None)  # of a module that TorchScript compiled
+        return scripted or nn.utils.parametrize.type_before_parametrizations(self.module).__name__
 
     @property
     def leaf(self) -> str:
@@ -109,7 +111,7 @@ def inspect_torch(model: nn.Module, convolution: Convention = "matrix") -> list[
         if is_keras(place.module):
             found.extend(_keras(place, convolution))
             continue
-        for name, group in _own_by_name(place, convolution):
+        for name, group in _own_or_reason(place, convolution):
             path = place.join(name)
             key = _identity(place.module, name)
             owner = first.setdefault(key, path)
@@ -121,21 +123,21 @@ def inspect_torch(model: nn.Module, convolution: Convention = "matrix") -> list[
             found.append(
                 skipped(path, f"tied: measured as `{owner}`", kind=group[0].kind, type=place.type, shape=shape)
             )
-    owners = dict(_owners(model))
-    return [replace(_with_shared(spec, shared), is_frozen=_frozen(spec, owners)) for spec in found]
+    held = dict(owners(model))
+    return [replace(_with_shared(spec, shared), is_frozen=_frozen(spec, held)) for spec in found]
 
 
-def _owners(module: nn.Module, path: str = "") -> Iterator[tuple[str, tuple[nn.Module, str]]]:
+def owners(module: nn.Module, path: str = "") -> Iterator[tuple[str, tuple[nn.Module, str]]]:
     """The path of every parameter, without the prefixes of wrappers → the module that holds it, and its name there."""
     inner = _WRAPPERS.get(type(module).__name__)
     if inner is not None and isinstance(getattr(module, inner, None), nn.Module):
-        yield from _owners(getattr(module, inner), path)
+        yield from owners(getattr(module, inner), path)
         return
-    for name in module._parameters:
+    for name in own_parameters(module):
         yield path + name, (module, name)
     for name, child in module._modules.items():
         if child is not None:
-            yield from _owners(child, f"{path}{name}.")
+            yield from owners(child, f"{path}{name}.")
 
 
 def _frozen(spec: LayerSpec, owners: Mapping[str, tuple[nn.Module, str]]) -> Callable[[], bool] | None:
@@ -147,7 +149,7 @@ def _frozen(spec: LayerSpec, owners: Mapping[str, tuple[nn.Module, str]]) -> Cal
 
 
 def _without_gradient(places: Sequence[tuple[nn.Module, str]]) -> bool:
-    found = [module._parameters.get(name) for module, name in places]
+    found = [own_parameters(module).get(name) for module, name in places]
     return not any(parameter is not None and parameter.requires_grad for parameter in found)
 
 
@@ -176,10 +178,19 @@ def _with_shared(spec: LayerSpec, shared: dict[str, list[str]]) -> LayerSpec:
 
 def _identity(module: nn.Module, name: str) -> object:
     """What two names of the same values have in common: the parameter, or the memory of a plain tensor."""
-    parameter = module._parameters.get(name)
+    parameter = own_parameters(module).get(name)
     if parameter is None:
         return (id(module), name)
     return memory(parameter)
+
+
+def _own_or_reason(place: Place, convolution: Convention) -> list[tuple[str, list[LayerSpec]]]:
+    """The layers of a module by the names of their parameters; a module that defies inspection is left out."""
+    try:
+        return list(_own_by_name(place, convolution))
+    except Exception as error:  # a foreign module may be like a torch module only in part
+        why = f"its module could not be inspected ({type(error).__name__}: {error})"
+        return [(place.type, [skipped(place.join(place.type), why, type=place.type)])]
 
 
 def _own_by_name(place: Place, convolution: Convention) -> Iterator[tuple[str, list[LayerSpec]]]:
@@ -188,7 +199,7 @@ def _own_by_name(place: Place, convolution: Convention) -> Iterator[tuple[str, l
     for name, originals in computed.items():
         yield name, _derived_specs(place, name, originals, convolution)
     originals_of = {original: name for name, originals in computed.items() for original in originals}
-    for name, parameter in module._parameters.items():
+    for name, parameter in own_parameters(module).items():
         if parameter is None or name in computed:
             continue
         if name in originals_of:

@@ -137,9 +137,14 @@ def derived(module: nn.Module) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def own_parameters(module: nn.Module) -> dict[str, Any]:
+    """The module's own parameters by name, None where one is not used; TorchScript keeps them in no dictionary."""
+    return dict(module._parameters.items())
+
+
 def has_weight(module: nn.Module) -> bool:
     """Whether ``module`` has a parameter ``weight``, its own or a computed one; asking evaluates no parametrisation."""
-    return module._parameters.get("weight") is not None or "weight" in derived(module)
+    return own_parameters(module).get("weight") is not None or "weight" in derived(module)
 
 
 def effective(module: nn.Module, name: str) -> torch.Tensor:
