@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from ww_callbacks.adapters.best_checkpoint import BestCheckpoint
+from ww_callbacks.adapters.child_record import ChildRecord
 from ww_callbacks.diagnosis.alerts import AlertList
 from ww_callbacks.integrations.schema import Verdict
 from ww_callbacks.probes.probe_runner import Probing
@@ -19,6 +20,8 @@ from ww_callbacks.settings import GROUPS, Settings
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ww_callbacks.integrations.record import RunRecord
 
 T = TypeVar("T")
 
@@ -58,7 +61,18 @@ def described_arguments() -> dict[str, str]:
     return {name: " ".join(said.split()) for name, said in zip(entries[::2], entries[1::2], strict=True)}
 
 
-_OF_A_RUN = ("run", "_best_checkpoint", "_trainer", "_queue", "_sidecars", "_loaded", "_model")
+_OF_A_RUN = (
+    "run",
+    "_best_checkpoint",
+    "_children_directory",
+    "_trainer",
+    "_queue",
+    "_sidecars",
+    "_loaded",
+    "_model",
+    "_looks",
+    "_steps",
+)
 """Attributes that belong to a run and are neither copied nor pickled."""
 
 
@@ -76,6 +90,7 @@ class Watcher:
 
     run: Run | None = None
     _best_checkpoint: BestCheckpoint | None = None
+    _children_directory: Path | None = None
 
     def __init__(self, *, probe: RepresentationProbe | None = None, **settings: Any) -> None:
         self.settings = Settings.of(settings)
@@ -86,35 +101,58 @@ class Watcher:
                 f"`ww_callbacks.probes.representation`, but got {what}."
             )
         self.probe = probe
+        self._child_record = ChildRecord()
+
+    def _record(self) -> RunRecord:
+        from ww_callbacks.integrations.record import read_run
+
+        if (directory := self.directory) is None:
+            raise RuntimeError("There is no history yet: no training has been watched.")
+        return read_run(directory)
 
     @property
     def history(self) -> pd.DataFrame:
         """One row a layer and snapshot: step, epoch, layer, status and every quantity."""
-        from ww_callbacks.integrations.record import read_run
-
-        return read_run(self._watched().directory).layers
+        return self._record().layers
 
     @property
     def summary(self) -> pd.DataFrame:
         """One row a snapshot: the model-level statistics, the loop's metrics and the cost."""
-        from ww_callbacks.integrations.record import read_run
-
-        return read_run(self._watched().directory).model
+        return self._record().model
 
     @property
     def alerts(self) -> AlertList:
         """The alerts so far."""
+        if self._of_children() is not None:
+            return AlertList(self._record().alerts)
         return self.run.alerts if self.run is not None else AlertList()
 
     @property
     def verdict(self) -> Verdict | None:
         """The judgement of the run so far; None before its first snapshot."""
+        if self._of_children() is not None:
+            return self._record().verdict
         return self.run.verdict if self.run is not None else None
 
     @property
     def directory(self) -> Path | None:
         """Folder of the run's record; None before training."""
+        if (directory := self._of_children()) is not None:
+            return directory
         return self.run.directory if self.run is not None else None
+
+    def _of_children(self) -> Path | None:
+        """The folder of the record, where the last training ran in child processes, which watched it."""
+        if (directory := self._child_record.take()) is not None:
+            self.run, self._children_directory = None, directory
+        return self._children_directory if self.run is None else None
+
+    def _tell_parent(self) -> None:
+        """Leave word of the record, where this is a child process of the one that made the callback."""
+        run = self._watched()
+        if run.leads:
+            with run.guarded("telling the parent process of the record"):
+                self._child_record.leave(run.directory)
 
     @property
     def best_checkpoint(self) -> Path | None:
@@ -145,6 +183,8 @@ class Watcher:
         return self.run
 
     def _repr_html_(self) -> str:
+        if self._of_children() is not None:
+            return self._record()._repr_html_()
         if self.run is None:
             return "<p>SpectralCallback: no training watched yet</p>"
         return self.run.html()

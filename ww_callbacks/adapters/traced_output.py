@@ -17,8 +17,8 @@ _STEPS_FROM_A_PRODUCT = 12
 def traced_output(loss: Any, model: Any, specs: Sequence[LayerSpec]) -> str | None:
     """The layer whose weights take part in the last matrix product on the way to the loss.
 
-    Nothing is hooked and nothing is run: the graph is read. What is opaque in it (a compiled model, a checkpointed part)
-    is passed over.
+    Nothing is hooked and nothing is run: the graph is read. What is opaque in it (a compiled model, a part that is
+    checkpointed) is passed over.
 
     Args:
         loss: the loss of a batch, with its graph.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -39,11 +40,15 @@ class Diagnosis:
         specs: every layer of the model.
         probed: whether a representation probe runs.
         faults: where an error of a detector goes; the detector is then left out.
+
+    Raises:
+        ValueError: if the user names an output layer that the model does not have.
     """
 
     def __init__(self, settings: Settings, specs: Sequence[LayerSpec], probed: bool, faults: Faults) -> None:
         self._settings = settings
         self._faults = faults
+        _check_output(settings.overtraining.get("output"), specs)
         self._detectors = default_detectors(
             settings.early_stopping,  # type: ignore[arg-type]
             fine_tuning=settings.fine_tuning,
@@ -169,3 +174,13 @@ class Diagnosis:
         self._manager.load_state_dict(state["desk"])
         self._epoch = int(state["desk"]["epoch"])
         self._memorising = [f for d in self._overtraining() for f in d.findings()]
+
+
+def _check_output(name: str | None, specs: Sequence[LayerSpec]) -> None:
+    names = [spec.name for spec in specs if not spec.skipped]
+    if name is None or name in names or not names:
+        return
+    near = ", ".join(difflib.get_close_matches(name, names, n=3, cutoff=0.3)) or names[-1]
+    raise ValueError(
+        f"`overtraining={{'output': {name!r}}}` names a layer that the model does not have. Near it: {near}."
+    )

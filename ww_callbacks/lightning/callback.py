@@ -106,6 +106,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
             log_settings(trainer, self.settings)
         saved, self._loaded = self._loaded, None
         run.begin(plan(trainer), trainer.global_step, float(trainer.current_epoch), saved)
+        self._tell_parent()
         if saved is not None and run.resumed:
             self._restore(trainer, saved.state.adapter)
         else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,30 @@ def on_host(value: Any) -> np.ndarray:
     tensor = value.detach().cpu()
     # NumPy knows no bfloat16.
     return np.asarray(tensor.double() if tensor.is_floating_point() else tensor)
+
+
+def loaded(value: Any) -> Any:
+    """``value``, or what the file holds that it names: a configuration in YAML can name a file, not hold a tensor.
+
+    Args:
+        value: a path of a ``.npy`` file (an array), a ``.npz`` or a safetensors file (a dict of arrays), or anything
+            else, which is returned as it is.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is none of these.
+    """
+    if not isinstance(value, str | os.PathLike):
+        return value
+    path = Path(value)
+    if path.suffix == ".safetensors":
+        from safetensors.numpy import load_file
+
+        return load_file(path)
+    if path.suffix not in (".npy", ".npz"):
+        raise ValueError(f"Expected the probe's file to end in .npy, .npz or .safetensors but got {str(path)!r}.")
+    found = np.load(path, allow_pickle=False)
+    return found if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
 
 
 def check_kind(batch: Any) -> Any:

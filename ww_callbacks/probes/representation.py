@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ww_callbacks.probes.batch import check_kind, check_values, class_labels
+from ww_callbacks.probes.batch import check_kind, check_values, class_labels, loaded
 from ww_callbacks.spectral.representation import (
     classification_dimension,
     feature_effective_rank,
@@ -34,11 +34,11 @@ class RepresentationProbe:
     bit for bit, gradients untouched. In evaluation mode, so dropout is off.
 
     Args:
-        batch: inputs as the model takes them: a tensor or array, or a dict of them for keyword arguments. A few dozen
-            samples do for the ranks, at least two different ones; the classification dimension wants several a class
-            and dimension.
-        labels: class of each sample, 0 … classes − 1; needed by ``classification_dimension`` and
-            ``independence_deficit``.
+        batch: inputs as the model takes them: a tensor or array, or a dict of them for keyword arguments, or the path
+            of a ``.npy``, ``.npz`` or safetensors file that holds them. A few dozen samples do for the ranks, at least
+            two different ones; the classification dimension wants several a class and dimension.
+        labels: class of each sample, 0 … classes − 1, or the path of a ``.npy`` file; needed by
+            ``classification_dimension`` and ``independence_deficit``.
         every_n_epochs: the cadence, in epochs; the untrained model (epoch 0) is always measured.
         quantities: ``"default"`` (the features' numerical and effective rank), ``"all"``, or names; see
             ``ww_callbacks.spectral.representation.PROBE_QUANTITIES``.
@@ -88,7 +88,8 @@ class RepresentationProbe:
         needing = [q.name for q in resolve_probe(quantities) if q.needs_labels]
         if needing and labels is None:
             raise ValueError(f"Expected `labels` with the probe batch, since `{needing[0]}` needs them; got none.")
-        self.batch = check_kind(batch)
+        self.batch = check_kind(loaded(batch))
+        labels = loaded(labels)
         # Unused labels may be anything, a regression's targets for example.
         self.labels = class_labels(labels) if needing else labels
         self.every_n_epochs = every_n_epochs
