@@ -1,5 +1,6 @@
 """What Lightning's own callbacks read of us belongs to the weights of the moment at which they read it."""
 
+import time
 from datetime import timedelta
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
 from tests.adapters.nets import Net, Validated, fit, loader, seeded
-from tests.lightning.loops import Manual, stream
+from tests.lightning.loops import During, Manual, stream
 from ww_callbacks.lightning import SpectralCallback
 
 MOVED = "spectral/relative_distance_from_init/median"
@@ -68,9 +69,10 @@ def test_checkpoints_within_an_epoch_are_judged_by_their_own_weights(tmp_path, s
 
 def test_checkpoints_saved_by_the_clock(tmp_path):
     saver = ModelCheckpoint(
-        tmp_path / "c", monitor=MOVED, mode="max", train_time_interval=timedelta(seconds=0), save_top_k=-1
+        tmp_path / "c", monitor=MOVED, mode="max", train_time_interval=timedelta(milliseconds=1), save_top_k=-1
     )
-    fit(seeded(), saver, ours(tmp_path, every_n_epochs=5), data=loader(6), epochs=1)
+    slow = During(lambda trainer: time.sleep(0.003))
+    fit(seeded(), slow, saver, ours(tmp_path, every_n_epochs=5), data=loader(6), epochs=1)
     assert_scores_are_those_of_the_saved_weights(saver, 6)
 
 
