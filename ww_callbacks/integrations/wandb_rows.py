@@ -19,7 +19,7 @@ class OpenRows:
     smaller ``step=``. So a row of ours goes into the row that is open (``commit=False``), one into each; what is left
     waits for the next row of the user's, or for the end of the W&B run, when nothing comes after it.
 
-    Tried with W&B 0.18 and 0.31, of which ``run._teardown_hooks`` is not documented; without it the rows that are left
+    Tried with W&B 0.31, of which ``run._teardown_hooks`` is not documented; without it the rows that are left
     go out when the interpreter exits.
 
     Args:
