@@ -33,6 +33,14 @@ export function rich(text) {
   return text.split("`").map((part, at) => (at % 2 ? element("code", {}, part) : part));
 }
 
+/** A formula with its powers raised and its indices lowered. */
+export function formula(text) {
+  return text.split(/(\^\{[^}]*\}|\^[−-]?[\p{L}\d.]+|_\d\b)/u).map((piece) => {
+    if (piece[0] === "^" && piece.length > 1) return element("sup", {}, piece.slice(1).replace(/[{}]/g, ""));
+    return /^_\d$/.test(piece) ? element("sub", {}, piece.slice(1)) : piece;
+  });
+}
+
 /** A sign that is seen and, in words, heard. */
 export function sign(kind) {
   return SIGNS[kind] ? element("span", { class: `sign ${kind}`, role: "img", "aria-label": SPOKEN[kind] }, SIGNS[kind]) : "";

@@ -1,6 +1,6 @@
 // What stands at the end of the overview: the alerts in full, what the quantities mean, settings and versions.
 
-import { counted, element, rich, sign } from "../dom.js";
+import { counted, element, formula, rich, sign } from "../dom.js";
 
 export function about(app, place, runs) {
   const open = new Set([...place.querySelectorAll("details[open]")].map((details) => details.dataset.about));
@@ -20,7 +20,7 @@ export function about(app, place, runs) {
       element("td", {}, ...rich(`${alert.message} ${alert.recommendation}`)),
     )))))),
     details("quantities", "What the quantities mean", element("div", { class: "scroll", tabindex: 0 }, element("table", {}, element("tbody", {}, ...Object.entries(app.state.quantities).map(
-      ([name, known]) => element("tr", {}, element("td", { class: "brief" }, name), element("td", { class: "brief" }, known.title), element("td", {}, known.definition))))))),
+      ([name, known]) => element("tr", {}, element("td", { class: "brief" }, name), element("td", { class: "brief" }, known.title), element("td", {}, ...formula(known.definition)))))))),
     details("settings", "Settings and versions", ...runs.map((run) => element(
       "div", { class: "columns" },
       element("div", {}, element("h3", {}, run.name), pairs(run.about)),

@@ -1,6 +1,6 @@
 // Any quantity of every layer at every epoch.
 
-import { element, part, select, tick } from "../dom.js";
+import { element, formula, part, select, tick } from "../dom.js";
 
 export async function heatMap(app, panel) {
   const known = app.state.quantities[app.quantity];
@@ -16,7 +16,7 @@ export async function heatMap(app, panel) {
     tick("relative", "relative to epoch 0", app.relative, change("relative")),
     tick("notes", "notes", app.notes, change("notes"), "mark alerts that only inform, too"),
     app.clockControl(),
-    element("span", { class: "definition" }, known.definition),
+    element("span", { class: "definition" }, ...formula(known.definition)),
     !app.looked && app.state.first?.why ? element("span", { class: "hint" }, app.state.first.why) : null,
     element("span", { class: "definition" }, "First layer at the top. Click a cell to look inside that layer at that epoch."),
   ));

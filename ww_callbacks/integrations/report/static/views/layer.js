@@ -25,11 +25,12 @@ function controls(app, place, layers) {
     onchange: (event) => {
       const wanted = event.target.value.trim().toLowerCase();
       const found = layers.find((layer) => layer.toLowerCase() === wanted) ?? layers.find((layer) => wanted && layer.toLowerCase().includes(wanted));
-      if (found) return go(found);
-      event.target.value = app.layer;
+      event.target.value = found ?? app.layer;
+      if (found) go(found);
     } });
   const others = app.chosen.filter((name) => name !== app.layerRun && app.run(name).layers.includes(app.layer));
   if (!others.includes(app.over)) app.over = "";
+  // A name that is being typed stays while the page refreshes.
   if (place.contains(document.activeElement) && document.activeElement.name === "layer" && document.activeElement.value !== app.layer) return;
   place.replaceChildren(element("div", { class: "controls" },
     app.chosen.length > 1 ? select("run", app.chosen, app.layerRun, (value) => { app.layerRun = value; return app.draw(); }) : null,
