@@ -67,7 +67,8 @@ class AlphaRange(LayerwiseDetector):
             worst = min(low, key=lambda s: s.evidence["alpha"])
             words.append(f"α < {self.low:g} in {name_layers(low)} (lowest {_with_error(worst)})")
             advice.append(
-                f"Layers with α < {self.low:g} can be overtrained, and healthy runs have them too: the validation loss decides."
+                f"Layers with α < {self.low:g} can be overtrained, and healthy runs have them too: the validation "
+                "loss decides."
             )
         if high:
             worst = max(high, key=lambda s: s.evidence["alpha"])
