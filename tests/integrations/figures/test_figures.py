@@ -8,6 +8,7 @@ import pytest
 
 from tests.integrations.synthetic import SyntheticRun
 from ww_callbacks.integrations import figures
+from ww_callbacks.integrations.figures.alert_rules import score_threshold
 from ww_callbacks.integrations.figures.layer_status import layer_statuses
 from ww_callbacks.integrations.figures.palette import DARK, INK, PURPLE
 from ww_callbacks.integrations.figures.run_view import RunView, views
@@ -15,7 +16,7 @@ from ww_callbacks.integrations.figures.specs.alert_lane import alert_lane
 from ww_callbacks.integrations.figures.specs.heat_map import heat_map_panels, worth_a_first_look
 from ww_callbacks.integrations.figures.specs.spectrum import marchenko_pastur, spectrum_panels
 from ww_callbacks.integrations.record import RecordSink
-from ww_callbacks.integrations.schema import Alert, LayerInfo, LayerRow, RunInfo, Snapshot
+from ww_callbacks.integrations.schema import Alert, LayerInfo, LayerRow, RunInfo, Snapshot, Verdict
 from ww_callbacks.spectral.aggregate.model_ranking import model_series
 
 HTML_NAME = "block.<img src=x onerror=alert(1)>.weight"
@@ -394,3 +395,30 @@ def test_cheap_snapshots_count_only_for_what_they_measured(tmp_path):
     assert list(cheap.x) == [0, 0.5, 1, 1.5, 2] and list(np.asarray(cheap.z)[0]) == [0, 10, 20, 30, 40]
     assert list(full.x) == [0, 1, 2] and list(np.asarray(full.z)[0]) == [5, 25, 45]
     assert layer_statuses(views(tmp_path)[0])[0].values == {"frobenius_norm": 40.0, "effective_rank": 45.0}
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_the_evidence_of_overtraining_is_what_it_was_judged_by(tmp_path, validated):
+    layers = (LayerInfo("fc", 0, "dense", "Linear", (9, 9), ((9, 9),)),)
+    sink = RecordSink(tmp_path)
+    sink.open(RunInfo("id", "plain", "2026-01-01T00:00:00+00:00", {}, {}, layers, str(tmp_path)), resumed=False)
+    for epoch in range(6):
+        metrics = {"train_loss": 1 / (1 + epoch), **({"val_loss": 1 + abs(epoch - 2) / 10} if validated else {})}
+        model = {"overtraining/score": epoch / 6}
+        row = LayerRow("fc", 0, {"frobenius_norm": 1.0 + epoch})
+        sink.snapshot(Snapshot(epoch * 10, float(epoch), "full", (row,), model, metrics, 0.1, 0.01, float(epoch)))
+    common = {"kind": "overtraining", "severity": "critical", "layers": ("fc",), "evidence": {"score": 1.0}}
+    sink.alert(Alert(**common, since_step=20, since_epoch=2.0, step=50, epoch=5.0, message="m", recommendation="r"))
+    signals = {"overtraining/score": 1.0}
+    sink.close(
+        Verdict("overtraining", "m", signals=signals, since_step=20, since_epoch=2.0, best_step=20, best_epoch=2.0)
+    )
+    figure = figures.evidence(tmp_path)
+    level = next(shape.y0 for shape in figure.layout.shapes if shape.yref == "y")
+    assert level == pytest.approx(1.0 if validated else score_threshold())
+    assert ("validation loss" if validated else "probability") in [
+        trace.name for trace in figure.data if len(trace.x) > 1
+    ]
+    assert any("keep epoch 2" in note.text for note in figure.layout.annotations)
+    timeline = figures.timeline(tmp_path)
+    assert any("probability that training on" in note.text for note in timeline.layout.annotations)

@@ -121,5 +121,30 @@ def test_many_runs_are_a_table_and_its_worst_is_first(watched, logs):
         page.set_viewport_size({"width": 1300, "height": 900})
         rows.first.get_by_role("button", name="decay0/seed_4", exact=True).click()
         page.locator(".card", has_text="decay0/seed_4").wait_for()
-        assert page.locator(".card").count() == 1 and "run=decay0%2Fseed_4" in page.evaluate("location.hash")
+        assert page.locator(".card").count() == 1 and page.evaluate("location.hash") == "#runs=decay0%252Fseed_4"
+        page.close()
+
+
+def test_the_address_survives_a_reload_inside_tensorboard_and_dark_follows_it(watched, logs):
+    with tensorboard(logs / "many") as server:
+        page = watched.page
+        page.emulate_media(color_scheme="dark")
+        page.goto(f"{server}/#spectra")
+        tab = page.frame_locator("iframe")
+        tab.locator("[data-view=overview][data-drawn]").wait_for()
+        assert page.evaluate("document.body.classList.contains('dark-mode')")
+        assert tab.locator(":root").get_attribute("data-theme") == "dark"
+        tab.get_by_role("button", name="none").click()
+        for name in ("decay0/seed_4", "decay1/seed_3"):
+            tab.locator(f".runs input[data-run='{name}']").check()
+        tab.locator("button[data-tab=heat_map]").click()
+        tab.locator("[data-view=heat_map][data-drawn]").wait_for()
+        tab.locator("select[name=quantity]").select_option("effective_rank")
+        tab.get_by_label("relative to epoch 0").check()
+        page.wait_for_url("**relative=1**")
+        page.reload()
+        tab.locator("[data-view=heat_map][data-drawn]").wait_for()
+        assert tab.locator("[data-view=heat_map] figcaption .name").all_inner_texts() == [
+            f"{name}: effective rank against its first value" for name in ("decay0/seed_4", "decay1/seed_3")
+        ]
         page.close()

@@ -89,8 +89,8 @@ def rule_for(kind: str, layers: Sequence[str], run: RunView) -> Rule | None:
 
 def score_threshold() -> float:
     """The probability of overtraining above which an epoch counts towards an alarm."""
-    from ww_callbacks.spectral.detectors.coefficients import CALIBRATION, CAUTIOUS
-    from ww_callbacks.spectral.detectors.judgement import probability
+    from ww_callbacks.spectral.detectors.signals.coefficients import CALIBRATION, CAUTIOUS
+    from ww_callbacks.spectral.detectors.signals.judgement import probability
 
     return probability(CAUTIOUS, CALIBRATION)
 

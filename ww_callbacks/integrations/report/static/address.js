@@ -11,27 +11,34 @@ function framed() {
   }
 }
 
-/** Name → values, as the address says. */
+/** Name → text, as the address says; a list is `listed` text. */
 export function readAddress() {
   const outer = framed();
   const found = {};
   const given = outer ? new URLSearchParams(outer.location.search) : new URLSearchParams(location.hash.slice(1));
   for (const [key, value] of given) {
     const name = outer ? (key.startsWith(PREFIX) ? key.slice(PREFIX.length) : null) : key;
-    if (name) (found[name] ??= []).push(value);
+    if (name) found[name] = value;
   }
   return found;
 }
 
-/** Put `values` (name → text, list of texts, or null for what goes without saying) into the address. */
+/** Texts as one: TensorBoard keeps one value a name. */
+export function listed(texts) {
+  return texts.map(encodeURIComponent).join(",");
+}
+
+export function unlisted(text) {
+  return text ? text.split(",").map(decodeURIComponent) : [];
+}
+
+/** Put `values` (name → text, or null for what goes without saying) into the address. */
 export function writeAddress(values) {
   const outer = framed();
   const query = new URLSearchParams(outer ? outer.location.search : "");
   for (const key of [...query.keys()]) if (key.startsWith(PREFIX)) query.delete(key);
   for (const [name, value] of Object.entries(values)) {
-    for (const item of [value].flat()) {
-      if (item !== null && item !== undefined && item !== "") query.append(outer ? PREFIX + name : name, item);
-    }
+    if (value !== null && value !== undefined && value !== "") query.set(outer ? PREFIX + name : name, value);
   }
   const text = query.toString();
   if (outer) {

@@ -6,7 +6,7 @@
 // panels of a view; layers(run) -> the rows of the table; ready, once plotly itself is there. They reject with an error
 // named NoAnswer while the server is away.
 
-import { readAddress, writeAddress } from "./address.js";
+import { listed, readAddress, unlisted, writeAddress } from "./address.js";
 import { CLOCKS, withAxes } from "./axes.js";
 import { element, select, tick } from "./dom.js";
 import { drawPanels } from "./plots.js";
@@ -67,9 +67,9 @@ class App {
 
   recall() {
     const said = readAddress();
-    const one = (name, otherwise) => said[name]?.[0] ?? otherwise;
+    const one = (name, otherwise) => said[name] ?? otherwise;
     this.tab = one("view", "overview") in VIEWS ? one("view", "overview") : "overview";
-    this.chosen = said.run ?? [];
+    this.chosen = unlisted(said.runs);
     this.quantity = one("quantity", null);
     this.looked = this.quantity !== null; // a person chose what the heat map shows
     this.relative = one("relative", "") === "1";
@@ -87,7 +87,7 @@ class App {
     const layer = this.tab === "layer";
     writeAddress({
       view: this.tab === "overview" ? null : this.tab,
-      run: this.source.live ? this.chosen : null,
+      runs: this.source.live ? listed(this.chosen) : null,
       quantity: this.looked ? this.quantity : null,
       relative: this.looked && this.relative ? 1 : null,
       layer: layer ? this.layer : null,
