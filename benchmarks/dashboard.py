@@ -80,7 +80,9 @@ def _open(page: Page, address: str) -> dict[str, float]:
         page.locator(f"button[data-tab={view}]").click()
         page.locator(f"[data-view={view}][data-drawn]").wait_for()
         seconds[view] = time.perf_counter() - began
-    seconds["columns"] = page.evaluate("document.querySelector('[data-figure=heat_map]').calcdata[0][0].z[0].length")
+    seconds["columns"] = page.evaluate(
+        "document.querySelector('[data-figure=heat_map] .plot').calcdata[0][0].z[0].length"
+    )
     began = time.perf_counter()
     page.goto(f"{address}/#spectra")
     page.frame_locator("iframe").locator("[data-view=overview][data-drawn]").wait_for()

@@ -40,10 +40,11 @@ def main() -> None:
             page.goto(f"{address}/#spectra")
             frame = page.frame_locator("iframe")
             for run in runs:
-                frame.locator(".runs label", has_text=run.name).locator("input").check()
+                frame.locator(f".runs input[data-run='{run.name}']").check()
             for view in ("overview", "heat_map", "layer", "flow"):
                 show(frame, view)
                 keep(page, f"tensorboard-{view.replace('_', '-')}.png")
+            page.set_viewport_size({"width": 1280, "height": 480})  # without the footer, which names a temporary folder
             page.goto(report.as_uri())
             show(page, "heat_map")
             keep(page, "report.png")
@@ -90,7 +91,8 @@ def show(page: Any, view: str) -> None:
     page.locator(f"[data-view={view}][data-drawn]").wait_for()
     if view == "layer":
         page.locator("select[name=run]").select_option("too-much-decay")
-        page.locator("select[name=layer]").select_option(LAYER)
+        page.locator("input[name=layer]").fill(LAYER)
+        page.locator("input[name=layer]").press("Enter")
         page.locator("[data-figure=history][data-figure-of*='fc3']").wait_for()
 
 

@@ -45,7 +45,8 @@ def test_report_writes_one_file_for_several_runs(bad, good, tmp_path, capsys):
     assert main(["report", str(bad), str(good), "-o", str(target)]) == EXIT_OK
     assert "2 runs" in capsys.readouterr().out
     text = target.read_text("utf-8")
-    assert "<title>Spectra of bad, good</title>" in text and "plotly.js v" in text
+    assert "<title>Spectra of bad, good, 2026-01-01</title>" in text
+    assert target.stat().st_size < 3e6, "plotly.js is packed"
 
 
 def test_report_says_what_it_wrote_as_json(good, tmp_path, capsys):

@@ -113,7 +113,7 @@ class SyntheticRun:
             "alpha_evidence": evidence,
             "alpha_weighted": alpha * log_norm,
             "log_spectral_norm": log_norm - 1.2 * collapsed,
-            "frobenius_norm": 8.0 + 0.1 * self.epoch,
+            "frobenius_norm": (8.0 + 0.1 * self.epoch) * (0.25 if collapsed else 1.0),
             "stable_rank": 12 - 0.05 * self.epoch + depth,
             "effective_rank": 50 - 10 * depth - 8 * (1 - math.exp(-self.epoch / 12)),
             "distance_from_init": 0.4 * math.sqrt(max(self.epoch, 0)),

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ww_callbacks.integrations.figures.layer_status import LayerStatus, layer_statuses
+from ww_callbacks.integrations.figures.palette import SEVERITIES
 from ww_callbacks.integrations.figures.run_summary import BAD, GOOD, OPEN, WATCH, headline
 from ww_callbacks.integrations.figures.run_view import RunView
-from ww_callbacks.integrations.figures.style import SEVERITIES
 from ww_callbacks.integrations.quantity_info import quantity_info
 
 FIXED_LINES = 24

@@ -8,12 +8,15 @@ import pytest
 
 from tests.integrations.synthetic import SyntheticRun
 from ww_callbacks.integrations import figures
+from ww_callbacks.integrations.figures.alert_rules import score_threshold
 from ww_callbacks.integrations.figures.layer_status import layer_statuses
-from ww_callbacks.integrations.figures.run_view import views
-from ww_callbacks.integrations.figures.specs.spectrum import marchenko_pastur, spectrum_at
-from ww_callbacks.integrations.figures.style import LIGHT_GREY, PURPLE
+from ww_callbacks.integrations.figures.palette import DARK, INK, PURPLE
+from ww_callbacks.integrations.figures.run_view import RunView, views
+from ww_callbacks.integrations.figures.specs.alert_lane import alert_lane
+from ww_callbacks.integrations.figures.specs.heat_map import heat_map_panels, worth_a_first_look
+from ww_callbacks.integrations.figures.specs.spectrum import marchenko_pastur, spectrum_panels
 from ww_callbacks.integrations.record import RecordSink
-from ww_callbacks.integrations.schema import Alert, LayerInfo, LayerRow, RunInfo, Snapshot
+from ww_callbacks.integrations.schema import Alert, LayerInfo, LayerRow, RunInfo, Snapshot, Verdict
 from ww_callbacks.spectral.aggregate.model_ranking import model_series
 
 HTML_NAME = "block.<img src=x onerror=alert(1)>.weight"
@@ -39,16 +42,29 @@ def traces(figure, **wanted):
     ]
 
 
-def test_timeline_puts_the_alert_on_the_loss_and_shades_the_verdict(run):
+def test_timeline_has_the_alert_in_a_strip_above_the_loss_and_shades_the_verdict(run):
     figure = figures.timeline(run)
     (loss,) = traces(figure, name="first: train loss")
     (alert,) = traces(figure, name="critical alert")
-    assert alert.x == (6.0,)
-    assert alert.y[0] == pytest.approx(loss.y[6])
+    assert alert.x == (6.0,) and alert.yaxis != loss.yaxis  # the loss is not covered
+    bar = figure.data[figure.data.index(alert) - 1]
+    assert bar.x == (4.0, 10.0)  # since when, and now
+    assert figure.layout.yaxis.domain[0] > figure.layout.yaxis2.domain[1]
     assert "scale collapse" in alert.text[0] and "Lower weight decay" in alert.text[0]
     rectangle = next(shape for shape in figure.layout.shapes if shape.type == "rect")
     assert (rectangle.x0, rectangle.x1) == (5.0, 10.0)
-    assert any("snapshot to keep" in note.text for note in figure.layout.annotations)
+    said = " ".join(note.text for note in figure.layout.annotations)
+    assert "collapsing since epoch 5" in said and "keep epoch 2.5" in said
+
+
+def test_evidence_shows_the_layer_that_crossed_the_threshold(run):
+    figure = figures.evidence(run)
+    (line,) = traces(figure, name="net.1.weight")
+    np.testing.assert_allclose(np.asarray(line.y)[[0, 10]], [1.0, 0.25 * 9.0 / 8.3], atol=1e-6)
+    threshold = next(shape for shape in figure.layout.shapes if shape.type == "line" and shape.yref == "y")
+    assert threshold.y0 == pytest.approx(math.exp(-0.5))
+    assert np.asarray(line.y)[-1] < threshold.y0 < np.asarray(line.y)[0]
+    assert "scale collapse" in figure.layout.annotations[-1].text
 
 
 def test_timeline_draws_the_recorded_medians(run):
@@ -63,20 +79,37 @@ def test_two_runs_differ_by_more_than_their_colour(run, other):
     assert len({trace.line.color for trace in losses}) == len({trace.line.dash for trace in losses}) == 2
 
 
-def test_heat_map_shows_unsure_cells_in_grey_and_never_as_values(run):
+def test_heat_map_shows_unsure_cells_faintly_in_the_same_colours(run):
     view = views(run)[0]
     figure = figures.heat_map(run, "alpha")
-    values = next(trace for trace in figure.data if trace.type == "heatmap" and trace.coloraxis)
-    grey = next(
-        trace for trace in figure.data if trace.type == "heatmap" and trace.colorscale and trace.text is not None
-    )
-    assert grey.colorscale[0][1] == LIGHT_GREY
+    values, faint = (trace for trace in figure.data if trace.type == "heatmap")
+    assert faint.opacity < 0.5 and faint.coloraxis == values.coloraxis
     assert np.isnan(np.asarray(values.z)[-1]).all()
-    np.testing.assert_array_equal(np.asarray(grey.z)[-1], view.values("alpha")[-1])
+    np.testing.assert_array_equal(np.asarray(faint.z)[-1], view.values("alpha")[-1])
     np.testing.assert_array_equal(np.asarray(values.z)[:-1], view.values("alpha")[:-1])
-    assert set(grey.text[-1]) == {"few eigenvalues"}
-    assert list(values.y) == view.short_names  # depth order
+    assert set(faint.text[-1]) == {"few eigenvalues"}
+    assert list(values.y) == view.layers  # depth order, and the full name in the hover label
+    assert list(figure.layout.yaxis.ticktext) == view.short_names
     assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]  # the first layer at the top
+
+
+def test_heat_map_relative_to_epoch_0(run):
+    view = views(run)[0]
+    ratio = figures.heat_map(run, "effective_rank", relative=True)
+    first = view.values("effective_rank")[:, :1]
+    np.testing.assert_allclose(np.asarray(ratio.data[0].z), view.values("effective_rank") / first)
+    axis = ratio.layout.coloraxis
+    assert (axis.cmin + axis.cmax) / 2 == pytest.approx(1)
+    difference = figures.heat_map(run, "log_spectral_norm", relative=True)
+    norms = view.values("log_spectral_norm")
+    np.testing.assert_allclose(np.asarray(difference.data[0].z), norms - norms[:, :1])
+
+
+def test_the_first_look_is_never_a_wall_without_evidence(run, tmp_path):
+    assert worth_a_first_look(views(run))["quantity"] == "alpha"
+    SyntheticRun(tmp_path, layers=1).advance(3)  # its one layer has too few eigenvalues
+    look = worth_a_first_look(views(tmp_path))
+    assert look["quantity"] == "effective_rank" and look["relative"] and "0%" in look["why"]
 
 
 def test_heat_map_of_a_norm_knows_no_doubt(run):
@@ -85,9 +118,10 @@ def test_heat_map_of_a_norm_knows_no_doubt(run):
     assert np.isfinite(np.asarray(values.z)).all()
 
 
-def test_heat_map_marks_the_alert_in_the_row_of_its_layer(run):
-    (alert,) = traces(figures.heat_map(run), name="critical alert")
-    assert (alert.x, alert.y) == ((6.0,), ("net.1",))
+def test_heat_map_marks_the_alert_in_the_row_of_its_layer_and_only_where_its_quantity_is_shown(run):
+    (alert,) = traces(figures.heat_map(run, "frobenius_norm"), name="critical alert")
+    assert (alert.x, alert.y) == ((6.0,), ("net.1.weight",))
+    assert not traces(figures.heat_map(run, "alpha"), name="critical alert")
 
 
 def test_heat_map_says_which_quantities_there_are(run):
@@ -113,7 +147,9 @@ def test_spectrum_draws_the_fit_the_bulk_and_xmin_of_each_epoch(run):
     density = views(run)[0].record.density("net.2.weight")
     figure = figures.layer_spectrum(run, "net.2.weight")
     assert len(figure.frames) == len(density) == len(figure.layout.sliders[0].steps) == 11
+    assert figure.data[0].name == "epoch 0" and figure.data[0].meta["role"] == "ghost"
     for frame, recorded in zip(figure.frames, density, strict=True):
+        assert frame.traces[0] == 1  # the ghost stays
         bars, _, fit, shuffled, xmin, curve, chosen = frame.data
         # The bars hold the whole density: it integrates to one.
         assert np.nansum(np.asarray(bars.y) * np.asarray(bars.width)) == pytest.approx(1)
@@ -126,17 +162,18 @@ def test_spectrum_draws_the_fit_the_bulk_and_xmin_of_each_epoch(run):
 
 
 def test_spectrum_of_a_layer_without_evidence_is_dashed_and_says_so(run):
-    fit = figures.layer_spectrum(run, "net.4.weight").data[2]
+    fit = figures.layer_spectrum(run, "net.4.weight").data[3]
     assert fit.line.dash == "dash"
-    assert "not to be trusted: few eigenvalues" in fit.name
+    assert "unsure: few eigenvalues" in fit.name
 
 
 def test_one_epoch_of_a_spectrum_is_the_nearest_one(run):
     view = views(run)[0]
-    at = spectrum_at(view, "net.2.weight", 3.4)
-    assert at["layout"]["meta"] == {"epochs": [float(epoch) for epoch in range(11)], "at": 3}
+    density, _ = spectrum_panels(view, "net.2.weight", 3.4)
+    assert density["layout"]["meta"] == {"epochs": [float(epoch) for epoch in range(11)], "at": 3, "missing": ""}
     whole = figures.layer_spectrum(run, "net.2.weight").frames[3].data[0]
-    np.testing.assert_array_equal(at["data"][0]["y"], whole.y)
+    np.testing.assert_array_equal(density["data"][1]["y"], whole.y)  # behind it the ghost of epoch 0
+    assert len(spectrum_panels(view, "net.2.weight", 0)[0]["data"]) == len(density["data"]) - 1
 
 
 @pytest.mark.parametrize(("rows", "columns", "variance"), [(300, 200, 0.01), (400, 400, 1.0), (1000, 50, 0.3)])
@@ -175,16 +212,47 @@ def test_flow_overlays_epochs_without_the_layers_that_say_nothing(run):
     assert next(trace.meta["epoch"] for trace in lines) == 0.0 and lines[-1].meta["epoch"] == 10.0
     np.testing.assert_allclose(lines[-1].y, [*view.values("alpha")[:4, -1], np.nan])
     scatter = traces(figure, yaxis="y2")
+    assert lines[-1].text[0] == "net.0.weight"
     np.testing.assert_allclose(scatter[0].y, view.values("rand_distance")[:4, -1])
     np.testing.assert_allclose(scatter[0].x, view.values("alpha")[:4, -1])
 
 
 def test_histograms_count_only_what_counts(run, other):
     figure = figures.histograms([run, other])
-    assert [int(sum(bar.y)) for bar in figure.data] == [4, 2, 5, 3]  # alpha of both, then log spectral norm
-    assert {bar.marker.pattern.shape for bar in figure.data} == {"", "/"}
+    # Each bin is drawn by its two ends: alpha of both, then log spectral norm.
+    assert [int(sum(line.y)) // 2 for line in figure.data if line.y is not None and line.y[0] is not None][:4] == [
+        4,
+        2,
+        5,
+        3,
+    ]
+    assert len({(line.line.color, line.line.dash) for line in figure.data[:2]}) == 2
     alone = figures.histograms(run)
-    assert [bar.name for bar in alone.data[:2]] == ["first, epoch 0", "first, epoch 10"]
+    assert [line.name for line in alone.data[:2]] == ["epoch 0", "epoch 10"]
+
+
+@pytest.mark.parametrize("count", [2, 7, 20])
+def test_many_runs_are_told_apart_and_none_is_left_out(run, count):
+    record = views(run)[0].record
+    many = [RunView(record, f"run {number}") for number in range(count)]
+    losses = [trace for trace in figures.timeline(many).data if str(trace.name).endswith("train loss")]
+    assert len({(trace.line.color, trace.line.dash) for trace in losses}) == count
+    panels = [axis for name, axis in figures.heat_map(many).layout.to_plotly_json().items() if name.startswith("xaxis")]
+    assert len(panels) == count
+    widths = [(axis["domain"][1] - axis["domain"][0]) * 1100 for axis in panels]
+    assert min(widths) > 250 and len({tuple(axis["domain"]) for axis in panels}) <= 3  # rows of at most three
+    drawn = figures.histograms(many).data
+    assert sum("run" in str(trace.name) for trace in drawn) >= 2 * count
+    flow = figures.correlation_flow(many)
+    assert len({trace.xaxis for trace in flow.data if trace.meta and trace.meta["role"] == "flow"}) == count
+
+
+def test_a_dark_figure_has_dark_colours_and_the_same_data(run):
+    light, dark = figures.timeline(run), figures.timeline(run, dark=True)
+    assert dark.layout.paper_bgcolor == DARK["#ffffff"] and dark.layout.font.color == DARK[INK]
+    for one, other in zip(light.data, dark.data, strict=True):
+        assert one.name == other.name
+        np.testing.assert_array_equal(np.asarray(one.x), np.asarray(other.x))
 
 
 def test_runs_with_the_same_folder_name_get_labels_that_differ(tmp_path):
@@ -198,7 +266,7 @@ def test_standings_say_since_when(run):
     rows = {row.layer: row for row in layer_statuses(views(run)[0])}
     assert rows["net.1.weight"].in_words == "scale collapse since epoch 4"
     assert rows["net.1.weight"].severity == "critical"
-    assert rows["net.4.weight"].in_words == "no alert; alpha not to be trusted: few eigenvalues"
+    assert rows["net.4.weight"].in_words == "no alert; α unsure: few eigenvalues"
     assert rows["net.0.weight"].in_words == "no alert"
 
 
@@ -232,14 +300,17 @@ def test_broken_layers_have_a_colour_of_their_own(broken):
 
 
 def test_an_alert_about_the_whole_model_has_a_row_of_its_own(broken):
-    figure = figures.heat_map(broken)
-    (alert,) = traces(figure, name="info alert")
-    assert alert.y == ("whole model",) and figure.layout.yaxis.categoryarray[0] == "whole model"
+    (panel,) = heat_map_panels(views(broken), notes=True)
+    alert = next(trace for trace in panel["data"] if trace.get("name") == "info alert")
+    assert alert["y"] == ["whole model"] and panel["layout"]["yaxis"]["categoryarray"][0] == "whole model"
+    assert not traces(figures.heat_map(broken), name="info alert"), "notes are off until they are asked for"
 
 
 def test_a_run_without_losses_densities_or_summaries_is_drawn(broken):
-    assert any(trace.name == "info alert" for trace in figures.timeline(broken).data)
+    assert any("no loss" in note.text for note in figures.timeline(broken).layout.annotations)
     assert "No spectral density" in figures.layer_spectrum(broken, "fc0").layout.annotations[0].text
+    lane = alert_lane(views(broken), notes=True)
+    assert lane is not None and alert_lane(views(broken)) is None
 
 
 def test_a_moment_measured_twice_is_shown_once_as_it_was_measured_last(tmp_path):
@@ -255,6 +326,7 @@ def test_a_moment_measured_twice_is_shown_once_as_it_was_measured_last(tmp_path)
 
 def test_a_run_that_has_only_begun_is_drawn(tmp_path):
     SyntheticRun(tmp_path, layers=2)
+    assert "No run has a finding" in figures.evidence(tmp_path).layout.annotations[0].text
     for figure in (figures.timeline(tmp_path), figures.heat_map(tmp_path), figures.correlation_flow(tmp_path),
                    figures.histograms(tmp_path), figures.layer_history(tmp_path, "net.0.weight")):  # fmt: skip
         assert "appear" in figure.layout.annotations[0].text
@@ -323,3 +395,30 @@ def test_cheap_snapshots_count_only_for_what_they_measured(tmp_path):
     assert list(cheap.x) == [0, 0.5, 1, 1.5, 2] and list(np.asarray(cheap.z)[0]) == [0, 10, 20, 30, 40]
     assert list(full.x) == [0, 1, 2] and list(np.asarray(full.z)[0]) == [5, 25, 45]
     assert layer_statuses(views(tmp_path)[0])[0].values == {"frobenius_norm": 40.0, "effective_rank": 45.0}
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_the_evidence_of_overtraining_is_what_it_was_judged_by(tmp_path, validated):
+    layers = (LayerInfo("fc", 0, "dense", "Linear", (9, 9), ((9, 9),)),)
+    sink = RecordSink(tmp_path)
+    sink.open(RunInfo("id", "plain", "2026-01-01T00:00:00+00:00", {}, {}, layers, str(tmp_path)), resumed=False)
+    for epoch in range(6):
+        metrics = {"train_loss": 1 / (1 + epoch), **({"val_loss": 1 + abs(epoch - 2) / 10} if validated else {})}
+        model = {"overtraining/score": epoch / 6}
+        row = LayerRow("fc", 0, {"frobenius_norm": 1.0 + epoch})
+        sink.snapshot(Snapshot(epoch * 10, float(epoch), "full", (row,), model, metrics, 0.1, 0.01, float(epoch)))
+    common = {"kind": "overtraining", "severity": "critical", "layers": ("fc",), "evidence": {"score": 1.0}}
+    sink.alert(Alert(**common, since_step=20, since_epoch=2.0, step=50, epoch=5.0, message="m", recommendation="r"))
+    signals = {"overtraining/score": 1.0}
+    sink.close(
+        Verdict("overtraining", "m", signals=signals, since_step=20, since_epoch=2.0, best_step=20, best_epoch=2.0)
+    )
+    figure = figures.evidence(tmp_path)
+    level = next(shape.y0 for shape in figure.layout.shapes if shape.yref == "y")
+    assert level == pytest.approx(1.0 if validated else score_threshold())
+    assert ("validation loss" if validated else "probability") in [
+        trace.name for trace in figure.data if len(trace.x) > 1
+    ]
+    assert any("keep epoch 2" in note.text for note in figure.layout.annotations)
+    timeline = figures.timeline(tmp_path)
+    assert any("probability that training on" in note.text for note in timeline.layout.annotations)

@@ -53,9 +53,9 @@ def drawn(page: Any, view: str) -> None:
 
 def choose(page: Any, *names: str) -> None:
     """Tick these runs and no others."""
-    boxes = page.locator(".runs label")
-    for i in range(boxes.count()):
-        boxes.nth(i).locator("input").set_checked(boxes.nth(i).inner_text().strip() in names)
+    page.get_by_role("button", name="none").click()
+    for name in names:
+        page.locator(f".runs input[data-run='{name}']").check()
 
 
 def open_tab(page: Any, view: str) -> None:
@@ -63,9 +63,17 @@ def open_tab(page: Any, view: str) -> None:
     drawn(page, view)
 
 
+def find(page: Any, layer: str) -> None:
+    """Look for a layer by its name or a part of it."""
+    page.locator("input[name=layer]").fill(layer)
+    page.locator("input[name=layer]").press("Enter")
+    page.locator(f"[data-figure=history][data-figure-of*='{layer[:12]}']").wait_for(state="attached")
+
+
 def figure(page: Any, name: str, expression: str) -> Any:
-    """What ``expression`` is of the plotly figure ``figure``."""
-    return page.evaluate(f"(name) => {{ const figure = document.querySelector(`[data-figure=${{name}}]`); return {expression}; }}", name)  # fmt: skip  # noqa: E501
+    """What ``expression`` is of the view's first plotly figure, ``figure``, or of all its ``figures``."""
+    found = "const figures = [...document.querySelectorAll(`[data-figure=${name}] .plot`)], figure = figures[0];"
+    return page.evaluate(f"(name) => {{ {found} return {expression}; }}", name)
 
 
 def test_the_tab_is_there_and_a_new_epoch_appears_without_reloading(watched, server, live):
@@ -75,10 +83,12 @@ def test_the_tab_is_there_and_a_new_epoch_appears_without_reloading(watched, ser
     tab = page.frame_locator("iframe")
     tab.locator("[data-view=overview][data-drawn]").wait_for()
     for name in ("live/version_0", "older"):
-        tab.locator(".runs label", has_text=name).locator("input").check()
+        tab.locator(f".runs input[data-run='{name}']").check()
     card = tab.locator(".card", has_text="live/version_0")
-    card.get_by_text(f"epoch {live.epoch}, step {live.epoch * 100}").wait_for()
+    card.get_by_text(f"epoch {live.epoch}, {live.epoch * 100} steps done").wait_for()
     assert "critical: scale collapse" in card.inner_text()
+    assert "net.1.weight is shrinking towards zero. Since epoch 5." in card.inner_text()
+    card.get_by_text("why").click()
     assert "net.1.weight (scale collapse since epoch 5)" in card.inner_text()
     assert "healthy" in tab.locator(".card", has_text="older").inner_text()
     assert tab.get_by_text("These runs watch different layers: 1 in common").is_visible()
@@ -86,10 +96,11 @@ def test_the_tab_is_there_and_a_new_epoch_appears_without_reloading(watched, ser
     frame = next(frame for frame in page.frames if "plugin_entry" in frame.url)
     frame.evaluate("window.notReloaded = true")
     live.advance()
-    card.get_by_text(f"epoch {live.epoch}, step {live.epoch * 100}").wait_for()
+    card.get_by_text(f"epoch {live.epoch}, {live.epoch * 100} steps done").wait_for()
+    assert card.get_by_text("net.1.weight (scale").is_visible(), "what was opened stays open"
     assert page.evaluate("window.notReloaded") and frame.evaluate("window.notReloaded")
     frame.wait_for_function(
-        "epoch => document.querySelector('[data-figure=timeline]')._fullData.some(t => t.x?.at(-1) === epoch)",
+        "epoch => document.querySelector('[data-figure=timeline] .plot')._fullData.some(t => t.x?.at(-1) === epoch)",
         arg=live.epoch,
     )
 
@@ -97,14 +108,16 @@ def test_the_tab_is_there_and_a_new_epoch_appears_without_reloading(watched, ser
 def test_overview(watched, server, live):
     page = opened(watched, server)
     choose(page, "live/version_0")
-    page.get_by_role("heading", name="Layers now: 1 of 6 layers with an alert").wait_for()
-    row = page.locator("tr", has_text="net.1.weight").first
-    assert "✕ scale collapse since epoch 5" in row.inner_text()
+    page.get_by_role("heading", name="Layers now: 1 of 6 with an alert").wait_for()
+    row = page.locator("table.layers tbody tr").first  # the worst first
+    assert "net.1.weight" in row.inner_text() and "✕ scale collapse since epoch 5" in row.inner_text()
     unsure = page.locator("tr", has_text="net.5.weight").first
-    assert "alpha not to be trusted: few eigenvalues" in unsure.inner_text()
+    assert "α unsure: few eigenvalues" in unsure.inner_text()
     assert unsure.locator("td.unsure").inner_text().startswith("(")
-    names = figure(page, "timeline", "figure.data.map(trace => trace.name)")
-    assert "critical alert" in names and "live/version_0: train loss" in names
+    assert "critical alert" in figure(page, "alerts", "figure.data.map(trace => trace.name)")
+    assert "live/version_0: train loss" in figure(page, "timeline", "figure.data.map(trace => trace.name)")
+    assert "net.1.weight" in figure(page, "evidence", "figure.data.map(trace => trace.name)")
+    assert "as a share of its own highest" in page.locator("[data-figure=evidence] figcaption").inner_text()
     page.get_by_text("Settings and versions").click()
     assert page.get_by_role("cell", name="2.13.0").is_visible()
     page.get_by_text("What the quantities mean").click()
@@ -118,24 +131,24 @@ def test_heat_map_of_any_quantity_and_a_click_into_a_layer(watched, server, live
     epochs = live.epoch + 1
     assert figure(page, "heat_map", "figure.calcdata[0][0].z.length") == 6
     assert figure(page, "heat_map", "figure.calcdata[0][0].z[0].length") == epochs
-    assert page.get_by_text("grey: evidence does not suffice").count() == 1
+    assert page.get_by_text("faint: too little evidence for α").count() == 2
     page.locator("select[name=quantity]").select_option("effective_rank")
     page.wait_for_function(
         "document.querySelector('[data-figure=heat_map]').dataset.figureOf.includes('effective_rank')"
     )
     assert page.locator(".definition", has_text="exp(−Σ p ln p)").is_visible()
-    assert figure(page, "heat_map", "figure.layout.xaxis2.title.text") == "epochs completed"  # two panels
+    assert figure(page, "heat_map", "figures.length") == 2
     # Click the cell of the third layer at epoch 2.
     box, x, y = figure(
         page,
         "heat_map",
-        "(({x, y}, l) => [{x, y}, l.xaxis._offset + l.xaxis.d2p(2), l.yaxis._offset + l.yaxis.d2p('net.2')])"
+        "(({x, y}, l) => [{x, y}, l.xaxis._offset + l.xaxis.d2p(2), l.yaxis._offset + l.yaxis.d2p('net.2.weight')])"
         "(figure.getBoundingClientRect(), figure._fullLayout)",
     )
     page.mouse.move(box["x"] + x, box["y"] + y)
     page.mouse.click(box["x"] + x, box["y"] + y)
     drawn(page, "layer")
-    assert page.locator("select[name=layer]").input_value() == "net.2.weight"
+    assert page.locator("input[name=layer]").input_value() == "net.2.weight"
     page.wait_for_function("document.querySelector('.slider output')?.value.startsWith('2 of ')")
 
 
@@ -143,25 +156,33 @@ def test_one_layer(watched, server, live):
     page = opened(watched, server)
     choose(page, "live/version_0")
     open_tab(page, "layer")
-    assert page.locator("select[name=layer] option").count() == 6
+    assert page.locator("#layers option").count() == 6
+    assert page.locator("input[name=layer]").input_value() == "net.1.weight", "the layer with the alert first"
+    find(page, "net.0.weight")
     names = figure(page, "spectrum", "figure.data.map(trace => trace.name)")
-    assert names[0].startswith("eigenvalues") and any("power law: α = " in name for name in names)
+    assert (
+        names[0] == "epoch 0"
+        and names[1].startswith("eigenvalues")
+        and any("power law: α = " in name for name in names)
+    )
     assert any("Marchenko" in name for name in names) and any("shuffled" in name for name in names)
     assert figure(page, "spectrum", "[figure.layout.xaxis.type, figure.layout.yaxis.type]") == ["log", "log"]
-    assert figure(page, "history", "figure.data.filter(trace => trace.fill === 'tonexty').length") == 2
-    last = figure(page, "spectrum", "figure.data[2].name")
+    assert figure(page, "history", "figure.data.filter(trace => trace.fill === 'tonexty').length") == 1
+    last = figure(page, "spectrum", "figure.data[3].name")
     page.locator(".slider input").fill("0")
-    page.wait_for_function("document.querySelector('[data-figure=spectrum]').layout.meta.at === 0")
-    assert figure(page, "spectrum", "figure.data[2].name") != last
+    page.wait_for_function("document.querySelector('[data-figure=spectrum] .plot').layout.meta.at === 0")
+    assert figure(page, "spectrum", "figure.data[2].name") != last  # no ghost of epoch 0 behind itself
+    assert "epoch=0" in page.url or "epoch=0" in page.evaluate("location.hash")
     # The epoch that a person looks at stays while training goes on; at the end of the slider the view follows.
     live.advance()
     page.wait_for_function("epoch => document.querySelector('.slider input').max === String(epoch)", arg=live.epoch)
     assert page.locator(".slider input").input_value() == "0"
     page.locator(".slider input").fill(str(live.epoch))
-    page.wait_for_function("epoch => document.querySelector('[data-figure=spectrum]').layout.meta.at === epoch", arg=live.epoch)  # fmt: skip  # noqa: E501
-    page.locator("select[name=layer]").select_option("net.4.weight")
+    spectrum = "document.querySelector('[data-figure=spectrum] .plot')"
+    page.wait_for_function(f"epoch => {spectrum}.layout.meta.at === epoch", arg=live.epoch)
+    find(page, "4.weight")
     page.get_by_role("button", name="next").click()
-    page.wait_for_function("document.querySelector('[data-figure=spectrum]').data[2].name.includes('not to be trusted: few eigenvalues')")  # fmt: skip  # noqa: E501
+    page.wait_for_function(f"{spectrum}.data[3].name.includes('unsure: few eigenvalues')")
     assert page.get_by_role("button", name="next").is_disabled()
 
 
@@ -169,12 +190,12 @@ def test_flow_and_histograms(watched, server):
     page = opened(watched, server)
     choose(page, "live/version_0", "older")
     open_tab(page, "flow")
-    titles = figure(page, "flow", "figure.layout.annotations.map(note => note.text)")
-    assert "<b>live/version_0: alpha against depth</b>" in titles and "<b>older: alpha against depth</b>" in titles
-    assert "rand_distance was not measured in this run" in titles
-    assert figure(page, "flow", "figure.data.filter(trace => trace.meta?.role === 'flow').length") > 8
+    titles = page.locator("[data-view=flow] figcaption .name").all_inner_texts()
+    assert "live/version_0: α against depth" in titles and "older: α against depth" in titles
+    assert titles.count("live/version_0: distance from random against α") == 1, "only of the run that measured it"
+    assert figure(page, "flow", "figure.data.filter(trace => trace.meta?.role === 'flow').length") > 7
     names = figure(page, "histograms", "figure.data.map(trace => trace.name)")
-    assert len(names) == 4 and names[1] == "older, epoch 4"
+    assert len(names) == 2 and names[1] == "older, epoch 4"
 
 
 def test_a_name_with_html_is_a_name(watched, server):
@@ -183,7 +204,7 @@ def test_a_name_with_html_is_a_name(watched, server):
     for view in ("overview", "heat_map", "layer", "flow"):
         open_tab(page, view)
     open_tab(page, "layer")
-    page.locator("select[name=layer]").select_option(HTML_NAME)
+    find(page, HTML_NAME)
     page.wait_for_function("name => document.querySelector('[data-figure=history]').dataset.figureOf.includes('img')")
     open_tab(page, "overview")
     assert page.locator("td", has_text=HTML_NAME).first.is_visible()
@@ -196,9 +217,9 @@ def test_records_that_cannot_be_read_are_said_and_torn_ones_are_shown(watched, s
     assert "not a spectral record" in page.locator(".note", has_text="foreign").inner_text()
     choose(page, "torn")
     # The last snapshot has lost its end: the two before it are there.
-    page.get_by_text("torn: epoch 1, step 100").wait_for()
+    page.get_by_text("torn: epoch 1, 100 steps done").wait_for()
     choose(page, "damaged")
-    page.get_by_text("damaged: epoch 2, step 200").wait_for()
+    page.get_by_text("damaged: epoch 2, 200 steps done").wait_for()
     assert page.get_by_text("damaged: What follows could not be read").is_visible()
     choose(page)
     page.get_by_text("No run is chosen.").wait_for()
@@ -212,7 +233,7 @@ def test_without_a_record_the_tab_says_what_to_do_and_fills_by_itself(watched, t
         page.get_by_text(f"No record of a run was found in {tmp_path}").wait_for()
         assert "--logdir" in page.locator(".empty").inner_text()
         SyntheticRun(tmp_path / "first", layers=2).advance(2)
-        page.get_by_text("first: epoch 1, step 100").wait_for()
+        page.get_by_text("first: epoch 1, 100 steps done").wait_for()
         page.close()  # before its server goes
 
 

@@ -6,6 +6,8 @@ Each function takes one run or several, as records or as paths, and returns a ``
 
     figures.heat_map("spectral_runs/mine", "alpha").show()
     figures.save(figures.timeline(["runs/a", "runs/b"]), "timeline.pdf")
+
+With ``dark=True`` the colours are those for a dark page.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from typing import TYPE_CHECKING
 
 from ww_callbacks.integrations.extras import require
 from ww_callbacks.integrations.figures.export import save
+from ww_callbacks.integrations.figures.grid import joined
+from ww_callbacks.integrations.figures.palette import dark as in_dark
 from ww_callbacks.integrations.figures.run_view import Run, RunView, views
-from ww_callbacks.integrations.figures.style import Spec
+from ww_callbacks.integrations.figures.style import Spec, message_panel
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "correlation_flow",
+    "evidence",
     "heat_map",
     "histograms",
     "layer_history",
@@ -37,63 +42,81 @@ __all__ = [
 Runs = Run | RunView | Sequence[Run | RunView]
 
 
-def timeline(runs: Runs) -> go.Figure:
-    """Verdict and alerts over the loss, and below it median and inner 80 % of the layers of the headline quantities."""
-    from ww_callbacks.integrations.figures.specs.timeline import timeline_spec
+def timeline(runs: Runs, *, dark: bool = False) -> go.Figure:
+    """Alerts and loss, and below them median and inner 80 % of the layers of the headline quantities."""
+    from ww_callbacks.integrations.figures.specs.alert_lane import alert_lane
+    from ww_callbacks.integrations.figures.specs.timeline import timeline_panels
 
-    return _figure(timeline_spec(views(runs)))
+    shown = views(runs)
+    lane = alert_lane(shown)
+    return _figure(joined(([lane] if lane else []) + timeline_panels(shown), columns=2), dark)
 
 
-def heat_map(runs: Runs, quantity: str = "alpha") -> go.Figure:
-    """Layers in depth order against epochs, coloured by ``quantity``, alerts marked; one panel a run.
+def evidence(runs: Runs, *, dark: bool = False) -> go.Figure:
+    """Why a run got its verdict: the quantity that raised it, its threshold, and the layers that crossed it."""
+    from ww_callbacks.integrations.figures.specs.evidence import evidence_panels
 
-    Grey cells are values of a power-law fit that the evidence does not support.
+    return _figure(joined(evidence_panels(views(runs)) or [message_panel("No run has a finding.")]), dark)
+
+
+def heat_map(runs: Runs, quantity: str = "alpha", *, relative: bool = False, dark: bool = False) -> go.Figure:
+    """Layers in depth order against epochs, coloured by ``quantity``, its alerts marked; one panel a run.
+
+    Faint cells are values of a power-law fit that the evidence does not support.
+
+    Args:
+        runs: the runs.
+        quantity: the quantity.
+        relative: whether each layer is compared with its own first value.
+        dark: whether the figure is for a dark page.
 
     Raises:
         ValueError: if no run measured ``quantity``.
     """
-    from ww_callbacks.integrations.figures.specs.heat_map import heat_map_spec
+    from ww_callbacks.integrations.figures.specs.heat_map import heat_map_panels
 
-    return _figure(heat_map_spec(views(runs), quantity))
+    return _figure(joined(heat_map_panels(views(runs), quantity, relative)), dark)
 
 
-def layer_spectrum(run: Run | RunView, layer: str) -> go.Figure:
+def layer_spectrum(run: Run | RunView, layer: str, *, dark: bool = False) -> go.Figure:
     """The spectral density of ``layer`` on log axes and D against xmin, with a slider over the epochs.
 
-    Drawn beside it: the power law with its exponent and standard error (dashed and grey where the evidence does not
-    suffice), the Marchenko–Pastur bulk of a random matrix, the largest eigenvalue of the shuffled weights, xmin.
+    Drawn beside it: its first epoch, the power law with its exponent and standard error (dashed and grey where the
+    evidence does not suffice), the Marchenko–Pastur bulk of a random matrix, the largest eigenvalue of the shuffled
+    weights, xmin.
 
     Raises:
         ValueError: if the run does not watch ``layer``.
     """
     from ww_callbacks.integrations.figures.specs.spectrum import spectrum_spec
 
-    return _figure(spectrum_spec(views(run)[0], layer))
+    return _figure(spectrum_spec(views(run)[0], layer), dark)
 
 
-def layer_history(runs: Runs, layer: str, quantities: Sequence[str] | None = None) -> go.Figure:
+def layer_history(runs: Runs, layer: str, quantities: Sequence[str] | None = None, *, dark: bool = False) -> go.Figure:
     """The quantities of ``layer`` over time, with the standard error of alpha, the runs overlaid.
 
     Raises:
         ValueError: if no run watches ``layer`` or none measured one of ``quantities``.
     """
-    from ww_callbacks.integrations.figures.specs.history import history_spec
+    from ww_callbacks.integrations.figures.specs.history import history_panels
 
-    return _figure(history_spec(views(runs), layer, quantities))
-
-
-def correlation_flow(runs: Runs) -> go.Figure:
-    """Alpha against depth with up to nine epochs overlaid, and rand_distance against alpha; one column a run."""
-    from ww_callbacks.integrations.figures.specs.flow import flow_spec
-
-    return _figure(flow_spec(views(runs)))
+    return _figure(joined(history_panels(views(runs), layer, quantities)), dark)
 
 
-def histograms(runs: Runs) -> go.Figure:
-    """Alpha and log spectral norm over the layers: the last epochs of two runs, or the first and last of one."""
-    from ww_callbacks.integrations.figures.specs.histograms import histograms_spec
+def correlation_flow(runs: Runs, *, dark: bool = False) -> go.Figure:
+    """Alpha against depth with up to nine epochs overlaid, and rand_distance against alpha; one panel a run."""
+    from ww_callbacks.integrations.figures.specs.flow import flow_panels, random_panels
 
-    return _figure(histograms_spec(views(runs)))
+    shown = views(runs)
+    return _figure(joined(flow_panels(shown) + random_panels(shown), columns=min(len(shown), 3)), dark)
+
+
+def histograms(runs: Runs, *, dark: bool = False) -> go.Figure:
+    """Alpha and log spectral norm over the layers: the last epochs of several runs, or the first and last of one."""
+    from ww_callbacks.integrations.figures.specs.histograms import histograms_panels
+
+    return _figure(joined(histograms_panels(views(runs)), columns=2), dark)
 
 
 def metric_against_accuracy(
@@ -114,8 +137,8 @@ def metric_against_accuracy(
     return _figure(model_series_spec(several, metric, accuracy))
 
 
-def _figure(spec: Spec) -> go.Figure:
+def _figure(spec: Spec, dark: bool = False) -> go.Figure:
     require("plotly", "figures")
     import plotly.graph_objects as go
 
-    return go.Figure(spec)
+    return go.Figure(in_dark(spec) if dark else spec)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ww_callbacks.integrations.figures.palette import SEVERITIES
 from ww_callbacks.integrations.figures.run_view import SUFFICIENT, RunView
-from ww_callbacks.integrations.figures.style import SEVERITIES
+from ww_callbacks.integrations.schema import Alert
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class LayerStatus:
         if self.frozen:
             return "frozen"
         if self.evidence not in (SUFFICIENT, ""):
-            return f"no alert; alpha not to be trusted: {self.evidence}"
+            return f"no alert; α unsure: {self.evidence}"
         return "no alert"
 
 
@@ -55,10 +56,15 @@ def layer_statuses(run: RunView) -> list[LayerStatus]:
     """Every layer as it stands, in depth order."""
     full = np.flatnonzero(run.full)
     rows = []
+    last = {name: _last(run, name) for name in run.quantities}
+    about: dict[str, list[Alert]] = {}
+    for alert in run.alerts:
+        for layer in alert.layers:
+            about.setdefault(layer, []).append(alert)
     for position, layer in enumerate(run.layers):
-        alerts = [alert for alert in run.alerts if layer in alert.layers]
+        alerts = about.get(layer, [])
         worst_first = sorted(alerts, key=lambda alert: (-SEVERITIES.index(alert.severity), -alert.step))
-        values = {name: _last(run, name, position) for name in run.quantities}
+        values = {name: float(column[position]) for name, column in last.items()}
         rows.append(
             LayerStatus(
                 layer=layer,
@@ -74,6 +80,7 @@ def layer_statuses(run: RunView) -> list[LayerStatus]:
     return rows
 
 
-def _last(run: RunView, name: str, position: int) -> float:
+def _last(run: RunView, name: str) -> np.ndarray:
+    """The last value of a quantity in every layer."""
     when = run.measured(name)
-    return float(run.values(name)[position, when[-1]]) if len(when) else float("nan")
+    return run.values(name)[:, when[-1]] if len(when) else np.full(len(run.layers), np.nan)

@@ -2,14 +2,43 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ww_callbacks.integrations.figures.layer_status import layer_statuses
+from ww_callbacks.integrations.figures.palette import SEVERITIES
 from ww_callbacks.integrations.figures.run_view import RunView
-from ww_callbacks.integrations.figures.style import SEVERITIES
+from ww_callbacks.integrations.schema import Alert
+from ww_callbacks.spectral.detectors.verdict import QUIET
 
 GOOD, WATCH, BAD, OPEN = "good", "watch", "bad", "open"
-_TONES = {"healthy": GOOD, "no sign of overtraining": GOOD, "not judged": OPEN, "watch": WATCH}
+
+IN_WORDS = {
+    "scale collapse": ("{} is shrinking towards zero.", "{} are shrinking towards zero."),
+    "rank collapse": (
+        "{} is losing its directions: its rank collapses.",
+        "{} are losing their directions: their rank collapses.",
+    ),
+    "explosion": (
+        "{} grows or jumps, and the loss gains nothing by it.",
+        "{} grow or jump, and the loss gains nothing by it.",
+    ),
+    "dead layer": ("{} no longer learns, while other layers do.", "{} no longer learn, while other layers do."),
+    "non-finite": ("{} holds NaN or infinity.", "{} hold NaN or infinity."),
+    "representation collapse": (
+        "{} tells its inputs apart less and less: its features collapse.",
+        "{} tell their inputs apart less and less: their features collapse.",
+    ),
+}
+"""Kind of alert → what it means for one layer and for several, without numbers."""
+OF_THE_MODEL = {
+    "overtraining": "Training on makes the model worse.",
+    "non-finite": "The training loss is NaN or infinite.",
+    "internal error": "The callback had a fault of its own; training was not touched.",
+}
+
+LEAST_SECONDS, MOST_COST = 60, 0.1
 
 
 @dataclass(frozen=True)
@@ -19,62 +48,135 @@ class Headline:
     Attributes:
         tone: ``good``, ``watch``, ``bad`` or ``open`` (nothing can be said yet).
         title: the verdict, or what stands for it.
-        text: the reason, in a sentence.
+        text: what is the matter, in plain words.
         advice: what to do; empty if nothing.
+        why: the reason with its numbers; empty where ``text`` says it all.
     """
 
     tone: str
     title: str
     text: str
     advice: str
+    why: str = ""
+
+
+def tone(state: str) -> str:
+    """How a verdict's state sounds: ``good``, ``watch``, ``bad`` or ``open``.
+
+    >>> [tone(state) for state in ("healthy", "not judged", "watch", "diverging")]
+    ['good', 'open', 'watch', 'bad']
+    """
+    if state in QUIET:
+        return OPEN if state == "not judged" else GOOD
+    return WATCH if state == "watch" else BAD
 
 
 def headline(run: RunView) -> Headline:
     """The verdict of ``run``; without one, the worst of its alerts."""
-    verdict = run.verdict
-    if verdict is not None:
-        since = _since(verdict.since_epoch, verdict.reason)
-        confidence = f" Confidence {verdict.confidence:.0%}." if verdict.confidence is not None else ""
-        best = f" Snapshot to keep: epoch {verdict.best_epoch:.4g}." if verdict.best_epoch is not None else ""
-        stopped = " The callback stopped the run." if verdict.stopped else ""
-        title = verdict.state
-        return Headline(
-            _TONES.get(verdict.state, BAD),
-            title,
-            f"{verdict.reason}{since}{confidence}{stopped}",
-            f"{verdict.recommendation}{best}".strip(),
-        )
-    if not len(run.steps):
-        return Headline(OPEN, "nothing measured yet", "The first snapshot appears when training starts.", "")
-    if not run.alerts:
-        return Headline(GOOD, "no alert so far", f"No verdict yet; {len(run.steps)} snapshots without an alert.", "")
-    worst = max(run.alerts, key=lambda alert: (SEVERITIES.index(alert.severity), alert.step))
-    count = f"{len(run.alerts)} alert{'s' if len(run.alerts) > 1 else ''} so far, no verdict yet. "
-    tone = {"info": GOOD, "warning": WATCH, "critical": BAD}[worst.severity]
+    verdict, decided = run.verdict, deciding_alerts(run)
+    if verdict is None:
+        return _so_far(run, decided)
+    confidence = f"Confidence {verdict.confidence:.0%}." if verdict.confidence is not None else ""
+    stopped = "The callback stopped the run." if verdict.stopped else ""
+    if not decided:
+        reason, _, notes = verdict.reason.partition(" Note: ")
+        return Headline(tone(verdict.state), verdict.state, _sentences(reason, stopped), verdict.recommendation, notes)
+    since = f"Since epoch {verdict.since_epoch:.4g}." if verdict.since_epoch is not None else ""
+    keep = f"Keep the weights of epoch {verdict.best_epoch:.4g}." if verdict.best_epoch is not None else ""
+    if keep and keep in verdict.recommendation:
+        keep = ""
     return Headline(
-        tone,
-        f"{worst.severity}: {worst.kind}",
-        f"{count}{worst.message}{_since(worst.since_epoch, worst.message)}",
-        worst.recommendation,
+        tone(verdict.state),
+        verdict.state,
+        _sentences(in_plain_words(decided[0]), since, stopped),
+        _sentences(keep, verdict.recommendation),
+        _sentences(verdict.reason, confidence),
     )
 
 
-def _since(epoch: float | None, said: str) -> str:
-    """Since when, as a sentence; empty where that is unknown or already said."""
-    if epoch is None or f"since epoch {epoch:.4g}" in said.lower():
-        return ""
-    return f" Since epoch {epoch:.4g}."
+def _so_far(run: RunView, decided: Sequence[Alert]) -> Headline:
+    """How things stand without a verdict."""
+    if not len(run.steps):
+        return Headline(OPEN, "nothing measured yet", "The first snapshot appears when training starts.", "")
+    if not decided:
+        told = f"{len(run.steps)} snapshot{'s' if len(run.steps) > 1 else ''} without an alert"
+        told += f", {len(run.alerts)} note{'s' if len(run.alerts) > 1 else ''}" if run.alerts else ""
+        return Headline(GOOD, "no alert so far", f"No verdict yet: {told}.", "")
+    worst, count = decided[0], sum(alert.severity != "info" for alert in run.alerts)
+    return Headline(
+        {"info": GOOD, "warning": WATCH, "critical": BAD}[worst.severity],
+        f"{worst.severity}: {worst.kind}",
+        _sentences(in_plain_words(worst), f"Since epoch {worst.since_epoch:.4g}."),
+        worst.recommendation,
+        _sentences(worst.message, f"{count} alert{'s' if count > 1 else ''} so far, no verdict yet."),
+    )
+
+
+def deciding_alerts(run: RunView) -> list[Alert]:
+    """The last alert of each kind that the verdict, or the present standing, rests on; the deciding one first.
+
+    Notes decide nothing.
+    """
+    verdict = run.verdict
+    if verdict is not None and verdict.state in QUIET:
+        return []
+    latest = {alert.kind: alert for alert in run.alerts if alert.severity != "info"}
+    named = [name.partition("/")[0] for name in verdict.signals] if verdict is not None else []
+    order = list(dict.fromkeys(named))
+
+    def rank(alert: Alert) -> tuple[int, int, int]:
+        known = order.index(alert.kind) if alert.kind in order else len(order)
+        return known, -SEVERITIES.index(alert.severity), -alert.step
+
+    return sorted(latest.values(), key=rank)
+
+
+def in_plain_words(alert: Alert) -> str:
+    """What an alert means, in a sentence without numbers; of a kind that is not known, its own message."""
+    if alert.kind in IN_WORDS and alert.layers:
+        one, several = IN_WORDS[alert.kind]
+        named = [f"`{layer}`" for layer in alert.layers]
+        if len(named) == 1:
+            return one.format(named[0])
+        rest = f"{len(named) - 1} more layers" if len(named) > 2 else named[1]
+        return several.format(f"{named[0]} and {rest}")
+    return OF_THE_MODEL.get(alert.kind, alert.message)
 
 
 def alerted_layers(run: RunView, most: int = 4) -> str:
     """Which layers have an alert, which kind and since when, in a sentence; the worst and the earliest first."""
-    rows = [row for row in layer_statuses(run) if row.severity]
+    rows = [row for row in layer_statuses(run) if row.severity not in ("", "info")]
     if not rows:
         return ""
     rows.sort(key=lambda row: (-SEVERITIES.index(row.severity), row.since_epoch or 0.0))
-    named = "; ".join(f"{row.layer} ({row.in_words})" for row in rows[:most])
+    named = "; ".join(f"`{row.layer}` ({row.in_words})" for row in rows[:most])
     more = f"; and {len(rows) - most} more" if len(rows) > most else ""
     return f"{len(rows)} of {len(run.layers)} layers with an alert: {named}{more}."
+
+
+def over_budget(run: RunView) -> bool:
+    """Whether the callback cost more than it was allowed to; without a budget, more than a tenth of the time.
+
+    Of a training of less than a minute the share says nothing.
+    """
+    overhead, time = run.model("overhead"), run.model("time")
+    if overhead is None or time is None or not len(overhead) or not time[-1] > LEAST_SECONDS:
+        return False
+    budget = run.record.run.settings.get("max_overhead")
+    return bool(overhead[-1] > (budget if isinstance(budget, float) else MOST_COST))
+
+
+def cost_in_words(run: RunView, *, always: bool = False) -> str:
+    """What the callback has cost; empty where it is within its budget, unless ``always``."""
+    overhead, time = run.model("overhead"), run.model("time")
+    if overhead is None or time is None or not len(overhead) or not (always or over_budget(run)):
+        return ""
+    share, spent = float(overhead[-1]), float(time[-1] * overhead[-1] / (1 + overhead[-1]))
+    if not math.isfinite(share):
+        return ""
+    if share > 1 or time[-1] < LEAST_SECONDS:
+        return f"{spent:.2g} s"
+    return f"{share:.1%} of the training time ({spent:.2g} s)"
 
 
 def notes(run: RunView) -> list[str]:
@@ -86,3 +188,7 @@ def notes(run: RunView) -> list[str]:
     if left_out:
         said.append(f"Not everything was measured at the last snapshot: {left_out}.")
     return said
+
+
+def _sentences(*parts: str) -> str:
+    return " ".join(part.strip() for part in parts if part.strip())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ww_callbacks.integrations.figures.style import rests_on_fit, short_names
+from ww_callbacks.integrations.figures.names import short_names
+from ww_callbacks.integrations.figures.style import rests_on_fit
 from ww_callbacks.integrations.quantity_info import quantity_info
 from ww_callbacks.integrations.record import RunRecord, read_run
 from ww_callbacks.integrations.schema import Alert, Verdict
@@ -45,6 +47,11 @@ class RunView:
     def short_names(self) -> list[str]:
         """The layers' names for axis labels: short, unique, escaped for plotly."""
         return short_names(self.layers)
+
+    @cached_property
+    def plain_names(self) -> list[str]:
+        """The short names, not escaped."""
+        return [html.unescape(name) for name in self.short_names]
 
     @cached_property
     def steps(self) -> np.ndarray:

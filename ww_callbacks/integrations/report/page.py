@@ -6,6 +6,7 @@ import base64
 import gzip
 import html
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,16 +14,22 @@ from string import Template
 from typing import Any
 
 from ww_callbacks.integrations.figures.run_view import Run, RunView, views
-from ww_callbacks.integrations.figures.specs.spectrum import NOTHING, read_spectra, spread
-from ww_callbacks.integrations.figures.style import message_figure
-from ww_callbacks.integrations.report.describe import describe_layers, describe_quantities, describe_run
+from ww_callbacks.integrations.figures.specs.spectrum import NOTHING, missing_epochs, read_spectra, spread
+from ww_callbacks.integrations.figures.style import message_panel
+from ww_callbacks.integrations.report.describe import describe_layers, describe_page, describe_quantities, describe_run
 from ww_callbacks.integrations.report.packing import pack
 from ww_callbacks.integrations.report.plotly_script import plotly_js
 from ww_callbacks.integrations.report.view import draw
 
 STATIC = Path(__file__).parent / "static"
-MOST_SPECTRA = 48
-"""Epochs of a layer's spectrum that the report holds at most, so that it stays a file one can send."""
+MODULES = (
+    *("dom", "theme", "axes", "plots", "address", "runs"),
+    *("views/about", "views/table", "views/overview", "views/heat_map", "views/layer", "views/flow"),
+    "app",
+)
+"""The page's scripts, each after those that it imports."""
+MOST_SPECTRA, MOST_IN_ALL, LEAST_SPECTRA = 48, 4800, 8
+"""Epochs of a layer's spectrum in the report: fewer where there are many layers, so that one can send it."""
 
 Progress = Callable[[int, int], None]
 
@@ -32,7 +39,7 @@ def write_report(runs: Run | Sequence[Run], path: str | os.PathLike[str], progre
 
     The page has the views that TensorBoard's tab has, the verdict in words, the settings and versions, and what the
     quantities mean. Every epoch is in the overview, the heat map and the histories; of each layer's spectrum at most
-    48 epochs are kept, evenly chosen.
+    48 epochs are kept, evenly chosen, and fewer of more than a hundred layers.
 
     Args:
         runs: the records or their paths.
@@ -45,28 +52,38 @@ def write_report(runs: Run | Sequence[Run], path: str | os.PathLike[str], progre
         ImportError: if plotly is not installed.
     """
     shown = views(runs)
-    library = plotly_js().decode()
-    parts = list(_parts(shown))
-    data = []
+    kept = max(min(MOST_SPECTRA, MOST_IN_ALL // max(sum(len(run.layers) for run in shown), 1)), LEAST_SPECTRA)
+    parts = list(_parts(shown, kept))
+    data = [_packed("plotly", plotly_js())]
     for number, (name, make) in enumerate(parts):
         if progress is not None:
             progress(number, len(parts))
-        packed = base64.b64encode(gzip.compress(pack(make()), compresslevel=6, mtime=0)).decode("ascii")
-        data.append(f'<script type="text/plain" id="{name}">{packed}</script>')
-    script = (STATIC / "app.js").read_text("utf-8") + (STATIC / "report.js").read_text("utf-8")
+        data.append(_packed(name, pack(make())))
     page = Template((STATIC / "page.html").read_text("utf-8")).substitute(
-        title=html.escape(f"Spectra of {', '.join(run.label for run in shown)}"),
+        title=html.escape(_title(shown)),
         style=(STATIC / "style.css").read_text("utf-8"),
-        footer=html.escape(f"Of each layer's spectrum at most {MOST_SPECTRA} epochs are in this file, evenly chosen."),
+        footer=html.escape(
+            f"Made from {', '.join(str(run.record.path) for run in shown)}. Of each layer's spectrum at most {kept} "
+            "epochs are in this file, evenly chosen."
+        ),
         data="\n".join(data),
-        plotly=_inline(library),
-        app=_inline(script),
+        app=_inline(script()),
     )
     target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(
+            f"{target} is a folder. Give the report a file's name, such as {target / 'report.html'}."
+        )
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"The folder {target.parent} does not exist. Make it first, or name another.")
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         beside.write_text(page, "utf-8")
         beside.replace(target)
+    except OSError as error:
+        raise OSError(
+            f"The report could not be written to {target}: {(error.strerror or str(error)).lower()}."
+        ) from error
     finally:
         beside.unlink(missing_ok=True)
     if progress is not None:
@@ -74,43 +91,73 @@ def write_report(runs: Run | Sequence[Run], path: str | os.PathLike[str], progre
     return target
 
 
+def script() -> str:
+    """The page's modules as one: a page that was opened from the disk may not import others."""
+    texts = [(STATIC / f"{name}.js").read_text("utf-8") for name in (*MODULES, "report")]
+    without_imports = [re.sub(r"^import .*?;\n", "", text, flags=re.MULTILINE | re.DOTALL) for text in texts]
+    return "\n".join(re.sub(r"^export ", "", text, flags=re.MULTILINE) for text in without_imports)
+
+
+def _title(runs: Sequence[RunView]) -> str:
+    names = [run.label for run in runs]
+    days = sorted({run.record.run.started[:10] for run in runs})
+    several = f"{', '.join(names[:3])} and {len(names) - 3} more" if len(names) > 4 else ", ".join(names)
+    return f"Spectra of {several}, {' to '.join(dict.fromkeys([days[0], days[-1]]))}"
+
+
+def _packed(name: str, data: bytes) -> str:
+    text = base64.b64encode(gzip.compress(data, compresslevel=6, mtime=0)).decode("ascii")
+    return f'<script type="text/plain" id="{name}">{text}</script>'
+
+
 def _inline(script: str) -> str:
     """``script`` for a script element: nothing in it may look like the element's end."""
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
-def _parts(runs: Sequence[RunView]) -> Iterator[tuple[str, Callable[[], Any]]]:
+def _parts(runs: Sequence[RunView], spectra: int) -> Iterator[tuple[str, Callable[[], Any]]]:
     """The names that the page knows its data by, each with what makes the data."""
     quantities = describe_quantities(runs)
     layers = list(dict.fromkeys(layer for run in runs for layer in run.layers))
     yield (
         "state",
         lambda: {
+            **describe_page(runs),
             "version": "report",
             "message": "",
-            "quantities": quantities,
             "layers": layers,
             "runs": [{**describe_run(run), "problem": ""} for run in runs],
         },
     )
-    for view in ("timeline", "flow", "histograms"):
+    for view in ("evidence", "timeline", "flow", "random", "histograms"):
         yield view, partial(draw, view, runs)
+    yield "alerts", partial(draw, "alerts", runs)
+    yield "alerts/notes", partial(draw, "alerts", runs, notes=True)
     for number, quantity in enumerate(quantities):
         yield f"heat_map/{number}", partial(draw, "heat_map", runs, quantity=quantity)
+        yield f"heat_map/{number}/relative", partial(draw, "heat_map", runs, quantity=quantity, relative=True)
     for number, layer in enumerate(layers):
         yield f"history/{number}", partial(draw, "history", runs, layer=layer)
     for number, run in enumerate(runs):
         yield f"layers/{number}", partial(describe_layers, run)
         for place, layer in enumerate(run.layers):
-            yield f"spectrum/{number}/{place}", partial(_spectra, run, layer)
+            yield f"spectrum/{number}/{place}", partial(_spectra, run, layer, spectra)
 
 
-def _spectra(run: RunView, layer: str) -> Any:
-    """The spectra of a layer as the page takes them, or a figure that says why there is none."""
+def _spectra(run: RunView, layer: str, most: int) -> Any:
+    """The spectra of a layer as the page takes them, or a panel that says why there is none."""
     try:
-        spectra = read_spectra(run, layer, spread(run.record.density_steps(layer), MOST_SPECTRA))
+        steps = run.record.density_steps(layer)
+        spectra = read_spectra(run, layer, spread(steps, most))
     except ValueError as error:  # a damaged line
-        return message_figure(str(error))
+        return [message_panel(str(error))]
     if spectra is None:
-        return message_figure(NOTHING)
-    return {"layout": spectra.layout, "epochs": spectra.epochs, "traces": spectra.traces}
+        return [message_panel(NOTHING)]
+    left = f" This report holds {most} of the {len(steps)}, evenly chosen." if len(steps) > most else ""
+    return {
+        "panels": spectra.panels,
+        "epochs": spectra.epochs,
+        "traces": spectra.traces,
+        "ghost": spectra.ghost,
+        "missing": f"{missing_epochs(run, layer)}{left}".strip(),
+    }

@@ -15,9 +15,9 @@ from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
 from ww_callbacks.integrations.figures.run_view import RunView
-from ww_callbacks.integrations.report.describe import describe_layers, describe_quantities, describe_run
+from ww_callbacks.integrations.report.describe import describe_layers, describe_page, describe_run
 from ww_callbacks.integrations.report.packing import pack
-from ww_callbacks.integrations.report.page import STATIC
+from ww_callbacks.integrations.report.page import MODULES, STATIC
 from ww_callbacks.integrations.report.plotly_script import plotly_js
 from ww_callbacks.integrations.report.view import VIEWS, draw
 from ww_callbacks.integrations.tensorboard_plugin.runs import READING, LiveRun, LiveRuns
@@ -25,8 +25,8 @@ from ww_callbacks.integrations.tensorboard_plugin.runs import READING, LiveRun, 
 OWN = Path(__file__).parent / "static"
 FILES = {
     "/index.js": (OWN / "index.js", "text/javascript"),
-    "/app.js": (STATIC / "app.js", "text/javascript"),
     "/style.css": (STATIC / "style.css", "text/css"),
+    **{f"/{name}.js": (STATIC / f"{name}.js", "text/javascript") for name in MODULES},
 }
 DAY = 86_400
 
@@ -68,7 +68,7 @@ class SpectraPlugin(base_plugin.TBPlugin):
         return base_plugin.FrontendMetadata(es_module_path="/index.js", tab_name="Spectra", disable_reload=True)
 
     def _static(self, request: wrappers.Request) -> wrappers.Response:
-        path, kind = FILES["/" + request.path.rsplit("/", 1)[-1]]
+        path, kind = FILES[request.path.partition(f"/plugin/{self.plugin_name}")[2]]
         return http_util.Respond(request, path.read_bytes(), kind)
 
     def _plotly(self, request: wrappers.Request) -> wrappers.Response:
@@ -88,7 +88,7 @@ class SpectraPlugin(base_plugin.TBPlugin):
                 "message": self._message(runs),
                 "reading": any(run.problem == READING for run in runs),
                 "latest": [run.name for run, _ in latest],
-                "quantities": describe_quantities([view for _, view in readable]),
+                **describe_page([view for _, view in readable]),
                 "runs": [_described(run) for run in runs],
             },
         )
@@ -117,6 +117,8 @@ class SpectraPlugin(base_plugin.TBPlugin):
                 quantity=request.args.get("quantity", "alpha"),
                 layer=request.args.get("layer", ""),
                 epoch=request.args.get("epoch", type=float),
+                relative=request.args.get("relative") == "true",
+                notes=request.args.get("notes") == "true",
             )
         return _json(request, figure)
 

@@ -66,15 +66,20 @@ class AlphaRange(LayerwiseDetector):
         if low:
             worst = min(low, key=lambda s: s.evidence["alpha"])
             words.append(f"α < {self.low:g} in {name_layers(low)} (lowest {_with_error(worst)})")
-            advice.append("α < 2 can mean over-training, and healthy runs show it too: look at the overtraining score")
+            advice.append(
+                f"Layers with α < {self.low:g} can be overtrained, and healthy runs have them too: the validation "
+                "loss decides."
+            )
         if high:
             worst = max(high, key=lambda s: s.evidence["alpha"])
             words.append(f"α > {self.high:g} in {name_layers(high)} (highest {_with_error(worst)})")
             if self.fine_tuning and still:
                 words.append(f"α did not fall during fine-tuning in {name_layers(still)}")
-                advice.append("fine-tune with more data or another protocol (rate, unfrozen layers, adapter rank)")
+                advice.append("Fine-tune with more data or another protocol (rate, unfrozen layers, adapter rank).")
             else:
-                advice.append("layers with α > 6 have learned little: train longer, or with a higher rate on them")
+                advice.append(
+                    f"Layers with α > {self.high:g} have learned little; a higher learning rate on them can help."
+                )
         worst = min(low, key=lambda s: s.evidence["alpha"]) if low else max(high, key=lambda s: s.evidence["alpha"])
         return Finding(
             kind=self.kind,
@@ -89,7 +94,7 @@ class AlphaRange(LayerwiseDetector):
             since_step=step,
             since_epoch=epoch,
             message=f"Since epoch {epoch:g}: {'; '.join(words)}.",
-            recommendation="; ".join(advice).capitalize() + ".",
+            recommendation=" ".join(advice),
         )
 
 

@@ -79,7 +79,7 @@ class Explosion(LayerwiseDetector):
         worst = max(shown, key=lambda s: max(s.evidence.values(), default=0.0))
         known = LossMemory.stuck(self._run) is not None
         words = []
-        if "relative_update_norm" in worst.evidence:
+        if worst.evidence.get("relative_update_norm", 0) > self.update_limit / 10:
             words.append(f"moves by {worst.evidence['relative_update_norm']:.2g} of its norm between snapshots")
         if worst.evidence.get("norm_ratio_to_first", 0) > 2:
             words.append(f"has {worst.evidence['norm_ratio_to_first']:.3g} times its first norm")

@@ -1,4 +1,4 @@
-"""Layers down, epochs across: any quantity of every layer at every snapshot, with the alerts on it."""
+"""Layers down, epochs across: any quantity of every layer at every snapshot, with its alerts on it."""
 
 from __future__ import annotations
 
@@ -6,39 +6,53 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ww_callbacks.integrations.figures.run_view import RunView
-from ww_callbacks.integrations.figures.specs.marks import alert_traces
-from ww_callbacks.integrations.figures.style import (
+from ww_callbacks.integrations.figures.alert_rules import rules
+from ww_callbacks.integrations.figures.names import BETWEEN, blocks
+from ww_callbacks.integrations.figures.palette import (
     ALPHA_RANGE,
     ALPHA_SCALE,
     CIVIDIS,
-    LIGHT_GREY,
+    INK,
+    PAPER,
     PURPLE,
+    SEVERITIES,
+    SEVERITY_COLOURS,
+    SEVERITY_SYMBOLS,
     ZERO_SCALE,
-    Spec,
-    axis,
-    escape,
-    explain,
-    heading,
-    layout,
-    message_figure,
 )
+from ww_callbacks.integrations.figures.run_view import RunView
+from ww_callbacks.integrations.figures.specs.alert_lane import describe_alerts
+from ww_callbacks.integrations.figures.style import Spec, axis, message_panel, over_time, panel
+from ww_callbacks.integrations.figures.text import escape
 from ww_callbacks.integrations.quantity_info import quantity_info
 from ww_callbacks.integrations.schema import Alert
 from ww_callbacks.spectral.representation.quantities import PROBE_QUANTITIES
 
-WHOLE_MODEL = "whole model"
+ROW, LEAST_ROWS, MOST, MOST_OF_SEVERAL = 18, 180, 900, 460
+LABEL = 13
+"""Pixels that a row's name needs."""
+FAINT = 0.35
+"""Opacity of values that the evidence does not support."""
+TOP, BOTTOM, LETTER = 46, 44, 6.2
 
 
-def heat_map_spec(runs: Sequence[RunView], quantity: str = "alpha") -> Spec:
+def heat_map_panels(
+    runs: Sequence[RunView], quantity: str = "alpha", relative: bool = False, notes: bool = False
+) -> list[Spec]:
     """The heat map of ``quantity``, one panel a run on one colour scale.
+
+    Args:
+        runs: the runs.
+        quantity: the quantity.
+        relative: whether each layer is compared with its own first value.
+        notes: whether alerts that only inform are marked as well.
 
     Raises:
         ValueError: if no run measured it, or it is one value for the whole model.
     """
     known = dict.fromkeys(name for run in runs for name in run.quantities)
     if not any(len(run.steps) for run in runs):
-        return message_figure("No snapshot yet: the first one appears when training starts.")
+        return [message_panel("No snapshot yet: the first one appears when training starts.")]
     if quantity in PROBE_QUANTITIES and PROBE_QUANTITIES[quantity].scope == "model":
         raise ValueError(
             f"Expected a quantity of layers, but `{quantity}` is one value for the whole model: where a probe measured "
@@ -46,116 +60,205 @@ def heat_map_spec(runs: Sequence[RunView], quantity: str = "alpha") -> Spec:
         )
     if quantity not in known:
         raise ValueError(f"No run measured the quantity `{quantity}`. Expected one of: {', '.join(known)}.")
-    rows = max(len(run.layers) for run in runs)
-    height = 150 + min(max(rows * 24, 240), 900)
-    spec: Spec = {"data": [], "layout": layout(height, annotations=[], margin={"l": 40, "r": 90, "t": 66, "b": 50})}
-    spec["layout"]["coloraxis"] = _colours(runs, quantity)
-    marks = [_placed(run) for run in runs]
-    whole = [WHOLE_MODEL] if any(row == WHOLE_MODEL for placed in marks for _, row in placed) else []
-    # Panels of the same layers share the names of the first.
-    named = [position == 0 or run.layers != runs[position - 1].layers for position, run in enumerate(runs)]
-    gaps = [0.0, *(_room(run) if own else 0.015 for run, own in zip(runs[1:], named[1:], strict=True))]
-    width = (1 - sum(gaps)) / len(runs)
-    shown: set[str] = set()
-    for position, run in enumerate(runs):
-        suffix = "" if position == 0 else str(position + 1)
-        left = sum(gaps[: position + 1]) + position * width
-        domain = [left, min(left + width, 1)]
-        names = whole + run.short_names
-        spec["layout"][f"xaxis{suffix}"] = axis("epochs completed", domain=domain, anchor=f"y{suffix}", showgrid=False)
-        spec["layout"][f"yaxis{suffix}"] = axis(
-            "first layer at the top" if position == 0 else "",
-            anchor=f"x{suffix}",
+    shown = [(run, *_values(run, quantity, relative)) for run in runs]
+    by = _difference(runs, quantity)
+    colours = _colours([values for _, _, values in shown], [run for run, _, _ in shown], quantity, relative, by)
+    return [_panel(run, when, values, quantity, relative, by, colours, len(runs), notes) for run, when, values in shown]
+
+
+def worth_a_first_look(runs: Sequence[RunView]) -> dict[str, object]:
+    """The quantity to open on: alpha, or the effective rank against its start where α is mostly unsure; and why."""
+    sure = [run.sure("alpha")[:, run.measured("alpha")] for run in runs if "alpha" in run.quantities]
+    cells = np.concatenate([part.ravel() for part in sure]) if sure else np.empty(0, dtype=bool)
+    if len(cells) and cells.mean() >= 0.5:
+        return {"quantity": "alpha", "relative": False, "why": ""}
+    if any("effective_rank" in run.quantities for run in runs):
+        why = (
+            f"Opened on the effective rank: α has enough evidence in only {cells.mean():.0%} of the values. "
+            "Choose α to see them all the same."
+            if len(cells)
+            else ""
+        )
+        return {"quantity": "effective_rank", "relative": True, "why": why}
+    first = next((name for run in runs for name in run.quantities), "alpha")
+    return {"quantity": first, "relative": False, "why": ""}
+
+
+def _values(run: RunView, quantity: str, relative: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The snapshots that measured ``quantity`` and its values there, shape (layers, T)."""
+    if quantity not in run.quantities:
+        return np.empty(0, dtype=np.int64), np.empty((len(run.layers), 0))
+    when = run.measured(quantity)
+    values = run.values(quantity)[:, when]
+    if not relative or not len(when):
+        return when, values
+    finite = np.isfinite(values)
+    first = np.where(finite.any(axis=1), values[np.arange(len(values)), finite.argmax(axis=1)], np.nan)[:, None]
+    if _difference([run], quantity):
+        return when, values - first
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return when, np.where(first > 0, values / first, np.nan)
+
+
+def _difference(runs: Sequence[RunView], quantity: str) -> bool:
+    """Whether a quantity is compared with its start by a difference: a ratio of what may be zero tells nothing."""
+    if quantity.startswith("log_") or quantity_info(quantity).family in ("scale", "distance", "update"):
+        return True
+    return any(bool((run.values(quantity) <= 0).any()) for run in runs if quantity in run.quantities)
+
+
+def _panel(
+    run: RunView,
+    when: np.ndarray,
+    values: np.ndarray,
+    quantity: str,
+    relative: bool,
+    by_difference: bool,
+    colours: Spec,
+    runs: int,
+    notes: bool,
+) -> Spec:
+    marks = _marks(run, quantity, notes)
+    whole = [_WHOLE] if any(row == _WHOLE for _, row in marks) else []
+    names = whole + [escape(layer) for layer in run.layers]
+    inner = min(max(len(names) * ROW, LEAST_ROWS), MOST if runs == 1 else MOST_OF_SEVERAL)
+    labels = _labels(run, len(whole), inner / max(len(names), 1))
+    said = f" {'minus' if by_difference else 'against'} its first value" if relative else ""
+    title = f"{quantity_info(quantity).title}{said}"
+    made = panel(
+        f"{run.label}: {title}" if runs > 1 else title,
+        inner + TOP + BOTTOM,
+        xaxis=over_time(showgrid=False),
+        yaxis=axis(
             type="category",
             categoryorder="array",
             categoryarray=names,
             range=[len(names) - 0.5, -0.5],
             showgrid=False,
             tickfont={"size": 10},
-            showticklabels=named[position],
-        )
-        title = (
-            f"{escape(run.label)}: {quantity_info(quantity).title}"
-            if len(runs) > 1
-            else escape(quantity_info(quantity).title)
-        )
-        spec["layout"]["annotations"].append(heading(title, domain[0], 1, hover=explain(quantity), yshift=4))
-        place = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
-        spec["data"] += _cells(run, quantity, place)
-        spec["data"] += alert_traces(marks[position], place, legend=shown)
-    _legend(spec, runs, quantity)
-    return spec
+            tickvals=list(labels),
+            ticktext=list(labels.values()),
+        ),
+        about=f"{quantity}: {quantity_info(quantity).definition}",
+        group="layers",
+        hovermode="closest",
+        coloraxis=colours,
+    )
+    room = max((len(label) for label in labels.values()), default=4) * LETTER
+    made["layout"]["margin"].update(l=round(min(room, 190)) + 14, t=TOP, b=BOTTOM)
+    made["data"], made["key"] = _cells(run, when, values, quantity, said)
+    made["data"] += _mark_traces(marks, run.label)
+    starts = blocks(run.layers)
+    if inner / max(len(names), 1) >= 6 and len(starts) <= len(run.layers) / 2:
+        made["layout"]["shapes"] = [_line_above(start + len(whole)) for start in starts[1:]]
+    return made
 
 
-def _room(run: RunView) -> float:
-    """The share of the width that the names of the layers take, beside the panel before."""
-    return min(0.03 + 0.006 * max(map(len, run.short_names), default=0), 0.2)
+_WHOLE = "whole model"
 
 
-def _colours(runs: Sequence[RunView], quantity: str) -> Spec:
+def _labels(run: RunView, offset: int, pixels: float) -> dict[str, str]:
+    """Category → label: every row's name where there is room, else the blocks', thinned until they fit."""
+    names = {escape(layer): short for layer, short in zip(run.layers, run.short_names, strict=True)}
+    kept = names
+    if pixels < LABEL:
+        starts: list[int] = []
+        room = LABEL / max(pixels, 1e-9)
+        for start in blocks(run.layers):
+            if not starts or start - starts[-1] >= room:
+                starts.append(start)
+        rows = list(names.items())
+        kept = {rows[start][0]: rows[start][1].split(BETWEEN)[0] for start in starts}
+    return {**({_WHOLE: _WHOLE} if offset else {}), **kept}
+
+
+def _line_above(row: int) -> Spec:
+    """A gap between two blocks."""
+    place = {"xref": "x domain", "x0": 0, "x1": 1, "yref": "y", "y0": row - 0.5, "y1": row - 0.5}
+    return {"type": "line", **place, "line": {"color": PAPER, "width": 1.5}}
+
+
+def _colours(
+    shown: Sequence[np.ndarray], runs: Sequence[RunView], quantity: str, relative: bool, by_difference: bool
+) -> Spec:
     """The colour axis that all panels share: alpha by its meaning, others between the 2 % and 98 % quantiles."""
-    bar = {"title": {"text": quantity_info(quantity).title, "side": "right"}, "thickness": 14, "outlinewidth": 0}
-    if quantity == "alpha":
+    bar = {
+        "title": {"text": ""},
+        "orientation": "h",
+        "thickness": 9,
+        "outlinewidth": 0,
+        "x": 0,
+        "xanchor": "left",
+        "xpad": 0,
+        "len": 1,
+        "y": 1,
+        "yanchor": "bottom",
+        "ypad": 6,
+        "tickfont": {"size": 10},
+        "nticks": 5,
+        "exponentformat": "power",
+    }
+    if quantity == "alpha" and not relative:
         ticks = {"tickvals": [1, 2, 4, 6, 8], "ticktext": ["1", "2", "4", "6", "8+"]}
         low, high = ALPHA_RANGE
         return {"colorscale": ALPHA_SCALE, "cmin": low, "cmax": high, "colorbar": {**bar, **ticks}}
-    pooled = [
-        values[run.sure(quantity) & np.isfinite(values)]
-        for run in runs
-        if quantity in run.quantities
-        for values in [run.values(quantity)]
-    ]
+    pooled = []
+    for values, run in zip(shown, runs, strict=True):
+        sure = run.sure(quantity)[:, run.measured(quantity)] if values.size else np.ones(values.shape, dtype=bool)
+        kept = values[np.isfinite(values) & sure]
+        pooled.append(kept if len(kept) else values[np.isfinite(values)])
     finite = np.concatenate(pooled) if pooled else np.empty(0)
     low, high = np.quantile(finite, [0.02, 0.98]) if len(finite) else (0.0, 1.0)
     if low == high:
         low, high = low - max(abs(low), 1) * 1e-3, high + max(abs(high), 1) * 1e-3
-    if low < 0 < high or quantity == "scale_collapse":
-        bound = max(abs(low), abs(high))
-        return {"colorscale": ZERO_SCALE, "cmin": -bound, "cmax": bound, "colorbar": bar}
+    centre = 1.0 if relative and not by_difference else 0.0
+    if relative or low < 0 < high or quantity == "scale_collapse":
+        bound = max(abs(low - centre), abs(high - centre))
+        return {"colorscale": ZERO_SCALE, "cmin": centre - bound, "cmax": centre + bound, "colorbar": bar}
     return {"colorscale": CIVIDIS, "cmin": float(low), "cmax": float(high), "colorbar": bar}
 
 
-def _cells(run: RunView, quantity: str, place: Spec) -> list[Spec]:
-    """The values; over them, in colours of their own, the cells that must not be read as values."""
-    if quantity not in run.quantities:
-        # An axis without a trace would not be drawn.
-        return [{"type": "scatter", "x": [None], "y": [None], "showlegend": False, **place}]
-    when = run.measured(quantity)
-    values, sure = run.values(quantity)[:, when], run.sure(quantity)[:, when]
-    status = run.status[:, when]
+def _cells(
+    run: RunView, when: np.ndarray, values: np.ndarray, quantity: str, said: str
+) -> tuple[list[Spec], list[tuple[str, str]]]:
+    """The values, those without evidence faintly, in a colour of their own what is no value; and what that means."""
+    if not len(when):
+        return [], [("", "not measured in this run")]
+    sure, status = run.sure(quantity)[:, when], run.status[:, when]
     finite = np.isfinite(values)
     unsure = finite & ~sure
     broken = (status != "ok") & (status != "") & ~finite
     shared: Spec = {
         "type": "heatmap",
         "x": run.epochs[when],
-        "y": run.short_names,
+        "y": [escape(layer) for layer in run.layers],
         "hoverongaps": False,
         "meta": {"role": "layers", "run": run.label, "layers": run.layers},
-        **place,
     }
+    hover = f"%{{y}}<br>epoch %{{x:.4g}}<br>{escape(quantity)}{said} = %{{z:.4g}}"
     cells = [
         {
             **shared,
             "z": np.where(finite & sure, values, np.nan),
             "coloraxis": "coloraxis",
-            "hovertemplate": f"%{{y}}<br>epoch %{{x:.4g}}<br>{escape(quantity)} = %{{z:.4g}}<extra></extra>",
+            "hovertemplate": f"{hover}<extra></extra>",
         }
     ]
+    key: list[tuple[str, str]] = []
     if unsure.any():
-        reasons = np.where(unsure, run.evidence[:, when], "")
+        key.append(("#7fc4c0" + f"{round(255 * FAINT):02x}", "faint: too little evidence for α"))
         cells.append(
             {
                 **shared,
                 "z": np.where(unsure, values, np.nan),
-                "text": reasons.tolist(),
-                "colorscale": [[0, LIGHT_GREY], [1, LIGHT_GREY]],
-                "showscale": False,
-                "hovertemplate": f"%{{y}}<br>epoch %{{x:.4g}}<br>{escape(quantity)} = %{{z:.4g}}, "
-                "not to be trusted: %{text}<extra></extra>",
+                "text": np.where(unsure, run.evidence[:, when], "").tolist(),
+                "coloraxis": "coloraxis",
+                "opacity": FAINT,
+                "hovertemplate": f"{hover}, unsure: %{{text}}<extra></extra>",
             }
         )
     if broken.any():
+        key.append((PURPLE, "no value: NaN or infinite weights, all zero, or the measurement failed"))
         cells.append(
             {
                 **shared,
@@ -166,35 +269,61 @@ def _cells(run: RunView, quantity: str, place: Spec) -> list[Spec]:
                 "hovertemplate": "%{y}<br>epoch %{x:.4g}<br>no value: %{text}<extra></extra>",
             }
         )
-    return cells
+    if (~finite & ~broken).any():
+        key.append((PAPER, "empty: no number here (not measured, or not finite)"))
+    return cells, key
 
 
-def _placed(run: RunView) -> list[tuple[Alert, float | str]]:
-    """The alerts, each in the rows of its layers, or in the row of the whole model."""
-    name_of = dict(zip(run.layers, run.short_names, strict=True))
+def _marks(run: RunView, quantity: str, notes: bool) -> list[tuple[Alert, str]]:
+    """The alerts that ``quantity`` raises, each in the rows of its layers, or in the row of the whole model."""
+    kinds = {kind for kind, read in rules().items() if any(rule.quantity == quantity for rule in read)} | {"non-finite"}
+    known = set(run.layers)
     return [
         (alert, row)
         for alert in run.alerts
-        for row in [name_of[layer] for layer in alert.layers if layer in name_of] or [WHOLE_MODEL]
+        if (notes or alert.severity != "info") and (alert.kind in kinds or not alert.layers)
+        for row in [escape(layer) for layer in alert.layers if layer in known] or [_WHOLE]
     ]
 
 
-def _legend(spec: Spec, runs: Sequence[RunView], quantity: str) -> None:
-    """Entries for the two colours that are no values."""
-    shown = {trace.get("colorscale", [[0, ""]])[0][1] for trace in spec["data"] if trace["type"] == "heatmap"}
-    for colour, name in (
-        (LIGHT_GREY, "grey: evidence does not suffice"),
-        (PURPLE, "no value (non-finite, zero, failed)"),
-    ):
-        if colour in shown:
-            spec["data"].append(
-                {
-                    "type": "scatter",
-                    "mode": "markers",
-                    "x": [None],
-                    "y": [runs[0].short_names[0]],
-                    "marker": {"symbol": "square", "size": 12, "color": colour},
-                    "name": name,
-                    "hoverinfo": "skip",
-                }
-            )
+def _mark_traces(marks: Sequence[tuple[Alert, str]], label: str) -> list[Spec]:
+    """A symbol where an alert was said and a line back to when it began; the worst where several were said at once."""
+    spots: dict[tuple[float, str], list[Alert]] = {}
+    for alert, row in sorted(marks, key=lambda pair: -SEVERITIES.index(pair[0].severity)):
+        spots.setdefault((alert.epoch, row), []).append(alert)
+    traces: list[Spec] = []
+    for severity in SEVERITIES:
+        here = {spot: alerts for spot, alerts in spots.items() if alerts[0].severity == severity}
+        if not here:
+            continue
+        back_x: list[float | None] = []
+        back_y: list[str | None] = []
+        for (epoch, row), alerts in here.items():
+            back_x += [min(alert.since_epoch for alert in alerts), epoch, None]
+            back_y += [row, row, None]
+        colour = SEVERITY_COLOURS[severity]
+        shared: Spec = {
+            "type": "scatter",
+            "showlegend": False,
+            "meta": {"role": "alerts", "run": label, "severity": severity},
+        }
+        line = {"color": colour, "width": 2.5}
+        traces.append({**shared, "mode": "lines", "x": back_x, "y": back_y, "line": line, "hoverinfo": "skip"})
+        traces.append(
+            {
+                **shared,
+                "mode": "markers",
+                "x": [epoch for epoch, _ in here],
+                "y": [row for _, row in here],
+                "marker": {
+                    "symbol": SEVERITY_SYMBOLS[severity],
+                    "size": 10,
+                    "color": colour,
+                    "line": {"color": INK, "width": 1},
+                },
+                "name": f"{severity} alert",
+                "text": [describe_alerts(alerts, label) for alerts in here.values()],
+                "hovertemplate": "%{text}<extra></extra>",
+            }
+        )
+    return traces

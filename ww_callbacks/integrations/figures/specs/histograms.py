@@ -1,117 +1,162 @@
-"""How alpha and the log spectral norm are spread over the layers: two runs, or the start and the end of one."""
+"""How alpha and the log spectral norm are spread over the layers: several runs, or the start and the end of one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from ww_callbacks.integrations.figures.palette import GREY, faint, run_style
 from ww_callbacks.integrations.figures.run_view import RunView
-from ww_callbacks.integrations.figures.style import (
-    GREY,
-    RUN_COLOURS,
-    Spec,
-    axis,
-    escape,
-    explain,
-    heading,
-    layout,
-    message_figure,
-)
+from ww_callbacks.integrations.figures.style import Spec, axis, message_panel, panel
+from ww_callbacks.integrations.figures.text import escape
 from ww_callbacks.integrations.quantity_info import quantity_info
 
 QUANTITIES = ("alpha", "log_spectral_norm")
+HEIGHT = 300
+MOST_OUTLINES = 4
+"""Sides up to which their histograms are drawn over one another; of more, each is a box in a row of its own."""
 
 
-def histograms_spec(runs: Sequence[RunView]) -> Spec:
-    """Histograms over the layers of the first two of ``runs`` at their last epoch; of one run, its first epoch as well.
+@dataclass(frozen=True)
+class _Side:
+    """One run at one snapshot."""
 
-    Only layers whose alpha rests on sufficient evidence are counted in alpha's histogram; how many do is said.
+    run: RunView
+    column: int
+    label: str
+    colour: str
+    dash: str
+
+    def sample(self, name: str) -> np.ndarray:
+        """The values that count."""
+        if name not in self.run.quantities:
+            return np.empty(0)
+        values = self.run.values(name)[:, self.column]
+        return values[np.isfinite(values) & self.run.sure(name)[:, self.column]]
+
+
+def histograms_panels(runs: Sequence[RunView]) -> list[Spec]:
+    """The values over the layers at the last epoch of each of ``runs``; of one run, at its first epoch as well.
+
+    Up to four are histograms over one another, more are boxes. Only layers whose alpha rests on sufficient evidence
+    count in alpha's; how many do is said.
     """
     sides = _sides(runs)
     if not sides:
-        return message_figure("No spectra yet: they appear with the first full snapshot.")
-    spec: Spec = {
-        "data": [],
-        "layout": layout(340, margin={"l": 64, "r": 30, "t": 66, "b": 54}, barmode="overlay", annotations=[]),
-    }
-    for number, name in enumerate(QUANTITIES):
-        suffix, left = ("", 0.0) if number == 0 else ("2", 0.54)
-        spec["layout"][f"xaxis{suffix}"] = axis(
-            quantity_info(name).title, domain=[left, left + 0.46], anchor=f"y{suffix}"
+        return [message_panel("No spectra yet: they appear with the first full snapshot.")]
+    draw = _outlines if len(sides) <= MOST_OUTLINES else _boxes
+    return [draw(sides, name) for name in QUANTITIES if any(name in side.run.quantities for side in sides)]
+
+
+def _outlines(sides: Sequence[_Side], name: str) -> Spec:
+    made = panel(
+        f"{quantity_info(name).title} over the layers",
+        HEIGHT,
+        xaxis=axis(quantity_info(name).title, nticks=6),
+        yaxis=axis("layers", rangemode="tozero", tickformat="d", nticks=6),
+        about=f"{name}: {quantity_info(name).definition}",
+        hovermode="x",
+    )
+    samples = [side.sample(name) for side in sides]
+    made["key"] = [
+        (side.colour, f"{side.label}: {_counted(sample, side, name)}")
+        for side, sample in zip(sides, samples, strict=True)
+    ]
+    pooled = np.concatenate(samples)
+    if not len(pooled):
+        return made
+    edges = _edges(pooled)
+    for number, (side, sample) in enumerate(zip(sides, samples, strict=True)):
+        count = np.histogram(sample, edges)[0]
+        if count.max() <= 5:
+            made["layout"]["yaxis"]["dtick"] = 1
+        made["data"].append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "x": np.repeat(edges, 2)[1:-1],
+                "y": np.repeat(count, 2),
+                "line": {"color": side.colour, "dash": side.dash, "width": 2},
+                # Only the last one is filled: fills over fills are read as a third colour.
+                **({"fill": "tozeroy", "fillcolor": faint(side.colour, 0.18)} if number == len(sides) - 1 else {}),
+                "name": escape(side.label),
+                "showlegend": True,
+                "hovertemplate": "%{y} layers around %{x:.3g}<extra>" + escape(side.label) + "</extra>",
+                "meta": {"run": side.run.label},
+            }
         )
-        spec["layout"][f"yaxis{suffix}"] = axis(
-            "layers", anchor=f"x{suffix}", rangemode="tozero", tickformat="d", nticks=6
+    return made
+
+
+def _boxes(sides: Sequence[_Side], name: str) -> Spec:
+    made = panel(
+        f"{quantity_info(name).title} over the layers, last epoch of each run",
+        90 + 26 * len(sides),
+        xaxis=axis(quantity_info(name).title, nticks=6),
+        yaxis=axis(
+            type="category",
+            categoryorder="array",
+            categoryarray=[escape(side.label) for side in reversed(sides)],
+            showgrid=False,
+            tickfont={"size": 10},
+        ),
+        about=f"{name}: {quantity_info(name).definition}",
+        hovermode="closest",
+    )
+    made["layout"]["margin"]["l"] = round(min(max(len(side.label) for side in sides) * 6.2, 190)) + 14
+    for side in sides:
+        sample = side.sample(name)
+        made["data"].append(
+            {
+                "type": "box",
+                "orientation": "h",
+                "x": sample if len(sample) else [None],
+                "y": [escape(side.label)] * max(len(sample), 1),
+                "boxpoints": "all" if len(sample) <= 24 else "outliers",
+                "jitter": 0.4,
+                "pointpos": 0,
+                "marker": {"size": 4, "color": side.colour},
+                "line": {"width": 1.4, "color": side.colour},
+                "fillcolor": faint(side.colour, 0.18),
+                "name": escape(f"{side.label}: {_counted(sample, side, name)}"),
+                "showlegend": False,
+                "meta": {"run": side.run.label},
+            }
         )
-        samples = [_sample(run, column, name) for run, column, _ in sides]
-        counts = ", ".join(f"{len(kept)} of {total}" for kept, total in samples)
-        spec["layout"]["annotations"].append(
-            heading(
-                f"{escape(quantity_info(name).title)} over the layers "
-                f"<span style='font-weight:normal'>({counts} layers with "
-                f"{'sufficient evidence' if name == 'alpha' else 'a value'})</span>",
-                left,
-                1,
-                hover=explain(name),
-                yshift=6,
-            )
-        )
-        pooled = np.concatenate([kept for kept, _ in samples])
-        if not len(pooled):
-            continue
-        low, high = float(pooled.min()), float(pooled.max())
-        pad = max((high - low) * 0.02, 1e-3 * max(abs(low), 1))
-        bins = int(np.clip(2 * np.sqrt(len(pooled)), 6, 30))
-        edges = np.linspace(low - pad, high + pad, bins + 1)
-        for position, ((kept, _), (_, _, label)) in enumerate(zip(samples, sides, strict=True)):
-            colour = RUN_COLOURS[position] if position else GREY if _one_run(sides) else RUN_COLOURS[0]
-            count = np.histogram(kept, edges)[0]
-            if count.max() <= 5:
-                spec["layout"][f"yaxis{suffix}"]["dtick"] = 1
-            spec["data"].append(
-                {
-                    "type": "bar",
-                    "x": (edges[:-1] + edges[1:]) / 2,
-                    "y": count,
-                    "width": float(edges[1] - edges[0]),
-                    "opacity": 0.6,
-                    "marker": {
-                        "color": colour,
-                        # The second side is hatched, so that the two differ without their colours as well.
-                        "pattern": {"shape": "/" if position else "", "solidity": 0.35},
-                        "line": {"color": colour, "width": 1},
-                    },
-                    "name": escape(label),
-                    "legendgroup": str(position),
-                    "showlegend": number == 0,
-                    "hovertemplate": "%{y} layers around %{x:.3g}<extra>" + escape(label) + "</extra>",
-                    "xaxis": f"x{suffix}",
-                    "yaxis": f"y{suffix}",
-                }
-            )
-    return spec
+    return made
 
 
-def _one_run(sides: Sequence[tuple[RunView, int, str]]) -> bool:
-    return len(sides) == 2 and sides[0][0] is sides[1][0]
+def _counted(sample: np.ndarray, side: _Side, name: str) -> str:
+    suffices = "with enough evidence" if name == "alpha" else "with a value"
+    return f"{len(sample)} of {len(side.run.layers)} layers {suffices}"
 
 
-def _sides(runs: Sequence[RunView]) -> list[tuple[RunView, int, str]]:
+def _edges(pooled: np.ndarray) -> np.ndarray:
+    low, high = float(pooled.min()), float(pooled.max())
+    pad = max((high - low) * 0.02, 1e-3 * max(abs(low), 1))
+    return np.linspace(low - pad, high + pad, int(np.clip(2 * np.sqrt(len(pooled)), 6, 30)) + 1)
+
+
+def _sides(runs: Sequence[RunView]) -> list[_Side]:
     """What is compared: run, snapshot, label."""
-    full = [(run, np.flatnonzero(run.full)) for run in runs]
-    full = [(run, when) for run, when in full if len(when)]
-    if not full:
-        return []
-    if len(full) == 1:
-        run, when = full[0]
-        chosen = [when[0], when[-1]] if len(when) > 1 else [when[-1]]
-        return [(run, int(column), f"{run.label}, epoch {run.epochs[column]:.4g}") for column in chosen]
-    return [(run, int(when[-1]), f"{run.label}, epoch {run.epochs[when[-1]]:.4g}") for run, when in full[:2]]
-
-
-def _sample(run: RunView, column: int, name: str) -> tuple[np.ndarray, int]:
-    """The values that count and the number of layers."""
-    if name not in run.quantities:
-        return np.empty(0), len(run.layers)
-    values = run.values(name)[:, column]
-    return values[np.isfinite(values) & run.sure(name)[:, column]], len(run.layers)
+    full = [(position, run, np.flatnonzero(run.full)) for position, run in enumerate(runs)]
+    full = [(position, run, when) for position, run, when in full if len(when)]
+    if len(full) == 1 and len(full[0][2]) > 1:
+        position, run, when = full[0]
+        style = run_style(position)
+        return [
+            _Side(run, int(when[0]), f"epoch {run.epochs[when[0]]:.4g}", GREY, "dash"),
+            _Side(run, int(when[-1]), f"epoch {run.epochs[when[-1]]:.4g}", style["color"], "solid"),
+        ]
+    return [
+        _Side(
+            run,
+            int(when[-1]),
+            f"{run.label}, epoch {run.epochs[when[-1]]:.4g}",
+            run_style(position)["color"],
+            run_style(position)["dash"],
+        )
+        for position, run, when in full
+    ]

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import isfinite
 
-from ww_callbacks.integrations.figures.style import RUN_COLOURS, Spec, axis, escape, layout, message_figure
+from ww_callbacks.integrations.figures.grid import joined
+from ww_callbacks.integrations.figures.palette import RUN_COLOURS
+from ww_callbacks.integrations.figures.style import Spec, axis, layout, message_panel
+from ww_callbacks.integrations.figures.text import escape
 from ww_callbacks.spectral.aggregate.model_ranking import ModelSeries
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
@@ -15,7 +18,7 @@ def model_series_spec(series: Mapping[str, ModelSeries], metric: str, accuracy: 
     """One mark a model, one colour and symbol a series; the legend gives its RMSE and Kendall's τ with the p-value."""
     drawn = {name: one for name, one in series.items() if len(one.points)}
     if not drawn:
-        return message_figure("No model has both numbers.")
+        return joined([message_panel("No model has both numbers.")])
     spec: Spec = {"data": [], "layout": layout(430, xaxis=axis(escape(metric)), yaxis=axis(escape(accuracy)))}
     for position, (name, one) in enumerate(drawn.items()):
         colour = RUN_COLOURS[position % len(RUN_COLOURS)]
@@ -48,6 +51,8 @@ def model_series_spec(series: Mapping[str, ModelSeries], metric: str, accuracy: 
                 }
             )
     spec["layout"].update(hovermode="closest", showlegend=True)
+    spec["layout"]["margin"]["t"] = 30 + 20 * len(drawn)
+    spec["layout"]["legend"] = {"x": 0, "yref": "container", "y": 1, "yanchor": "top"}
     return spec
 
 

@@ -11,27 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from ww_callbacks.integrations.figures.grid import joined
+from ww_callbacks.integrations.figures.palette import BLUE, GREEN, GREY, INK, PURPLE, VERMILION, faint
 from ww_callbacks.integrations.figures.run_view import SUFFICIENT, RunView
-from ww_callbacks.integrations.figures.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    PURPLE,
-    VERMILION,
-    Spec,
-    axis,
-    escape,
-    explain,
-    faint,
-    heading,
-    layout,
-    message_figure,
-)
+from ww_callbacks.integrations.figures.style import Spec, axis, message_panel, panel
+from ww_callbacks.integrations.figures.text import escape
+from ww_callbacks.integrations.quantity_info import quantity_info
 
 BULK_POINTS = 28
 AXIS_EPOCHS = 24
-SLIDER = 70
+SLIDER, TITLE = 70, 22
+HEIGHT = 340
 Density = Mapping[str, Any]
 
 
@@ -46,14 +36,24 @@ class Spectra:
     """The spectra of one layer, ready to be drawn.
 
     Attributes:
-        layout: the layout, with axes that hold all of them.
+        panels: the two panels without traces, with axes that hold all of them.
         epochs: the epochs that there are.
-        traces: for each of those that were read the traces, always equally many in the same order.
+        traces: for each of those that were read the traces of both panels, always equally many in the same order.
+        ghost: the outline of the first epoch's density, to be drawn behind the others.
+        ghost_epoch: that epoch.
     """
 
-    layout: Spec
+    panels: tuple[Spec, Spec]
     epochs: list[float]
-    traces: list[list[Spec]]
+    traces: list[tuple[list[Spec], list[Spec]]]
+    ghost: Spec
+    ghost_epoch: float
+
+    def at(self, position: int) -> list[Spec]:
+        """The two panels with the traces of one epoch."""
+        density, distance = self.traces[position]
+        ghost = [self.ghost] if self.epochs[position] != self.ghost_epoch else []
+        return [{**self.panels[0], "data": ghost + density}, {**self.panels[1], "data": distance}]
 
 
 def spectrum_spec(run: RunView, layer: str) -> Spec:
@@ -64,12 +64,22 @@ def spectrum_spec(run: RunView, layer: str) -> Spec:
     """
     spectra = read_spectra(run, layer)
     if spectra is None:
-        return message_figure(NOTHING)
-    spec: Spec = {"data": spectra.traces[-1], "layout": spectra.layout}
+        return joined([message_panel(NOTHING)])
+    spec = joined([{**one, "wide": False} for one in spectra.at(len(spectra.traces) - 1)], columns=2)
+    spec["layout"].update(showlegend=True, title={"text": escape(f"{run.label}: {layer}"), "font": {"size": 13}})
+    spec["layout"]["margin"]["t"] += TITLE
+    spec["layout"]["height"] += TITLE
     if len(spectra.traces) > 1:
+        behind = {**spectra.ghost, "xaxis": "x", "yaxis": "y"}
+        spec["data"] = [behind, *(trace for trace in spec["data"] if trace.get("name") != behind["name"])]
         spec["frames"] = [
-            {"name": str(position), "data": traces, "traces": list(range(len(traces)))}
-            for position, traces in enumerate(spectra.traces)
+            {
+                "name": str(position),
+                "data": [{**t, "xaxis": "x", "yaxis": "y"} for t in density]
+                + [{**t, "xaxis": "x2", "yaxis": "y2"} for t in distance],
+                "traces": list(range(1, 1 + len(density) + len(distance))),
+            }
+            for position, (density, distance) in enumerate(spectra.traces)
         ]
         spec["layout"]["sliders"] = [_slider([f"{epoch:.4g}" for epoch in spectra.epochs])]
         spec["layout"]["height"] += SLIDER
@@ -77,24 +87,34 @@ def spectrum_spec(run: RunView, layer: str) -> Spec:
     return spec
 
 
-def spectrum_at(run: RunView, layer: str, epoch: float | None = None) -> Spec:
+def spectrum_panels(run: RunView, layer: str, epoch: float | None = None) -> list[Spec]:
     """The spectrum of ``layer`` at the epoch nearest to ``epoch``, the last one by default.
 
-    Only what is drawn is read, so that it costs the same however long the run is. ``layout.meta`` holds all ``epochs``
-    and, as ``at``, the place of the one drawn.
+    Only what is drawn is read, so that it costs the same however long the run is. ``layout.meta`` of the first panel
+    holds all ``epochs`` and, as ``at``, the place of the one drawn.
 
     Raises:
         ValueError: if the run does not watch that layer.
     """
     steps = _steps(run, layer)
     if not steps:
-        return message_figure(NOTHING)
+        return [message_panel(NOTHING)]
     epochs = _epochs(run, steps)
     at = len(steps) - 1 if epoch is None else int(np.argmin(np.abs(np.asarray(epochs) - epoch)))
     spectra = read_spectra(run, layer, [steps[at]])
     if spectra is None:
-        return message_figure(NOTHING)
-    return {"data": spectra.traces[0], "layout": {**spectra.layout, "meta": {"epochs": epochs, "at": at}}}
+        return [message_panel(NOTHING)]
+    density, distance = spectra.at(0)
+    return [
+        {
+            **density,
+            "layout": {
+                **density["layout"],
+                "meta": {"epochs": epochs, "at": at, "missing": missing_epochs(run, layer)},
+            },
+        },
+        distance,
+    ]
 
 
 def read_spectra(run: RunView, layer: str, steps: Sequence[int] | None = None) -> Spectra | None:
@@ -113,7 +133,27 @@ def read_spectra(run: RunView, layer: str, steps: Sequence[int] | None = None) -
         return None
     reasons = dict(zip(run.steps.tolist(), run.evidence[run.layers.index(layer)].tolist(), strict=True))
     traces = [_traces(density, reasons.get(density["step"], "")) for density in drawn]
-    return Spectra(_layout(densities), _epochs(run, [density["step"] for density in drawn]), traces)
+    epochs = _epochs(run, [density["step"] for density in drawn])
+    (first,) = _epochs(run, [densities[0]["step"]])
+    return Spectra(_panels(densities), epochs, traces, _ghost(densities[0], first), first)
+
+
+def missing_epochs(run: RunView, layer: str) -> str:
+    """Why snapshots of the run have no spectrum of ``layer``, in a sentence; empty if all have one."""
+    has = np.isin(run.steps, _steps(run, layer))
+    missing = ~has
+    if not missing.any():
+        return ""
+    status = run.status[run.layers.index(layer)]
+    reasons = {
+        "measured only norms and distances": missing & ~run.full,
+        "found the weights non-finite or all zero": missing & run.full & np.isin(status, ["non-finite", "zero"]),
+        "could not measure this layer": missing & run.full & np.array([str(s).startswith("failed") for s in status]),
+    }
+    told = [f"{int(which.sum())} {words}" for words, which in reasons.items() if which.any()]
+    rest = int(missing.sum()) - sum(int(which.sum()) for which in reasons.values())
+    told += [f"{rest} kept none (`densities=False`, or the layer was left out)"] if rest else []
+    return f"{int(missing.sum())} of {len(has)} snapshots have no spectrum of this layer: {', '.join(told)}."
 
 
 def spread(steps: Sequence[int], most: int) -> list[int]:
@@ -140,7 +180,7 @@ def _number(density: Density, name: str) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _traces(density: Density, evidence: str) -> list[Spec]:
+def _traces(density: Density, evidence: str) -> tuple[list[Spec], list[Spec]]:
     """The traces of one epoch, always the same number in the same order, so that frames fit on one another."""
     edges, count = _bins(density)
     height = count / (count.sum() * np.diff(edges))
@@ -155,7 +195,7 @@ def _traces(density: Density, evidence: str) -> list[Spec]:
     bulk_x, bulk_y = marchenko_pastur(_number(density, "mp_minus"), _number(density, "mp_plus"), edges[0])
     candidates = density.get("candidates") or {}
     tried = np.asarray(candidates.get("xmin", []), dtype=float)
-    place = {"xaxis": "x2", "yaxis": "y2"}
+    colour = VERMILION if sure else GREY
     return [
         {
             "type": "bar",
@@ -165,19 +205,22 @@ def _traces(density: Density, evidence: str) -> list[Spec]:
             "y": np.where(height > 0, height, np.nan),
             "marker": {"color": faint(BLUE, 0.35), "line": {"color": BLUE, "width": 0.6}},
             "name": f"eigenvalues λ of W ({count.sum():.0f})",
+            "showlegend": True,
             "hovertemplate": "λ from %{x:.4g}<br>density %{y:.3g}<extra></extra>",
+            "meta": {"role": "density"},
         },
         _line(bulk_x, bulk_y, "Marchenko–Pastur bulk of a random W", GREEN, "solid", 2.5),
         _line(
             fit_x,
             fit_y,
-            fit if sure else f"{fit}; not to be trusted: {escape(evidence)}",
-            VERMILION if sure else GREY,
+            fit if sure else f"{fit}; unsure: {escape(evidence)}",
+            colour,
             "solid" if sure else "dash",
             3 if sure else 2,
         ),
         _upright(_number(density, "shuffled_max"), floor, top, "largest λ of the shuffled W", PURPLE, "dash"),
         _upright(xmin, floor, top, f"xmin = {xmin:.3g}", INK, "dot"),
+    ], [
         {
             **_line(tried, np.asarray(candidates.get("D", []), dtype=float), "D against xmin", BLUE, "solid", 2),
             "mode": "lines+markers",
@@ -185,29 +228,28 @@ def _traces(density: Density, evidence: str) -> list[Spec]:
             "customdata": np.asarray(candidates.get("alpha", []), dtype=float),
             "hovertemplate": "xmin = %{x:.4g}<br>D = %{y:.4g}<br>α would be %{customdata:.3g}<extra></extra>",
             "showlegend": False,
-            **place,
         },
         {
-            **_line(
-                np.array([xmin]),
-                np.array([_number(density, "D")]),
-                "the xmin chosen",
-                VERMILION if sure else GREY,
-                "",
-                2,
-            ),
+            **_line(np.array([xmin]), np.array([_number(density, "D")]), "the xmin chosen", colour, "", 2),
             "mode": "markers",
             "marker": {
                 "size": 13,
                 "symbol": "diamond" if sure else "diamond-open",
-                "color": VERMILION if sure else GREY,
+                "color": colour,
                 "line": {"color": INK if sure else GREY, "width": 1},
             },
             "hovertemplate": "chosen xmin = %{x:.4g}<br>D = %{y:.4g}<extra></extra>",
             "showlegend": False,
-            **place,
         },
     ]
+
+
+def _ghost(density: Density, epoch: float) -> Spec:
+    """The outline of a density, to be drawn behind another."""
+    edges, count = _bins(density)
+    height = count / (count.sum() * np.diff(edges))
+    x, y = np.repeat(edges, 2)[1:-1], np.repeat(np.where(height > 0, height, np.nan), 2)
+    return {**_line(x, y, f"epoch {epoch:.4g}", GREY, "solid", 1.5), "meta": {"role": "ghost"}}
 
 
 def marchenko_pastur(minus: float, plus: float, smallest: float) -> tuple[np.ndarray, np.ndarray]:
@@ -239,6 +281,7 @@ def _line(x: np.ndarray, y: np.ndarray, name: str, colour: str, dash: str, width
         "y": y,
         "name": name,
         "line": {"color": colour, "width": width, **({"dash": dash} if dash else {})},
+        "showlegend": len(x) > 0,
         "hovertemplate": "λ = %{x:.4g}<br>%{y:.3g}<extra>" + name + "</extra>",
     }
 
@@ -251,8 +294,8 @@ def _upright(x: float, bottom: float, top: float, name: str, colour: str, dash: 
     }
 
 
-def _layout(densities: Sequence[Density]) -> Spec:
-    """Axes that hold all of ``densities``."""
+def _panels(densities: Sequence[Density]) -> tuple[Spec, Spec]:
+    """The two panels, with axes that hold all of ``densities``."""
     low = min(density["log10_lambda_edges"][0] for density in densities)
     high = max(density["log10_lambda_edges"][-1] for density in densities)
     ends = [
@@ -264,17 +307,26 @@ def _layout(densities: Sequence[Density]) -> Spec:
     high = max([high, *ends]) + 0.1
     heights = [_log_heights(density) for density in densities]
     bottom, top = min(a for a, _ in heights), max(b for _, b in heights)
-    spec = layout(400, margin={"l": 64, "r": 30, "t": 92, "b": 50}, hovermode="closest", bargap=0)
-    log = {"type": "log", "exponentformat": "power", "dtick": "D2" if high - low < 1.5 else 1}
-    spec["xaxis"] = axis("eigenvalue λ = σ²", domain=[0, 0.6], anchor="y", range=[low - 0.1, high], **log)
-    spec["yaxis"] = axis("density", domain=[0, 1], range=[bottom - 0.4, top + 0.3], **{**log, "dtick": 1})
-    spec["xaxis2"] = axis("xmin tried", domain=[0.68, 1], anchor="y2", **log)
-    spec["yaxis2"] = axis("D", domain=[0, 1], anchor="x2", rangemode="tozero")
-    spec["annotations"] = [
-        heading("Spectral density", 0, 1, yshift=6),
-        heading("Distance D of the fit against xmin", 0.68, 1, hover=explain("D"), yshift=6),
-    ]
-    return spec
+    log = {"type": "log", "dtick": "D2" if high - low < 1.5 else 1}
+    return (
+        panel(
+            "spectral density",
+            HEIGHT,
+            xaxis=axis("eigenvalue λ = σ²", range=[low - 0.1, high], **log),
+            yaxis=axis("density", range=[bottom - 0.4, top + 0.3], **{**log, "dtick": 1}),
+            legend=True,
+            hovermode="closest",
+            bargap=0,
+        ),
+        panel(
+            "distance D of the fit against xmin",
+            HEIGHT,
+            xaxis=axis("xmin tried", **log),
+            yaxis=axis("D", rangemode="tozero", nticks=6),
+            about=f"D: {quantity_info('D').definition}",
+            hovermode="closest",
+        ),
+    )
 
 
 def _bins(density: Density) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The run over time: verdict and alerts over the loss, and below it the model-level quantities."""
+"""The run over time: the loss, below it the model-level quantities; alerts in a strip above."""
 
 from __future__ import annotations
 
@@ -6,88 +6,108 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ww_callbacks.integrations.figures.alert_rules import score_threshold
+from ww_callbacks.integrations.figures.palette import GREY, VERMILION, faint, run_style
+from ww_callbacks.integrations.figures.run_summary import over_budget
 from ww_callbacks.integrations.figures.run_view import RunView
-from ww_callbacks.integrations.figures.specs.marks import alert_traces
-from ww_callbacks.integrations.figures.style import (
-    GREY,
-    INK,
-    RUN_COLOURS,
-    RUN_DASHES,
-    Spec,
-    axis,
-    escape,
-    explain,
-    faint,
-    heading,
-    layout,
-    message_figure,
-)
+from ww_callbacks.integrations.figures.specs.moments import epoch_range, mark_verdicts
+from ww_callbacks.integrations.figures.style import Spec, axis, message_panel, over_time, panel
+from ww_callbacks.integrations.figures.text import escape
 from ww_callbacks.integrations.quantity_info import quantity_info
 from ww_callbacks.spectral.representation.quantities import PROBE_QUANTITIES
 
-PANEL, GAP, TOP, BOTTOM = 98, 32, 62, 46
-FIRST = 200
-STATE_COLOURS = {
-    "watch": "rgba(230,159,0,0.10)",
-    "overtraining": "rgba(213,94,0,0.12)",
-    "collapsing": "rgba(213,94,0,0.12)",
-    "diverging": "rgba(213,94,0,0.12)",
-    "broken": "rgba(213,94,0,0.16)",
-}
+LOSS, PANEL = 250, 178
+SCORE = "overtraining/score"
+LOSS_DASHES = ("solid", "dot", "dashdot", "longdash")
 
 
-def timeline_spec(runs: Sequence[RunView]) -> Spec:
-    """The timeline of ``runs``, overlaid."""
+def timeline_panels(runs: Sequence[RunView]) -> list[Spec]:
+    """The panels of ``runs``, overlaid: losses, other metrics, the score of overtraining, the quantities."""
     if not any(len(run.steps) for run in runs):
-        return message_figure("No snapshot yet: the first one appears when training starts.")
-    losses = sorted({name for run in runs for name in run.metrics if "loss" in name}, key=_loss_order)
-    others = sorted({name for run in runs for name in run.metrics if "accuracy" in name})
-    panels: list[tuple[str, str, str]] = [("Loss" if losses else "Alerts (the loop told no loss)", "", "loss")]
-    panels += [(name.replace("_", " "), "what the training loop told", f"metrics/{name}") for name in others]
-    panels += [(f"{quantity_info(name).title}: {_shown(name)}", explain(name), name) for name in _headlines(runs)]
-    whole = _of_model(runs)
-    panels += [(f"{quantity_info(name).title}: one value for the whole model", explain(name), name) for name in whole]
-    panels.append(("Share of wall time spent in this callback", "", "overhead"))
-    heights = [FIRST] + [PANEL] * (len(panels) - 1)
-    height = TOP + BOTTOM + sum(heights) + GAP * (len(panels) - 1)
-    spec: Spec = {"data": [], "layout": layout(height, margin={"l": 64, "r": 24, "t": TOP, "b": BOTTOM}, shapes=[])}
-    spec["layout"]["annotations"] = []
-    spec["layout"]["hovermode"] = "x"
-    inner, top = height - TOP - BOTTOM, 1.0
-    for number, ((title, hover, what), pixels) in enumerate(zip(panels, heights, strict=True), start=1):
-        bottom = top - pixels / inner
-        last = number == len(panels)
-        suffix = "" if number == 1 else str(number)
-        spec["layout"][f"yaxis{suffix}"] = axis(domain=[max(bottom, 0), top], nticks=5, tickformat=".3~g")
-        if what == "overhead":
-            spec["layout"][f"yaxis{suffix}"].update(tickformat=".1~%", rangemode="tozero")
-        spec["layout"][f"xaxis{suffix}"] = axis(
-            "epochs completed" if last else "",
-            anchor=f"y{suffix}",
-            showticklabels=last,
-            domain=[0, 1],
-            **({} if number == 1 else {"matches": "x"}),
-        )
-        spec["layout"]["annotations"].append(heading(escape(title), 0, top, hover=hover, yshift=2))
+        return [message_panel("No snapshot yet: the first one appears when training starts.")]
+    panels = [_loss_panel(runs)]
+    for name in sorted({name for run in runs for name in run.metrics if "accuracy" in name}):
+        panels.append(_time_panel(name.replace("_", " "), "as the training loop reported it"))
+        _add(panels[-1], runs, f"metrics/{name}")
+    if any((score := run.model(SCORE)) is not None and (score > 0).any() for run in runs):
+        panels.append(_score_panel(runs))
+    for name in _headlines(runs):
+        known = quantity_info(name)
+        panels.append(_time_panel(f"{known.title}: {_shown(name, len(runs))}", f"{name}: {known.definition}"))
         for position, run in enumerate(runs):
-            place = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
-            style = {"color": RUN_COLOURS[position % 5], "dash": RUN_DASHES[position % 5]}
-            if what == "loss":
-                spec["data"] += _losses(run, position, losses, place)
-            elif what.startswith("metrics/") or what == "overhead":
-                spec["data"] += _line(run, what, place, style, position)
-            elif what in whole:
-                spec["data"] += _single(run, what, place, style, position)
-            else:
-                spec["data"] += _band(run, what, place, style, position)
-        top = bottom - GAP / inner
-    shown: set[str] = set()
-    for position, run in enumerate(runs):
-        loss = next((run.model(f"metrics/{name}") for name in losses if name in run.metrics), None)
-        placed = [(alert, _height(run, loss, alert.epoch)) for alert in run.alerts]
-        spec["data"] += alert_traces(placed, {"xaxis": "x", "yaxis": "y"}, legend=shown, label=run.label)
-        _mark_verdict(spec, run, position, alone=len(runs) == 1)
-    return spec
+            panels[-1]["data"] += _band(run, name, position, alone=len(runs) == 1)
+    for name in _of_model(runs):
+        known = quantity_info(name)
+        panels.append(_time_panel(f"{known.title}: one value for the whole model", f"{name}: {known.definition}"))
+        for position, run in enumerate(runs):
+            panels[-1]["data"] += _single(run, name, position)
+    costly = [run for run in runs if over_budget(run)]
+    if costly:
+        panels.append(_time_panel("callback's share of the time, above the budget", "The budget is `max_overhead`."))
+        _add(panels[-1], costly, "overhead")
+        panels[-1]["layout"]["yaxis"].update(tickformat=".0%", rangemode="tozero")
+    for one in panels:
+        one["layout"]["xaxis"]["range"] = epoch_range(runs)
+        mark_verdicts(one, runs, flags=one is panels[0])
+    return panels
+
+
+def _loss_panel(runs: Sequence[RunView]) -> Spec:
+    losses = sorted(
+        {name for run in runs for name in run.metrics if "loss" in name and name != "first_loss"}, key=_loss_order
+    )
+    named = [
+        f"{name.replace('_', ' ')}{f' ({_DASH_WORDS[i]})' if len(losses) > 1 else ''}"
+        for i, name in enumerate(losses[:4])
+    ]
+    title = ", ".join(named) if losses else "no loss was reported by the training loop"
+    made = _time_panel(title, "as the training loop reported it", height=LOSS if losses else PANEL)
+    made["wide"] = True
+    for number, name in enumerate(losses):
+        for position, run in enumerate(runs):
+            for line in _line(run, f"metrics/{name}", position):
+                label = f"{run.label}: {name.replace('_', ' ')}"
+                line.update(name=escape(label), showlegend=True)
+                line["hovertemplate"] = f"%{{y:.4g}}<extra>{escape(label)}</extra>"
+                if len(losses) > 1:
+                    line["line"]["dash"] = LOSS_DASHES[number % len(LOSS_DASHES)]
+                line["line"]["width"] = 2.2 if number == 0 else 1.6
+                made["data"].append(line)
+    return made
+
+
+_DASH_WORDS = ("line", "dotted", "dash-dotted", "dashed")
+
+
+def _score_panel(runs: Sequence[RunView]) -> Spec:
+    """The probability that training on makes the weights worse, with the threshold of an alarm."""
+    made = _time_panel(
+        "probability that training on makes the model worse",
+        f"{SCORE}: by the training signals, where no validation values decide. Above the dotted line an epoch counts "
+        "towards an alarm.",
+    )
+    _add(made, runs, SCORE)
+    made["layout"]["yaxis"].update(range=[-0.03, 1.03], tickformat=".0%")
+    made["layout"]["shapes"].append(level(score_threshold()))
+    return made
+
+
+def level(value: float) -> Spec:
+    """A dotted line across the panel at the threshold ``value``."""
+    return {
+        "type": "line",
+        "xref": "x domain",
+        "x0": 0,
+        "x1": 1,
+        "yref": "y",
+        "y0": value,
+        "y1": value,
+        "line": {"color": VERMILION, "width": 1.4, "dash": "dot"},
+    }
+
+
+def _time_panel(title: str, about: str, height: int = PANEL) -> Spec:
+    return panel(title, height, xaxis=over_time(), yaxis=axis(nticks=5), about=about, group="time", hovermode="x")
 
 
 def _loss_order(name: str) -> tuple[bool, str]:
@@ -112,13 +132,20 @@ def _of_model(runs: Sequence[RunView]) -> list[str]:
     ]
 
 
-def _shown(name: str) -> str:
+def _shown(name: str, runs: int) -> str:
     """What the panel of a quantity shows of its layers."""
+    if runs > 1:
+        return "median over the layers"
     worst = {"low": ", lowest layer dotted", "high": ", highest layer dotted"}.get(quantity_info(name).worst, "")
-    return f"median, band of 10–90 % of the layers{worst}"
+    return f"median, 10–90 % of the layers{worst}"
 
 
-def _line(run: RunView, column: str, place: Spec, style: Spec, position: int) -> list[Spec]:
+def _add(made: Spec, runs: Sequence[RunView], column: str) -> None:
+    for position, run in enumerate(runs):
+        made["data"] += _line(run, column, position)
+
+
+def _line(run: RunView, column: str, position: int) -> list[Spec]:
     values = run.model(column)
     if values is None or not np.isfinite(values).any():
         return []
@@ -126,141 +153,58 @@ def _line(run: RunView, column: str, place: Spec, style: Spec, position: int) ->
     return [
         {
             "type": "scatter",
-            "mode": "lines",
+            "mode": "lines" if np.isfinite(values).sum() > 1 else "markers",
             "x": run.epochs,
             "y": values,
-            "line": {**style, "width": 1.5},
+            "line": {**run_style(position), "width": 1.8},
+            "marker": {"color": run_style(position)["color"], "size": 7},
             "name": escape(run.label),
-            "legendgroup": str(position),
             "showlegend": False,
             "hovertemplate": f"{form}<extra>{escape(run.label)}</extra>",
-            **place,
+            "meta": {"run": run.label},
         }
     ]
 
 
-def _single(run: RunView, name: str, place: Spec, style: Spec, position: int) -> list[Spec]:
+def _single(run: RunView, name: str, position: int) -> list[Spec]:
     """One value for the whole model, at the snapshots that have it: few, so that each is marked."""
-    lines = _line(run, name, place, style, position)
+    lines = _line(run, name, position)
     for trace in lines:
         keep = np.isfinite(trace["y"])
         trace.update(x=run.epochs[keep], y=trace["y"][keep], mode="lines+markers")
     return lines
 
 
-def _losses(run: RunView, position: int, losses: Sequence[str], place: Spec) -> list[Spec]:
-    """The losses of one run: the first as a solid line, the others dotted; the run's own entry of the legend."""
-    lines = []
-    for number, name in enumerate(losses):
-        for line in _line(run, f"metrics/{name}", place, {"color": RUN_COLOURS[position % 5]}, position):
-            label = f"{run.label}: {name.replace('_', ' ')}"
-            line.update(name=escape(label), showlegend=True)
-            line["hovertemplate"] = f"%{{y:.4g}}<extra>{escape(label)}</extra>"
-            line["line"]["dash"] = RUN_DASHES[position % 5] if number == 0 else "dot"
-            line["line"]["width"] = 2.2 if number == 0 else 1.4
-            lines.append(line)
+def _band(run: RunView, name: str, position: int, *, alone: bool) -> list[Spec]:
+    """Median as a line; of a run alone the inner 80 % of the layers as a band and the layer at the bad end."""
+    # Cheap snapshots have no summary of what needs a spectrum: leave them out, so that the line is not torn there.
+    keep = run.measured(name)
+    lines = _line(run, f"{name}/median", position)
+    if alone:
+        lines = _edges(run, name, keep) + lines + _worst(run, name)
+    for trace in lines:
+        trace.update(x=run.epochs[keep], y=trace["y"][keep])
     return lines
 
 
-def _band(run: RunView, name: str, place: Spec, style: Spec, position: int) -> list[Spec]:
-    """Median as a line and the inner 80 % of the layers as a band."""
+def _edges(run: RunView, name: str, keep: np.ndarray) -> list[Spec]:
     low, high = run.model(f"{name}/q10"), run.model(f"{name}/q90")
-    # Cheap snapshots have no summary of what needs a spectrum: leave them out, so that the line is not torn there.
-    keep = run.measured(name)
-    band: list[Spec] = []
-    if low is not None and high is not None:
-        edge = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "x": run.epochs[keep], "hoverinfo": "skip"}
-        group = {"legendgroup": str(position), "showlegend": False, **place}
-        band = [
-            {**edge, **group, "y": low[keep]},
-            {**edge, **group, "y": high[keep], "fill": "tonexty", "fillcolor": faint(style["color"])},
-        ]
-    line = _line(run, f"{name}/median", place, style, position)
-    for trace in line:
-        trace.update(x=run.epochs[keep], y=trace["y"][keep])
-        trace["line"]["width"] = 2
-    return band + line + _worst(run, name, place, style, position)
+    if low is None or high is None:
+        return []
+    edge = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+    edge |= {"x": run.epochs, "meta": {"run": run.label}}
+    fill = {"fill": "tonexty", "fillcolor": faint(run_style(0)["color"], 0.18)}
+    return [{**edge, "y": low}, {**edge, "y": high, **fill}]
 
 
-def _worst(run: RunView, name: str, place: Spec, style: Spec, position: int) -> list[Spec]:
+def _worst(run: RunView, name: str) -> list[Spec]:
     """The layer at the end that is worth a look, as a thin line."""
     worst = quantity_info(name).worst
     if worst not in ("low", "high"):
         return []
-    keep = run.measured(name)
-    lines = _line(run, f"{name}/{'min' if worst == 'low' else 'max'}", place, {**style, "dash": "dot"}, position)
+    lines = _line(run, f"{name}/{'min' if worst == 'low' else 'max'}", 0)
     for trace in lines:
-        trace.update(x=run.epochs[keep], y=trace["y"][keep])
-        trace["line"]["width"] = 1
+        trace["line"] = {"color": GREY, "width": 1.2, "dash": "dot"}
         label = f"{run.label}, {'lowest' if worst == 'low' else 'highest'} layer"
         trace["hovertemplate"] = f"%{{y:.4g}}<extra>{escape(label)}</extra>"
     return lines
-
-
-def _height(run: RunView, loss: np.ndarray | None, epoch: float) -> float:
-    """Where on the loss panel the mark of ``epoch`` sits: on the run's loss where there is one."""
-    if loss is not None:
-        finite = np.flatnonzero(np.isfinite(loss))
-        if len(finite):
-            return float(np.interp(epoch, run.epochs[finite], loss[finite]))
-    return 0.0
-
-
-def _mark_verdict(spec: Spec, run: RunView, position: int, alone: bool) -> None:
-    """Shade the time since which the verdict holds and mark the snapshot to keep."""
-    verdict = run.verdict
-    if verdict is None:
-        return
-    colour = STATE_COLOURS.get(verdict.state)
-    end = float(run.epochs[-1]) if len(run.epochs) else 0.0
-    if colour and verdict.since_epoch is not None:
-        spec["layout"]["shapes"].append(
-            {
-                "type": "rect",
-                "xref": "x",
-                "yref": "paper",
-                "x0": verdict.since_epoch,
-                "x1": max(end, verdict.since_epoch),
-                "y0": 0,
-                "y1": 1,
-                "fillcolor": colour,
-                "line": {"width": 0},
-                "layer": "below",
-            }
-        )
-        note = f"{escape(run.label)}: {verdict.state}" if not alone else verdict.state
-        spec["layout"]["annotations"].append(
-            _flag(f"{escape(note)} since epoch {verdict.since_epoch:.4g}", verdict.since_epoch, position, INK)
-        )
-    if verdict.best_epoch is not None:
-        spec["layout"]["shapes"].append(
-            {
-                "type": "line",
-                "xref": "x",
-                "yref": "paper",
-                "x0": verdict.best_epoch,
-                "x1": verdict.best_epoch,
-                "y0": 0,
-                "y1": 1,
-                "line": {"color": RUN_COLOURS[position % 5], "dash": "dot", "width": 1.5},
-            }
-        )
-        note = "snapshot to keep" if alone else f"{escape(run.label)}: snapshot to keep"
-        spec["layout"]["annotations"].append(_flag(note, verdict.best_epoch, position + 1, GREY))
-
-
-def _flag(text: str, epoch: float, row: int, colour: str) -> Spec:
-    """A note at the top of the first panel, to the right of ``epoch``."""
-    return {
-        "text": text,
-        "x": epoch,
-        "y": 1,
-        "xref": "x",
-        "yref": "paper",
-        "xanchor": "left",
-        "yanchor": "top",
-        "yshift": -16 * row,
-        "showarrow": False,
-        "font": {"size": 11, "color": colour},
-        "bgcolor": "rgba(255,255,255,0.7)",
-    }

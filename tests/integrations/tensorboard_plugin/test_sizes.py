@@ -1,0 +1,150 @@
+"""The tab at the sizes that windows have, with few and many runs and layers, on a light page and on a dark one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integrations.served import PAGE, tensorboard
+from tests.integrations.synthetic import SyntheticRun
+
+pytest.importorskip("tensorboard", reason="the tab needs the extra `tensorboard`")
+
+VIEWS = ("overview", "heat_map", "layer", "flow")
+WIDTHS = (1400, 800, 400)
+PLOTS = """[...document.querySelectorAll('[data-view]:not([hidden]) .plot')].map((plot) => ({
+    name: plot.closest('[data-figure]').dataset.figure, width: plot.clientWidth, height: plot.clientHeight,
+    drawn: plot._fullLayout?.height, across: plot._fullLayout?.width,
+    inner: plot._fullLayout?._size?.w, left: plot.getBoundingClientRect().left}))"""
+
+
+def gpt(blocks: int) -> list[str]:
+    parts = (
+        "attn.c_attn.weight[q]",
+        "attn.c_attn.weight[k]",
+        "attn.c_attn.weight[v]",
+        "mlp.c_fc.weight",
+        "mlp.c_proj.weight",
+    )
+    return ["wte.weight", *(f"transformer.h.{i}.{part}" for i in range(blocks) for part in parts), "lm_head.weight"]
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("sizes")
+    SyntheticRun(root / "one" / "run", layers=3, collapse_at=6, rand_distance=True).advance(9).close()
+    for i in range(7):
+        run = SyntheticRun(
+            root / "many" / f"decay{i % 2}" / f"seed_{i}", layers=gpt(1), seed=i, collapse_at=3 if i == 4 else None
+        )
+        run.advance(5).close("collapsing" if i == 4 else "healthy")
+    deep = SyntheticRun(root / "deep" / "gpt", layers=gpt(30)[:150], collapse_at=3, densities=False)
+    deep.advance(5)
+    return root
+
+
+@pytest.fixture(scope="module", params=["one", "many", "deep"])
+def server(request: pytest.FixtureRequest, logs: Path) -> Iterator[str]:
+    with tensorboard(logs / request.param) as address:
+        yield address
+
+
+def settle(page: Any, view: str) -> list[dict[str, Any]]:
+    """The figures of the view, once they have their size."""
+    page.locator(f"button[data-tab={view}]").click()
+    page.locator(f"[data-view={view}][data-drawn]").wait_for()
+    page.wait_for_function(f"{PLOTS}.every((plot) => plot.across && Math.abs(plot.across - plot.width) < 2)")
+    return page.evaluate(PLOTS)
+
+
+def look(watched: Any, server: str, theme: str = "light") -> Any:
+    page = watched.page
+    page.emulate_media(color_scheme=theme)
+    page.route("**/favicon.ico", lambda route: route.fulfill(status=204))
+    page.goto(f"{server}/{PAGE}")
+    page.locator("[data-view=overview][data-drawn]").wait_for()
+    if page.get_by_role("button", name="all", exact=True).is_visible():
+        page.get_by_role("button", name="all", exact=True).click()
+        page.wait_for_timeout(200)
+    return page
+
+
+def test_every_view_survives_every_resize_and_coming_back(watched, server):
+    page = look(watched, server)
+    first: dict[str, list[float]] = {}
+    for width, view in itertools.product((*WIDTHS, WIDTHS[0]), VIEWS):
+        page.set_viewport_size({"width": width, "height": 900})
+        plots = settle(page, view)
+        heights = [plot["drawn"] for plot in plots]
+        assert plots and heights == first.setdefault(view, heights), f"{view} at {width}"
+        for plot in plots:
+            assert plot["drawn"] == plot["height"] and plot["width"] >= 300, (view, width, plot)
+            assert plot["inner"] > 90, f"no room is left for the values: {view} at {width}: {plot}"
+        assert len({round(plot["left"]) for plot in plots}) <= 4  # rows of at most three, and a wide one
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+            f"{view} at {width} scrolls sideways"
+        )
+
+
+def test_a_resize_while_another_view_is_open(watched, server):
+    page = look(watched, server)
+    before = [plot["drawn"] for plot in settle(page, "overview")]
+    settle(page, "flow")
+    for width in (400, 800):
+        page.set_viewport_size({"width": width, "height": 900})
+    after = settle(page, "overview")
+    assert [plot["drawn"] for plot in after] == before
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_colours_follow_the_system_at_once(watched, server, theme):
+    page = look(watched, server, theme)
+    backgrounds = "[...document.querySelectorAll('.plot')].map((plot) => plot.layout.paper_bgcolor)"
+    papers = {"light": "#ffffff", "dark": "#1f2023"}
+    assert set(page.evaluate(backgrounds)) == {papers[theme]}
+    other = {"light": "dark", "dark": "light"}[theme]
+    page.emulate_media(color_scheme=other)
+    page.wait_for_function(f"{backgrounds}.every((colour) => colour === '{papers[other]}')")
+    assert page.evaluate("document.documentElement.dataset.theme") == other
+
+
+def test_many_runs_are_a_table_and_its_worst_is_first(watched, logs):
+    with tensorboard(logs / "many") as server:
+        page = look(watched, server)
+        rows = page.locator("table.many tbody tr")
+        rows.nth(6).wait_for()
+        assert rows.count() == 7 and "seed_4" in rows.first.inner_text() and "collapsing" in rows.first.inner_text()
+        page.set_viewport_size({"width": 1300, "height": 900})
+        rows.first.get_by_role("button", name="decay0/seed_4", exact=True).click()
+        page.locator(".card", has_text="decay0/seed_4").wait_for()
+        assert page.locator(".card").count() == 1 and page.evaluate("location.hash") == "#runs=decay0%252Fseed_4"
+        page.close()
+
+
+def test_the_address_survives_a_reload_inside_tensorboard_and_dark_follows_it(watched, logs):
+    with tensorboard(logs / "many") as server:
+        page = watched.page
+        page.emulate_media(color_scheme="dark")
+        page.goto(f"{server}/#spectra")
+        tab = page.frame_locator("iframe")
+        tab.locator("[data-view=overview][data-drawn]").wait_for()
+        assert page.evaluate("document.body.classList.contains('dark-mode')")
+        assert tab.locator(":root").get_attribute("data-theme") == "dark"
+        tab.get_by_role("button", name="none").click()
+        for name in ("decay0/seed_4", "decay1/seed_3"):
+            tab.locator(f".runs input[data-run='{name}']").check()
+        tab.locator("button[data-tab=heat_map]").click()
+        tab.locator("[data-view=heat_map][data-drawn]").wait_for()
+        tab.locator("select[name=quantity]").select_option("effective_rank")
+        tab.get_by_label("relative to epoch 0").check()
+        page.wait_for_url("**relative=1**")
+        page.reload()
+        tab.locator("[data-view=heat_map][data-drawn]").wait_for()
+        assert tab.locator("[data-view=heat_map] figcaption .name").all_inner_texts() == [
+            f"{name}: effective rank against its first value" for name in ("decay0/seed_4", "decay1/seed_3")
+        ]
+        page.close()

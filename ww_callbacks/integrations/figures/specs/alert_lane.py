@@ -1,0 +1,126 @@
+"""The alerts as a narrow strip over the epochs: one row a kind, bars from since when to now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ww_callbacks.integrations.figures.palette import INK, SEVERITIES, SEVERITY_COLOURS, SEVERITY_SYMBOLS, faint
+from ww_callbacks.integrations.figures.run_view import RunView
+from ww_callbacks.integrations.figures.specs.moments import epoch_range
+from ww_callbacks.integrations.figures.style import Spec, axis, over_time, panel
+from ww_callbacks.integrations.figures.text import escape, wrap
+from ww_callbacks.integrations.schema import Alert
+
+ROW = 34
+"""Pixels of a row."""
+BARS = 0.5
+"""The share of a row that its bars take, below the kind's name."""
+
+
+def alert_lane(runs: Sequence[RunView], notes: bool = False) -> Spec | None:
+    """The strip of ``runs``, one line a run within each row; None if there is nothing in it.
+
+    Args:
+        runs: the runs.
+        notes: whether alerts that only inform are shown as well.
+    """
+    kinds = _kinds(runs, notes)
+    if not kinds:
+        return None
+    strip = panel(
+        "Alerts",
+        12 + ROW * len(kinds),
+        xaxis=over_time(range=epoch_range(runs), showticklabels=False, ticks="", showgrid=False, showline=False),
+        yaxis=axis(
+            range=[len(kinds), 0], showticklabels=False, ticks="", showgrid=False, showline=False, fixedrange=True
+        ),
+        about="One row a kind of alert. A bar reaches from since when it held to now, its mark is where it was said: "
+        "● note, ▲ warning, ✕ critical.",
+        wide=True,
+        group="time",
+        hovermode="closest",
+    )
+    strip["layout"]["xaxis"]["title"]["text"] = ""
+    strip["layout"]["margin"].update(t=4, b=8)
+    for row, kind in enumerate(kinds):
+        strip["layout"]["annotations"].append(
+            {
+                "text": escape(kind),
+                "x": 0,
+                "y": row,
+                "xref": "x domain",
+                "yref": "y",
+                "xanchor": "left",
+                "yanchor": "top",
+                "showarrow": False,
+                "font": {"size": 11, "color": INK},
+            }
+        )
+        for position, run in enumerate(runs):
+            alerts = [a for a in run.alerts if a.kind == kind and (notes or a.severity != "info")]
+            if alerts:
+                height = row + 1 - BARS + BARS * (position + 0.5) / len(runs)
+                strip["data"] += _bar(run, alerts, height, 8 if len(runs) < 4 else 3)
+    return strip
+
+
+def _kinds(runs: Sequence[RunView], notes: bool) -> list[str]:
+    """The kinds of alert, the worst and the earliest first."""
+    first: dict[str, tuple[int, float]] = {}
+    for run in runs:
+        for alert in run.alerts:
+            if notes or alert.severity != "info":
+                rank = (-SEVERITIES.index(alert.severity), alert.since_epoch)
+                first[alert.kind] = min(first.get(alert.kind, rank), rank)
+    return sorted(first, key=lambda kind: first[kind])
+
+
+def _bar(run: RunView, alerts: Sequence[Alert], height: float, width: float) -> list[Spec]:
+    """The bar of a kind in one run, and a mark where it was said, the worst where several were said at once."""
+    worst = max(alerts, key=lambda alert: SEVERITIES.index(alert.severity))
+    since = min(alert.since_epoch for alert in alerts)
+    now = max([alert.epoch for alert in alerts] + ([float(run.epochs[-1])] if len(run.epochs) else []))
+    said: dict[float, list[Alert]] = {}
+    for alert in sorted(alerts, key=lambda alert: -SEVERITIES.index(alert.severity)):
+        said.setdefault(alert.epoch, []).append(alert)
+    colour = SEVERITY_COLOURS[worst.severity]
+    group = {"type": "scatter", "showlegend": False, "meta": {"role": "alerts", "run": run.label}}
+    return [
+        {
+            **group,
+            "mode": "lines",
+            "x": [since, now],
+            "y": [height, height],
+            "line": {"color": faint(colour, 0.6), "width": width},
+            "hoverinfo": "skip",
+        },
+        {
+            **group,
+            "mode": "markers",
+            "x": list(said),
+            "y": [height] * len(said),
+            "marker": {
+                "symbol": [SEVERITY_SYMBOLS[alerts[0].severity] for alerts in said.values()],
+                "size": max(width + 3, 8),
+                "color": [SEVERITY_COLOURS[alerts[0].severity] for alerts in said.values()],
+                "line": {"color": INK, "width": 1},
+            },
+            "name": f"{worst.severity} alert",
+            "text": [describe_alerts(alerts, run.label) for alerts in said.values()],
+            "hovertemplate": "%{text}<extra></extra>",
+        },
+    ]
+
+
+def describe_alerts(alerts: Sequence[Alert], label: str = "", most: int = 4) -> str:
+    """What a hover label says of alerts given together."""
+    parts = [escape(label)] if label else []
+    for alert in alerts[:most]:
+        where = ", ".join(alert.layers[:3]) + (f" and {len(alert.layers) - 3} more" if len(alert.layers) > 3 else "")
+        parts.append(f"<b>{escape(alert.kind)}</b> ({'note' if alert.severity == 'info' else alert.severity})")
+        parts += [wrap(where)] if where else []
+        parts.append(f"since epoch {alert.since_epoch:.4g}, said at {alert.epoch:.4g}")
+        parts += [wrap(alert.message), f"<i>{wrap(alert.recommendation)}</i>"]
+    if len(alerts) > most:
+        parts.append(f"and {len(alerts) - most} more")
+    return "<br>".join(parts)
