@@ -58,7 +58,7 @@ def test_values_are_those_of_the_weights_evaluated(tmp_path, early):
     steps = {"eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 3}
     trained = train(tmp_path, *stopper, spy, callback, **chosen(DISTANCE, greater_is_better=True, **steps))
     values = {step: row[f"eval_{DISTANCE}"] for step, row in spy.seen}
-    assert list(values) == [3, 6, 9, 12, 15, 16]  # the Trainer evaluates at its end, too
+    assert list(values)[:5] == [3, 6, 9, 12, 15]  # later versions of the Trainer evaluate at the end, too
     for step, value in values.items():
         weights = load_file(tmp_path / f"checkpoint-{step}" / "model.safetensors")
         distances = []

@@ -74,17 +74,6 @@ def test_as_often_as_it_says(tmp_path, options, expected):
     assert trained.state.global_step == expected[-1][0]
 
 
-def test_the_loss_is_the_mean_over_the_updates_since_the_last_snapshot(tmp_path):
-    callback = SpectralCallback(verbose=0, every_n_steps=2)
-    trained = train(
-        tmp_path, callback, data=Rows(96), num_train_epochs=2, gradient_accumulation_steps=2, logging_steps=2
-    )
-    logged = {row["step"]: row["loss"] for row in trained.state.log_history if "loss" in row}
-    rows = [json.loads(line) for line in (callback.directory / "spectral.jsonl").open()]
-    measured = {r["step"]: r["metrics"]["train_loss"] for r in rows if r["record"] == "model" and r["step"]}
-    assert measured == {step: pytest.approx(loss, rel=1e-4) for step, loss in logged.items()} and len(measured) == 6
-
-
 def test_an_epoch_that_a_callback_ends_early_counts(tmp_path):
     class EndsEpochs(transformers.TrainerCallback):
         def on_step_end(self, args, state, control, **others):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -14,11 +15,25 @@ ROOT = Path(__file__).parents[2]
 
 def torchrun(module: str, folder: Path, processes: int = 2) -> str:
     """Run ``module`` with ``folder`` as its argument on the CPU; what the processes wrote to standard error."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return _run(["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)], module, folder)
+
+
+def accelerate_launch(module: str, folder: Path, processes: int = 2) -> str:
+    """The same by ``accelerate launch``; without MPI its launcher for several GPUs starts processes on the CPU, too."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--multi_gpu", "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
+    command = ["accelerate.commands.launch", *options, "--dynamo_backend", "no", "--main_process_port", str(port)]
+    return _run(command, module, folder)
+
+
+def _run(command: list[str], module: str, folder: Path) -> str:
+    on_cpu = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "1"}
     run = subprocess.Popen(
-        [*command, "-m", module, str(folder)],
+        [sys.executable, "-m", *command, "-m", module, str(folder)],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""},
+        env={**os.environ, **on_cpu},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

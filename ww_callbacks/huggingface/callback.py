@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,11 @@ from tqdm import tqdm
 
 from ww_callbacks.adapters.base import Watcher, free_directory, shows_settings
 from ww_callbacks.adapters.model_structure import Structure
+from ww_callbacks.adapters.training_metrics import in_words
 from ww_callbacks.faults import logger
 from ww_callbacks.huggingface import private
 from ww_callbacks.huggingface.best_model import BestModelMetric
+from ww_callbacks.huggingface.loop_metrics import TrainerMetrics
 from ww_callbacks.huggingface.progress import EpochClock, plan
 from ww_callbacks.huggingface.reporters import is_reporter, reporter_folder, reporter_sinks
 from ww_callbacks.lifecycle.saved_state import Saved, read_sidecar, write_sidecar
@@ -58,7 +59,9 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         self._best_model: BestModelMetric | None = None
         self._clock = EpochClock()
         self._measured_step = -1
-        self._loss_mark = (0, 0.0)
+        self._metrics = TrainerMetrics({})
+        self._waiting: Any = None
+        self._explained = False
         if self.settings.weights != "trained":
             raise ValueError("The Hugging Face Trainer keeps no averaged weights: leave `weights='trained'`.")
 
@@ -94,21 +97,19 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         if self._best_model is not None:
             self._best_model.check_search(trainer)
         self._measured_step = -1
-        self._loss_mark = (state.global_step, private.total_loss(trainer))
+        self._metrics, self._waiting = TrainerMetrics(self.settings.metrics), None
         self._clock = EpochClock.of(train_dataloader, state.global_step)
         saved = self._saved(args, state)
         self.run.begin(plan(args, state, train_dataloader), state.global_step, self._clock.now(state), saved)
         if saved is not None and self.run.resumed:
             with suppress(KeyError, TypeError, ValueError):  # of an older version: the loss begins anew
                 self._measured_step = int(saved.state.adapter["measured"])
-                step, loss = saved.state.adapter["loss"]
-                # The Trainer's own sum begins anew with every `train`.
-                self._loss_mark = (int(step), private.total_loss(trainer) - float(loss))
+                self._metrics.restore(saved.state.adapter["losses"])
                 self._clock.passes = int(saved.state.adapter["passes"])
             epoch = self._clock.now(state)
             if self._clock.sized and epoch == round(epoch) and self.run.cadence.due_at_epoch(round(epoch)):
                 # Saved at the epoch's last step and before its end, which the Trainer does not do again.
-                self._snapshot("full", state, control, epoch, others)
+                self._snapshot("full", state, control, others)
         elif not self.run.resumed:
             self._measured_step = state.global_step
 
@@ -157,9 +158,11 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
     ) -> None:
         """Leave what is needed for the run to be taken up again in the checkpoint's folder."""
         run = self._watched()
-        gained = private.total_loss(self._trainer) - self._loss_mark[1]
-        loss = [self._loss_mark[0], gained]
-        saved = run.saved({"measured": self._measured_step, "loss": loss, "passes": self._clock.passes})
+        self._catch_up(state, control, others)
+        if control.should_training_stop and args.load_best_model_at_end:
+            self._snapshot("full", state, control, others)
+        losses, passes = self._metrics.state(), self._clock.passes
+        saved = run.saved({"measured": self._measured_step, "losses": losses, "passes": passes})
         if saved is not None and args.should_save:
             folder = private.checkpoint_folder(self._trainer, args, state)
             try:
@@ -169,6 +172,16 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
             except OSError as error:
                 logger.warning("ww-callbacks: this checkpoint cannot be resumed from (%s). Training goes on.", error)
 
+    def on_step_begin(
+        self,
+        args: transformers.TrainingArguments,
+        state: transformers.TrainerState,
+        control: transformers.TrainerControl,
+        **others: Any,
+    ) -> None:
+        """Take a snapshot that waited for an evaluation which told nothing, while the weights are still its own."""
+        self._catch_up(state, control, others)
+
     def on_step_end(
         self,
         args: transformers.TrainingArguments,
@@ -176,12 +189,13 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         control: transformers.TrainerControl,
         **others: Any,
     ) -> None:
-        """Take a snapshot where steps are counted."""
-        self._watched().poll()
+        """Keep the step's loss, and take a snapshot where steps are counted."""
+        run = self._watched()
+        with run.guarded("reading the training loss"):
+            self._metrics.step(self._trainer, state)
+        run.poll()
         self._act(control)
-        kind = self._watched().cadence.due_at_step(state.global_step)
-        if kind is not None:
-            self._snapshot(kind, state, control, self._clock.now(state), others)
+        self._due(run.cadence.due_at_step(state.global_step), state, control, others)
 
     def on_epoch_end(
         self,
@@ -190,11 +204,15 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         control: transformers.TrainerControl,
         **others: Any,
     ) -> None:
-        """Take the epoch's snapshot if one is due."""
-        epoch = self._clock.end_epoch(state, control)
-        kind = None if epoch is None else self._watched().cadence.due_at_epoch(epoch)
-        if kind is not None:
-            self._snapshot(kind, state, control, self._clock.now(state), others)
+        """Take the epoch's snapshot if one is due, or the last one where the best weights will be reloaded."""
+        run, epoch = self._watched(), self._clock.end_epoch(state, control)
+        kind = None if epoch is None else run.cadence.due_at_epoch(epoch)
+        if control.should_training_stop and args.load_best_model_at_end:
+            kind = "full"
+        self._due(kind, state, control, others)
+        self._metrics.end_epoch()
+        if args.eval_strategy == "no":
+            self._explain(args, state)
 
     def on_evaluate(
         self,
@@ -204,17 +222,22 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         metrics: dict[str, float] | None = None,
         **others: Any,
     ) -> None:
-        """Give the value that ``metric_for_best_model`` names, of the weights that were evaluated."""
-        asked = self._best_model
-        if asked is None or metrics is None or not self._running:
+        """Take the snapshot that waited for these values, and give the one that ``metric_for_best_model`` names."""
+        if metrics is None or not self._running:
             return
-        run = self._watched()
-        self._snapshot("full", state, control, self._clock.now(state), others)
-        if run.settings.background:
-            run.missed(state.global_step)
-        # Where no snapshot could be taken (a budget, a fault of ours), an older value is not one of these weights.
-        values = run.scalars() if run.step == self._measured_step == state.global_step else {}
-        metrics.update(asked.metrics(values, private.metric_prefix()))
+        run, prefix, asked = self._watched(), private.metric_prefix(), self._best_model
+        if prefix.startswith("eval"):
+            self._metrics.evaluated(metrics)
+            self._explain(args, state)
+            kind = "full" if asked is not None else self._waiting
+            if kind is not None:
+                self._snapshot(kind, state, control, others, metrics)
+        if asked is not None:
+            if run.settings.background:
+                run.missed(state.global_step)
+            # Where no snapshot could be taken (a budget, a fault of ours), an older value is not one of these weights.
+            values = run.scalars() if run.step == self._measured_step == state.global_step else {}
+            metrics.update(asked.metrics(values, prefix))
 
     def on_log(
         self,
@@ -224,9 +247,12 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         logs: dict[str, float] | None = None,
         **others: Any,
     ) -> None:
-        """Close at the Trainer's last row: after it the best weights may take the place of the last ones."""
-        if self._running and logs is not None and {"train_runtime", "total_flos"} <= logs.keys():
-            self._end(state, control, others)
+        """Keep what is logged of the training, and close at the Trainer's last row, while its reporters are open."""
+        if not self._running or logs is None:
+            return
+        self._metrics.logged(logs)
+        if {"train_runtime", "total_flos"} <= logs.keys():
+            self._end(args, state, control, others)
 
     def on_train_end(
         self,
@@ -236,58 +262,80 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         **others: Any,
     ) -> None:
         """Close where the Trainer has logged no last row, as a subclass may do."""
-        if not self._running:
-            return
-        reloaded = args.load_best_model_at_end and state.best_model_checkpoint is not None
-        if reloaded:
-            self._measured_step = state.global_step  # not with the weights of another step
-        self._end(state, control, others)
+        if self._running:
+            self._end(args, state, control, others)
 
     def _end(
-        self, state: transformers.TrainerState, control: transformers.TrainerControl, others: dict[str, Any]
+        self,
+        args: transformers.TrainingArguments,
+        state: transformers.TrainerState,
+        control: transformers.TrainerControl,
+        others: dict[str, Any],
     ) -> None:
         """Take the last snapshot if the run ended between two, and close."""
         run = self._watched()
         if run.missed(state.global_step):
             self._measured_step = -1
-        self._snapshot("full", state, control, self._clock.now(state), others)
+        # Whether the best weights have already taken the place of the last ones depends on the version.
+        if not (args.load_best_model_at_end and state.best_model_checkpoint is not None):
+            self._snapshot("full", state, control, others)
         run.finish()
+
+    def _due(
+        self,
+        kind: Any,
+        state: transformers.TrainerState,
+        control: transformers.TrainerControl,
+        others: dict[str, Any],
+    ) -> None:
+        """Take the snapshot that is due, or wait with it for the evaluation that is about to tell of these weights."""
+        if kind is None:
+            return
+        if control.should_evaluate:
+            self._waiting = "full" if "full" in (kind, self._waiting) else kind
+        else:
+            self._snapshot(kind, state, control, others)
+
+    def _catch_up(
+        self, state: transformers.TrainerState, control: transformers.TrainerControl, others: dict[str, Any]
+    ) -> None:
+        if self._waiting is not None:
+            self._snapshot(self._waiting, state, control, others)
 
     def _snapshot(
         self,
         kind: Any,
         state: transformers.TrainerState,
         control: transformers.TrainerControl,
-        epoch: float,
         others: dict[str, Any],
+        evaluation: dict[str, float] | None = None,
     ) -> None:
         """Take a snapshot, unless there is a full one of this step."""
-        run = self._watched()
+        run, self._waiting = self._watched(), None
         if self._measured_step == state.global_step:
             return
         with run.guarded("a snapshot"):
             if kind == "full":
                 self._measured_step = state.global_step
-            run.snapshot(kind, state.global_step, epoch, self._metrics(state, others))
+            epoch = self._clock.now(state)
+            metrics = self._metrics.collect(others.get("optimizer"), evaluation, ended=epoch > 0 and epoch % 1 == 0)
+            run.snapshot(kind, state.global_step, epoch, metrics)
             self._act(control)
             trainer = self._trainer
             if trainer is not None:
                 validated = trainer.args.eval_strategy != "no"
                 self._keep_best("", lambda path: trainer.save_model(str(path)), validated)
 
+    def _explain(self, args: transformers.TrainingArguments, state: transformers.TrainerState) -> None:
+        """Say once which of the loop's names were understood."""
+        if not self._explained and self.settings.verbose and state.is_world_process_zero:
+            self._explained = True
+            write = print if args.disable_tqdm else tqdm.write
+            write(f"spectra: {in_words(self._metrics.names)}")
+
     def _act(self, control: transformers.TrainerControl) -> None:
         if self._watched().should_stop:
             control.should_training_stop = True
-
-    def _metrics(self, state: transformers.TrainerState, others: dict[str, Any]) -> dict[str, float]:
-        metrics: dict[str, float] = {}
-        step, total = state.global_step, private.total_loss(self._trainer)
-        if step > self._loss_mark[0] and math.isfinite(total):
-            metrics["train_loss"] = (total - self._loss_mark[1]) / (step - self._loss_mark[0])
-            self._loss_mark = (step, total)
-        if others.get("optimizer") is not None:
-            metrics["learning_rate"] = float(others["optimizer"].param_groups[0]["lr"])
-        return metrics
 
     def _folder(self, args: transformers.TrainingArguments, callbacks: list[Any]) -> Path:
         """The folder named, the one that the TensorBoard reporter writes to, or ``spectral`` in the output folder."""

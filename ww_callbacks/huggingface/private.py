@@ -1,17 +1,17 @@
 """What the adapter needs of the Trainer beyond its documented interface, in one place.
 
-Each function names the attributes that it reads; tried with transformers 5.23.0. Where one is gone in a later
-version, training goes on, and one warning says what no longer works. ``tests/huggingface/test_private.py`` fails on the
-first version that lacks one.
+Each function names the attributes that it reads. All but ``_tr_loss`` are in the source of transformers 5.0.0, all in
+5.23.0. Where one is gone in a later version, training goes on, and one warning says what no longer works.
+``tests/huggingface/test_private.py`` fails on the first version that lacks one.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -75,20 +75,20 @@ def checkpoint_folder(
     return run_folder(trainer, args) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
 
 
-def total_loss(trainer: transformers.Trainer | None) -> float:
-    """Sum of the steps' training losses since ``train`` was called; NaN where it is not known.
+def running_loss(trainer: transformers.Trainer | None) -> tuple[torch.Tensor | None, int]:
+    """Sum of the steps' training losses since the Trainer logged one, where it lies, and the step of that row.
 
-    The Trainer keeps it in two parts: ``_total_loss_scalar``, and what was not logged yet in ``_tr_loss``, which before
-    older transformers is the local variable ``tr_loss`` of the loop. Reading it waits for the device.
+    ``_tr_loss`` and ``_globalstep_last_logged``; in transformers 5.0 the former is the local variable ``tr_loss`` of
+    the loop. None where it is not known.
     """
-    logged, rest = getattr(trainer, "_total_loss_scalar", None), getattr(trainer, "_tr_loss", None)
-    if rest is None:
-        rest = local(transformers.Trainer, "tr_loss")
-    if logged is None or rest is None:
+    total, logged_at = getattr(trainer, "_tr_loss", None), getattr(trainer, "_globalstep_last_logged", None)
+    if total is None:
+        total = local(transformers.Trainer, "tr_loss")
+    if total is None or logged_at is None:
         if trainer is not None:
             _lost("Trainer._tr_loss", "the training loss is missing beside the spectra")
-        return math.nan
-    return float(logged) + float(rest)
+        return None, 0
+    return total, int(logged_at)
 
 
 def event_file(reporter: Any) -> Callable[[Any, int], object] | None:
