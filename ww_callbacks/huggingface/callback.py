@@ -110,6 +110,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
             if self._clock.sized and epoch == round(epoch) and self.run.cadence.due_at_epoch(round(epoch)):
                 # Saved at the epoch's last step and before its end, which the Trainer does not do again.
                 self._snapshot("full", state, control, others)
+                self._metrics.end_epoch()
         elif not self.run.resumed:
             self._measured_step = state.global_step
 
@@ -195,7 +196,11 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
             self._metrics.step(self._trainer, state)
         run.poll()
         self._act(control)
-        self._due(run.cadence.due_at_step(state.global_step), state, control, others)
+        epoch = self._clock.now(state)
+        ends = self._clock.sized and epoch == round(epoch)
+        # At an epoch's last step the epoch's own snapshot follows, which can wait for an evaluation.
+        if not (ends and run.cadence.due_at_epoch(round(epoch))):
+            self._due(run.cadence.due_at_step(state.global_step), state, control, others)
 
     def on_epoch_end(
         self,
