@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from benchmarks import _report
 from benchmarks.overfitting import rules
-from benchmarks.overfitting.fitting import calibrate, fit, leave_family_out, scores
+from benchmarks.overfitting.fitting import calibrate, epoch_weights, fit, leave_family_out, scores
 from benchmarks.overfitting.rows import Judged, families, gain_of_stopping, load
 from benchmarks.overfitting.runs import SCENARIOS
 from benchmarks.overfitting.truth import RAW, SHORT, wilson
@@ -45,13 +46,28 @@ def threshold_for(judged: Sequence[Judged], found: Sequence[np.ndarray], rate: f
     return float(grid[-1])
 
 
-def nested_thresholds(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
-    """For each family, thresholds chosen on the others, by scores of coefficients that saw neither."""
-    out: dict[str, dict[str, float]] = {}
+@dataclass(frozen=True)
+class Nested:
+    """What is chosen for a family on the other families, by scores of coefficients that saw neither of the two.
+
+    Attributes:
+        thresholds: threshold of each preset.
+        calibration: intercept and slope that turn a score into a probability.
+    """
+
+    thresholds: Mapping[str, float]
+    calibration: tuple[float, float]
+
+
+def nested(judged: Sequence[Judged]) -> dict[str, Nested]:
+    """Thresholds and calibration for each family."""
+    out: dict[str, Nested] = {}
     for family in families(judged):
         others = [j for j in judged if j.run.family != family]
         _, found, _ = leave_family_out(others)
-        out[family] = {name: threshold_for(others, found, rate) for name, rate in FALSE_ALARMS.items()}
+        limits = {name: threshold_for(others, found, rate) for name, rate in FALSE_ALARMS.items()}
+        worse = np.concatenate([gain_of_stopping(j) > WORSE for j in others])
+        out[family] = Nested(limits, calibrate(np.concatenate(found), worse, epoch_weights(others)))
     return out
 
 
@@ -105,21 +121,17 @@ def paired(a: Sequence[float], b: Sequence[float], draws: int = 2000) -> tuple[f
     return float(np.mean(difference)), float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
-def reliability(judged: Sequence[Judged], found: Sequence[np.ndarray]) -> tuple[float, list[dict[str, float]]]:
-    """Calibration error of the probability, family by family from the others, and the reliability diagram."""
+def reliability(
+    judged: Sequence[Judged], found: Sequence[np.ndarray], chosen_for: Mapping[str, Nested]
+) -> tuple[float, list[dict[str, float]]]:
+    """Calibration error of the probability, and the reliability diagram."""
     worse = [gain_of_stopping(j) > WORSE for j in judged]
-    predicted = []
-    for j, s in zip(judged, found, strict=True):
-        rest = [k for k, other in enumerate(judged) if other.run.family != j.run.family]
-        weight = np.concatenate([np.full(len(found[k]), 1 / len(found[k])) for k in rest])
-        key = j.run.family
-        if key not in _CALIBRATIONS:
-            _CALIBRATIONS[key] = calibrate(
-                np.concatenate([found[k] for k in rest]), np.concatenate([worse[k] for k in rest]), weight
-            )
-        predicted.append(np.array([probability(float(x), _CALIBRATIONS[key]) for x in s]))
+    predicted = [
+        np.array([probability(float(x), chosen_for[j.run.family].calibration) for x in s])
+        for j, s in zip(judged, found, strict=True)
+    ]
     p, y = np.concatenate(predicted), np.concatenate(worse)
-    weight = np.concatenate([np.full(len(s), 1 / len(s)) for s in found])
+    weight = epoch_weights(judged)
     bins, error, rows = np.clip((p * 10).astype(int), 0, 9), 0.0, []
     for b in range(10):
         chosen = bins == b
@@ -133,9 +145,6 @@ def reliability(judged: Sequence[Judged], found: Sequence[np.ndarray]) -> tuple[
         error += share * abs(said - was)
         rows.append({"table": "reliability", "from": b / 10, "said": said, "was": was, "share": share})
     return error, rows
-
-
-_CALIBRATIONS: dict[str, tuple[float, float]] = {}
 
 
 def milliseconds_per_layer(layers: int = 100, epochs: int = 40) -> float:
@@ -192,10 +201,10 @@ def write_coefficients(judged: Sequence[Judged], found: Sequence[np.ndarray], fi
         'families that were left out."""\n\n'
         f"EAGER = {limits['eager']:.3g}\n"
         f'"""The same for {figures["eager_false_alarm_rate"]:.1%} false alarms."""\n\n'
-        f'FOUND = {{"cautious": {figures["found"]:.2g}, "eager": {figures["eager_found"]:.2g}}}\n'
-        '"""Share of the overtrained runs of left-out families in which an alarm was raised."""\n\n'
-        f"HIDDEN = {figures['hidden']:.2g}\n"
-        '"""Share of the runs without an alarm (cautious, left-out families) that were overtrained all the same."""\n',
+        f'FOUND = {{"short": {figures["found_short"]:.2g}, "long": {figures["found_long"]:.2g}}}\n'
+        '"""Share of the overtrained runs of left-out families in which the cautious judgement raised an alarm."""\n\n'
+        f'HIDDEN = {{"short": {figures["hidden_short"]:.2g}, "long": {figures["hidden_long"]:.2g}}}\n'
+        '"""Share of the runs without an alarm that were overtrained all the same. Short runs have 3 to 8 epochs."""\n',
         encoding="utf-8",
     )
 
@@ -209,13 +218,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     judged = load(options.seeds, options.cached_only)
     by_family, full, _ = leave_family_out(judged)
-    thresholds = nested_thresholds(judged)
+    picked = nested(judged)
 
     def replayed(preset: str, which: int = SHORT, validation: bool = False) -> list[rules.Outcome]:
         out = []
         for j in judged:
             with rules.using(by_family[j.run.family]):
-                limit = thresholds[j.run.family][preset]
+                limit = picked[j.run.family].thresholds[preset]
                 out.append(rules.ours(j, limit, which, validation, soft=preset == "eager" or validation))
         return out
 
@@ -243,22 +252,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
             chosen = [k for k, j in enumerate(judged) if j.run.family == family]
             part = summary([judged[k] for k in chosen], [outcomes[k] for k in chosen])
             rows.append({"table": "families", "family": family, "rule": name, **part})
-    error, diagram = reliability(judged, full)
+    error, diagram = reliability(judged, full, picked)
     rows += diagram
     table = {r["rule"]: r for r in rows if r["table"] == "rules"}
     cautious, eager = table["cautious, average kept"], table["eager, average kept"]
     stopped, trained = did["cautious, average kept"], did["never stop, average kept"]
     healthy = [k for k, j in enumerate(judged) if j.truth.group == "healthy"]
     against = paired([o.points for o in stopped], [o.points for o in did[VALIDATION_RIVAL]])
+    with_validation = paired(
+        [o.points for o in did["with validation, average kept"]], [o.points for o in did[VALIDATION_RIVAL]]
+    )
     harm = paired([stopped[k].points for k in healthy], [trained[k].points for k in healthy])
     worst = {}
     for family in families(judged):
         chosen = [k for k, j in enumerate(judged) if j.run.family == family and j.scored]
         if chosen:
             worst[family] = paired([stopped[k].points for k in chosen], [trained[k].points for k in chosen])[0]
-    quiet = [j.truth.group != "healthy" for j, o in zip(judged, stopped, strict=True) if o.stop is None]
+    lengths = {"short": [j.run.short for j in judged], "long": [not j.run.short for j in judged]}
+    missed = {}
+    for length, belongs in lengths.items():
+        part = [
+            (j.truth.group != "healthy", o.stop is not None)
+            for j, o, b in zip(judged, stopped, belongs, strict=True)
+            if b
+        ]
+        found = [alarm for ill, alarm in part if ill]
+        quiet = [ill for ill, alarm in part if not alarm]
+        missed[length] = (float(np.mean(found)) if found else 0.0, float(np.mean(quiet)) if quiet else 0.0)
     validated = table["with validation, average kept"]
-    overtrained = cautious["detection_of"] + cautious["detection_loss_of"]
     figures = {
         "runs": len(judged),
         "domains": len({j.run.domain for j in judged}),
@@ -288,15 +309,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "regret_less_val_patience_upper95": against[2],
         "mean_regret_with_validation": validated["mean_regret"],
         "loss_regret_with_validation": validated["loss_regret"],
+        "regret_with_validation_less_val_patience": with_validation[0],
+        "regret_with_validation_less_val_patience_lower95": with_validation[1],
+        "regret_with_validation_less_val_patience_upper95": with_validation[2],
         "false_alarm_rate_with_validation": validated["false_alarm_rate"],
         "detection_rate_with_validation": validated["detection_rate"],
         "short_run_detection": cautious["short_found"] / max(cautious["short_of"], 1),
         "short_run_false_alarm_rate": cautious["short_false_alarms"] / max(cautious["short_healthy"], 1),
         "calibration_error": error,
         "worst_family_cost": max(worst.values()),
-        "found": (cautious["detection_found"] + cautious["detection_loss_found"]) / max(overtrained, 1),
-        "eager_found": (eager["detection_found"] + eager["detection_loss_found"]) / max(overtrained, 1),
-        "hidden": float(np.mean(quiet)),
+        **{f"found_{length}": share for length, (share, _) in missed.items()},
+        **{f"hidden_{length}": share for length, (_, share) in missed.items()},
         "milliseconds_per_layer": milliseconds_per_layer(),
     }
     settings = {
@@ -305,7 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "scenarios": list(SCENARIOS),
         "looks_at_left_out_results": LOOKS,
         "regret": "points of test accuracy below the run's best raw epoch; per cent of test loss above the lowest",
-        "thresholds": thresholds,
+        "thresholds": {family: dict(one.thresholds) for family, one in picked.items()},
     }
     _report.write(options.json, settings, rows, figures)
     if options.write:

@@ -41,7 +41,7 @@ def test_sequences_and_single_strings():
         ({"baseline": 3}, "'initial' or the path of a checkpoint"),
         ({"log_dir": 7}, "path of a folder"),
         ({"max_overhead": "1 %"}, "between 0 and 1"),
-        ({"detectors": [object()]}, "an object with update"),
+        ({"detectors": [object()]}, "an object with update, state_dict, load_state_dict"),
         ({"detectors": "mine"}, "to be a list"),
         ({"sinks": [print]}, "open, snapshot, alert, close"),
     ],

@@ -9,13 +9,14 @@ from typing import Any
 from ww_callbacks.adapters.base import Watcher, default_directory, free_directory, shows_settings
 from ww_callbacks.adapters.best_checkpoint import saver
 from ww_callbacks.adapters.model_structure import Structure
-from ww_callbacks.adapters.training_metrics import LoopMetrics, StepLosses, values_of
+from ww_callbacks.adapters.training_metrics import StepLosses, values_of
 from ww_callbacks.integrations.schema import Snapshot
 from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.publishing.sinks_by_default import default_sinks
 from ww_callbacks.run import Run
 from ww_callbacks.scheduling.cadence import Cadence, Plan
 from ww_callbacks.scheduling.distributed import is_sharded, processes
+from ww_callbacks.scheduling.loop_metrics import LoopMetrics
 from ww_callbacks.spectral.layers import inspect
 
 

@@ -175,7 +175,10 @@ class Settings:
 
     def _check_parts(self) -> None:
         """Sinks and detectors have the methods that are called during training."""
-        for name, methods in (("sinks", ("open", "snapshot", "alert", "close")), ("detectors", ("update",))):
+        for name, methods in (
+            ("sinks", ("open", "snapshot", "alert", "close")),
+            ("detectors", ("update", "state_dict", "load_state_dict")),
+        ):
             parts = getattr(self, name)
             if not isinstance(parts, Iterable) or isinstance(parts, str):
                 raise ValueError(f"Expected `{name}` to be a list but got {parts!r}.")
@@ -190,6 +193,8 @@ class Settings:
                         f"Expected each of `{name}` to be an object with {', '.join(methods)} but got {what}."
                     )
         for detector in self.detectors:
+            if isinstance(getattr(detector, "needs", ()), str):
+                raise ValueError(f"Expected `needs` of {detector!r} to be names of quantities but got a single text.")
             if not isinstance(getattr(detector, "kind", None), str):
                 raise ValueError(f"Expected each of `detectors` to have a text `kind` but {detector!r} has none.")
 

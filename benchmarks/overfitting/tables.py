@@ -83,7 +83,7 @@ def floors(f: Row) -> str:
         (
             "points lost with validation, less validation patience",
             "−0.4 or below",
-            f"{f['mean_regret_with_validation'] - f['mean_regret_val_patience_restored']:.2f}",
+            f"{f['regret_with_validation_less_val_patience']:.2f} ({f['regret_with_validation_less_val_patience_lower95']:.2f} to {f['regret_with_validation_less_val_patience_upper95']:.2f})",
         ),
         (
             "false alarms with validation, over those of validation patience",

@@ -26,12 +26,6 @@ _PATTERNS = {
 _ONE_OUTPUT = re.compile(rf"{_VALIDATION}[_/.\-]\w+[_/.\-]loss", re.IGNORECASE)
 
 
-class LoopMetrics(dict[str, float]):
-    """The metrics of a snapshot, with the losses of the epoch's parts."""
-
-    epoch_losses: tuple[float, ...] = ()
-
-
 def understood(names: Iterable[str], asked: Mapping[str, str] | None = None) -> dict[str, str]:
     """Which of the logged names are which metric that the judgement reads.
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import transformers
 
-from ww_callbacks.adapters.training_metrics import LoopMetrics, StepLosses, understood, values_of
+from ww_callbacks.adapters.training_metrics import StepLosses, understood, values_of
 from ww_callbacks.huggingface.private import running_loss
+from ww_callbacks.scheduling.loop_metrics import LoopMetrics
 
 _OF_AN_EVALUATION = ("val_loss", "val_accuracy")
 

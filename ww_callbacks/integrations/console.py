@@ -84,13 +84,7 @@ class ConsoleSink:
         if not self._snapshots:
             return
         if verdict is not None:
-            reason = verdict.reason
-            for message in self._said:
-                reason = reason.replace(message, "")
-            if not reason.strip() and verdict.reason:
-                self._say(f"spectra: verdict: {verdict.state}, for the reason said above.")
-            else:
-                self._say(f"spectra: verdict: {verdict.state}. {verdict.reason} {verdict.recommendation}".rstrip())
+            self._say(f"spectra: verdict: {verdict.state}. {verdict.reason} {verdict.recommendation}".rstrip())
         folder = _near(self._directory)
         self._say(
             f"spectra: {_count(self._snapshots, 'snapshot')}, {_count(self._alerts, 'alert')}, cost "

@@ -18,12 +18,13 @@ from ww_callbacks.adapters.averages import keras_specs
 from ww_callbacks.adapters.base import Watcher, default_directory, free_directory, shows_settings
 from ww_callbacks.adapters.call_stack import caller
 from ww_callbacks.adapters.model_structure import Structure
-from ww_callbacks.adapters.training_metrics import LoopMetrics, values_of
+from ww_callbacks.adapters.training_metrics import values_of
 from ww_callbacks.keras.sidecars import Sidecars
 from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.publishing.sinks_by_default import default_sinks
 from ww_callbacks.run import Run
 from ww_callbacks.scheduling.cadence import Plan
+from ww_callbacks.scheduling.loop_metrics import LoopMetrics
 from ww_callbacks.spectral.layers import inspect
 from ww_callbacks.spectral.layers.spec import LayerSpec
 

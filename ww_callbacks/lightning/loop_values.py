@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ww_callbacks.adapters.training_metrics import LoopMetrics, StepLosses, in_words, understood, values_of
+from ww_callbacks.adapters.training_metrics import StepLosses, in_words, understood, values_of
+from ww_callbacks.scheduling.loop_metrics import LoopMetrics
 
 LOOKS_AN_EPOCH = 50
 """Batches of an epoch at which a training accuracy that is logged step by step is read."""

@@ -13,6 +13,7 @@ from ww_callbacks.scheduling.background import DEPTH, Background, Done
 from ww_callbacks.scheduling.budget import Budget, Choice
 from ww_callbacks.scheduling.cadence import Kind
 from ww_callbacks.scheduling.distributed import Group, SingleProcess, share
+from ww_callbacks.scheduling.loop_metrics import mean_over_processes
 from ww_callbacks.scheduling.meter import Meter
 from ww_callbacks.spectral.linalg.workers import available_cores
 
@@ -247,7 +248,7 @@ class SnapshotTaker:
                         self.engine.states[name].restore(memory)
                         self.engine.states[name].changed = changed
                 rows = [self._condemned(row, rank) if row.layer in non_finite else row for row in rows]
-            job = replace(job, metrics=_means([part[3] for part in parts]))
+            job = replace(job, metrics=mean_over_processes([part[3] for part in parts]))
         return Measured(job.choice, job.step, job.epoch, job.metrics, rows)
 
     def _condemned(self, row: LayerRow, rank: int) -> LayerRow:
@@ -258,9 +259,3 @@ class SnapshotTaker:
         )
         values = {name: "" if isinstance(value, str) else float("nan") for name, value in row.values.items()}
         return replace(row, values=values, status="non-finite", density=None)
-
-
-def _means(metrics: list[Mapping[str, float]]) -> dict[str, float]:
-    """Each metric's mean over the processes that know it."""
-    names = dict.fromkeys(name for m in metrics for name in m)
-    return {n: sum(values) / len(values) for n in names if (values := [m[n] for m in metrics if n in m])}

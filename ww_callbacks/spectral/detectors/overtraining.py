@@ -29,6 +29,8 @@ from ww_callbacks.spectral.detectors.signals.judgement import probability
 from ww_callbacks.spectral.detectors.signals.training_signals import TrainingSignals
 from ww_callbacks.spectral.detectors.signals.validation_trend import ValidationTrend
 
+SHORT = 8
+"""Epochs of a short run at the most, as the benchmark counts them."""
 ENOUGH_VALIDATION = 3
 """Validation values from which on they decide."""
 CLIMBS = ((3, 0.1), (2, 0.2))
@@ -307,10 +309,12 @@ class Overtraining:
         """How far "no sign of overtraining" can be trusted; empty where validation values are logged."""
         if self.judged_by != "training signals":
             return ""
+        length = "short" if self._signals.epochs <= SHORT else "long"
+        runs = f"of 3 to {SHORT} epochs" if length == "short" else f"of more than {SHORT} epochs"
         return (
-            f"No validation values are logged. In tests on other kinds of training, the training signals found "
-            f"{fitted.FOUND['cautious']:.0%} of the runs that overtrained, and {fitted.HIDDEN:.0%} of the runs without "
-            "a sign were overtrained. Log a validation loss for a firm answer."
+            f"No validation values are logged. In tests on other kinds of training, in runs {runs}, the training "
+            f"signals found {fitted.FOUND[length]:.0%} of those that overtrained, and {fitted.HIDDEN[length]:.0%} of the runs "
+            "without a sign were overtrained. Log a validation loss for a firm answer."
         )
 
     def published(self) -> dict[str, float]:

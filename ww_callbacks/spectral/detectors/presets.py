@@ -64,4 +64,4 @@ def default_detectors(
 
 def needed_quantities(detectors: list[Detector]) -> tuple[str, ...]:
     """Names of the quantities that these detectors need, each once."""
-    return tuple(dict.fromkeys(name for detector in detectors for name in detector.needs))
+    return tuple(dict.fromkeys(name for detector in detectors for name in getattr(detector, "needs", ())))
