@@ -313,8 +313,8 @@ class Overtraining:
         runs = f"of 3 to {SHORT} epochs" if length == "short" else f"of more than {SHORT} epochs"
         return (
             f"No validation values are logged. In tests on other kinds of training, in runs {runs}, the training "
-            f"signals found {fitted.FOUND[length]:.0%} of those that overtrained, and {fitted.HIDDEN[length]:.0%} of the runs "
-            "without a sign were overtrained. Log a validation loss for a firm answer."
+            f"signals found {fitted.FOUND[length]:.0%} of those that overtrained, and {fitted.HIDDEN[length]:.0%} of "
+            "the runs without a sign were overtrained. Log a validation loss for a firm answer."
         )
 
     def published(self) -> dict[str, float]:
