@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -110,7 +111,9 @@ for step in range(5):
 run.log({{"loss": 1.0}}, step=3)
 print(run.settings.sync_dir)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    own = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # not that of other tests
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=own)
     assert done.returncode == 0, done.stderr
     rows = read_back(done.stdout.splitlines()[-1])
     assert sent_by_us(rows) == [0, 1, 2, 3, 4]

@@ -30,8 +30,8 @@ def loaded(value: Any) -> Any:
         FileNotFoundError: if there is no such file.
         ValueError: if it is none of these.
     """
-    if not isinstance(value, str | os.PathLike):
-        return value
+    if not isinstance(value, str | os.PathLike) or not Path(value).suffix:
+        return value  # no file; the probe refuses what is no tensor
     path = Path(value)
     if path.suffix == ".safetensors":
         from safetensors.numpy import load_file

@@ -62,15 +62,6 @@ def blocks(layers: Sequence[str]) -> list[int]:
     return starts
 
 
-def block_name(layer: str) -> str:
-    """The name of the block that ``layer`` is in; empty if it is in none.
-
-    >>> block_name("transformer.h.11.attn.c_attn.weight")
-    'transformer.h.11'
-    """
-    return "".join(_Name.of(layer).block)
-
-
 class _Name:
     """A name taken apart: the components up to the block's number, and those in the block, separators kept."""
 
