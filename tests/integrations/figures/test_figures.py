@@ -11,6 +11,7 @@ from ww_callbacks.integrations import figures
 from ww_callbacks.integrations.figures.alert_rules import score_threshold
 from ww_callbacks.integrations.figures.layer_status import layer_statuses
 from ww_callbacks.integrations.figures.palette import DARK, INK, PURPLE
+from ww_callbacks.integrations.figures.run_summary import headline
 from ww_callbacks.integrations.figures.run_view import RunView, views
 from ww_callbacks.integrations.figures.specs.alert_lane import alert_lane
 from ww_callbacks.integrations.figures.specs.heat_map import heat_map_panels, worth_a_first_look
@@ -167,6 +168,15 @@ def test_spectrum_of_a_layer_without_evidence_is_dashed_and_says_so(run):
     assert "unsure: few eigenvalues" in fit.name
 
 
+def test_labels_of_many_decades_are_few_and_upright(tmp_path):
+    wide = SyntheticRun(tmp_path, layers=2)
+    wide.bulk = wide.bulk * 1e-12
+    wide.advance(1).close()
+    density, distance = spectrum_panels(views(tmp_path)[0], "net.0.weight")
+    for axis in (density["layout"]["xaxis"], density["layout"]["yaxis"], distance["layout"]["xaxis"]):
+        assert axis["dtick"] >= 2 and axis["tickangle"] == 0
+
+
 def test_one_epoch_of_a_spectrum_is_the_nearest_one(run):
     view = views(run)[0]
     density, _ = spectrum_panels(view, "net.2.weight", 3.4)
@@ -260,6 +270,20 @@ def test_runs_with_the_same_folder_name_get_labels_that_differ(tmp_path):
         SyntheticRun(tmp_path / name / "version_0", layers=2).advance(1)
     labels = [view.label for view in views([tmp_path / "a" / "version_0", tmp_path / "b" / "version_0"])]
     assert labels == ["a/version_0", "b/version_0"]
+
+
+@pytest.mark.parametrize(
+    ("state", "tone"), [("healthy", "good"), ("no sign of overtraining", "open"), ("watch", "watch")]
+)
+def test_only_healthy_is_good(tmp_path, state, tone):
+    SyntheticRun(tmp_path, layers=2).advance(2).close(state)
+    assert headline(views(tmp_path)[0]).tone == tone
+
+
+def test_without_a_verdict_nothing_is_good_yet(tmp_path):
+    SyntheticRun(tmp_path, layers=2).advance(2)
+    said = headline(views(tmp_path)[0])
+    assert (said.title, said.tone) == ("no alert so far", "open")
 
 
 def test_standings_say_since_when(run):

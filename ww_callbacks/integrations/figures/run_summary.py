@@ -63,11 +63,13 @@ class Headline:
 def tone(state: str) -> str:
     """How a verdict's state sounds: ``good``, ``watch``, ``bad`` or ``open``.
 
-    >>> [tone(state) for state in ("healthy", "not judged", "watch", "diverging")]
+    Only ``healthy`` is good: without validation values a run without a sign may be overtrained all the same.
+
+    >>> [tone(state) for state in ("healthy", "no sign of overtraining", "watch", "diverging")]
     ['good', 'open', 'watch', 'bad']
     """
     if state in QUIET:
-        return OPEN if state == "not judged" else GOOD
+        return GOOD if state == "healthy" else OPEN
     return WATCH if state == "watch" else BAD
 
 
@@ -101,10 +103,10 @@ def _so_far(run: RunView, decided: Sequence[Alert]) -> Headline:
     if not decided:
         told = f"{len(run.steps)} snapshot{'s' if len(run.steps) > 1 else ''} without an alert"
         told += f", {len(run.alerts)} note{'s' if len(run.alerts) > 1 else ''}" if run.alerts else ""
-        return Headline(GOOD, "no alert so far", f"No verdict yet: {told}.", "")
+        return Headline(OPEN, "no alert so far", f"No verdict yet: {told}.", "")
     worst, count = decided[0], sum(alert.severity != "info" for alert in run.alerts)
     return Headline(
-        {"info": GOOD, "warning": WATCH, "critical": BAD}[worst.severity],
+        {"warning": WATCH, "critical": BAD}[worst.severity],
         f"{worst.severity}: {worst.kind}",
         _sentences(in_plain_words(worst), f"Since epoch {worst.since_epoch:.4g}."),
         worst.recommendation,

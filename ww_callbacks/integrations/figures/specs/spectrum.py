@@ -5,6 +5,7 @@ Both panels show one epoch; a slider moves through all that the record kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -307,13 +308,13 @@ def _panels(densities: Sequence[Density]) -> tuple[Spec, Spec]:
     high = max([high, *ends]) + 0.1
     heights = [_log_heights(density) for density in densities]
     bottom, top = min(a for a, _ in heights), max(b for _, b in heights)
-    log = {"type": "log", "dtick": "D2" if high - low < 1.5 else 1}
+    log = log_axis(high - low)
     return (
         panel(
             "spectral density",
             HEIGHT,
             xaxis=axis("eigenvalue λ = σ²", range=[low - 0.1, high], **log),
-            yaxis=axis("density", range=[bottom - 0.4, top + 0.3], **{**log, "dtick": 1}),
+            yaxis=axis("density", range=[bottom - 0.4, top + 0.3], **log_axis(max(top - bottom, 1.5))),
             legend=True,
             hovermode="closest",
             bargap=0,
@@ -327,6 +328,15 @@ def _panels(densities: Sequence[Density]) -> tuple[Spec, Spec]:
             hovermode="closest",
         ),
     )
+
+
+def log_axis(decades: float) -> Spec:
+    """The ticks of a log axis that are never so many that plotly turns their labels, over the axis's title.
+
+    >>> [log_axis(decades)["dtick"] for decades in (1.2, 4.0, 6.5, 14.0)]
+    ['D2', 1, 2, 3]
+    """
+    return {"type": "log", "dtick": "D2" if decades < 1.5 else math.ceil(decades / 6), "tickangle": 0}
 
 
 def _bins(density: Density) -> tuple[np.ndarray, np.ndarray]:
