@@ -50,7 +50,7 @@ class Diagnosis:
         self._faults = faults
         _check_output(settings.overtraining.get("output"), specs)
         self._detectors = default_detectors(
-            settings.early_stopping,  # type: ignore[arg-type]
+            settings.early_stopping,
             fine_tuning=settings.fine_tuning,
             overtraining={"output": output_layer(specs), **(settings.overtraining or {})},
         )

@@ -103,4 +103,4 @@ def event_file(reporter: Any) -> Callable[[Any, int], object] | None:
     if find is None:
         _lost("_get_file_writer of the TensorBoard writer", "TensorBoard does not get our values")
         return lambda summary, step: None
-    return find().add_summary  # type: ignore[no-any-return]
+    return find().add_summary

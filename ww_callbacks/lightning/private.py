@@ -74,4 +74,4 @@ def event_file(experiment: Any) -> Callable[[Any, int], object]:
     if find is None:
         _lost("SummaryWriter._get_file_writer", "TensorBoard does not get our values")
         return lambda summary, step: None
-    return find().add_summary  # type: ignore[no-any-return]
+    return find().add_summary

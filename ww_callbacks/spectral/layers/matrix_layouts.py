@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -78,12 +78,12 @@ def check_convention(convolution: str) -> Convention:
     return convolution  # type: ignore[return-value]
 
 
-def contiguous(array: Array) -> Array:
+def contiguous(array: Any) -> Array:
     """``array`` in C order; itself where it already is."""
     return np.ascontiguousarray(array) if isinstance(array, np.ndarray) else array.contiguous()
 
 
-def permuted(array: Array, axes: Sequence[int]) -> Array:
+def permuted(array: Any, axes: Sequence[int]) -> Array:
     """A view of ``array`` with its axes in the order ``axes``."""
     return array.transpose(axes) if isinstance(array, np.ndarray) else array.permute(*axes)
 
@@ -206,7 +206,7 @@ def convolution(
 
     def arrange_slices(a: Array) -> list[Array]:
         whole = canonical(a).reshape(outputs, inputs, taps)
-        slices = [contiguous(whole[block, :, tap]) for tap in range(taps) for block in blocks]
+        slices: list[Any] = [contiguous(whole[block, :, tap]) for tap in range(taps) for block in blocks]
         if convolution == "slices":
             return slices
         half = math.sqrt(0.5)  # in float64: float32 would lose the ninth digit of λ

@@ -5,10 +5,49 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-Array = Any
-"""A NumPy array, or a torch tensor that lies on an accelerator."""
+import numpy as np
+
+
+class Array(Protocol):
+    """A NumPy array, or a torch tensor that lies on an accelerator: what the two have in common."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of elements along each axis."""
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+
+    @property
+    def dtype(self) -> Any:
+        """The type of an element, NumPy's or torch's."""
+
+    @property
+    def T(self) -> Any:
+        """The transposed matrix."""
+
+    @property
+    def reshape(self) -> Callable[..., Any]:
+        """The same elements in another shape."""
+
+    def __array__(self) -> np.ndarray: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+    def __add__(self, other: Any, /) -> Any: ...
+
+    def __sub__(self, other: Any, /) -> Any: ...
+
+    def __mul__(self, other: Any, /) -> Any: ...
+
+    def __truediv__(self, other: Any, /) -> Any: ...
+
+    def __matmul__(self, other: Any, /) -> Any: ...
 
 
 @dataclass(frozen=True)

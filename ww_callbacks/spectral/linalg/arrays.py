@@ -9,9 +9,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from math import isnan
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ww_callbacks.spectral.layers.spec import Array
 
@@ -22,22 +23,23 @@ _BLOCK_ON_ACCELERATOR = 1 << 22
 """There each operation has a price of its own, whatever its size."""
 
 
-def on_accelerator(array: Array) -> bool:
+def on_accelerator(array: Array) -> TypeGuard[Any]:
     """Whether ``array`` is a torch tensor on a device that computes in float64 (all but the CPU and Apple's MPS)."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(array, torch.Tensor) and array.device.type not in ("cpu", "mps")
 
 
-def as_array(array: Array) -> Array:
+def as_array(array: Array | ArrayLike) -> Array:
     """``array`` as a NumPy array, or as it is where it is a tensor on an accelerator."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(array, torch.Tensor):
-        array = array.detach()
-        if on_accelerator(array):
-            return array
-        array = array.cpu()
+        tensor: Any = array.detach()
+        if on_accelerator(tensor):
+            return tensor
+        tensor = tensor.cpu()
         # NumPy has no bfloat16 (nor float8); float32 holds every one of its values exactly.
-        return array.numpy() if array.dtype in (torch.float64, torch.float32, torch.float16) else array.float().numpy()
+        known = tensor.dtype in (torch.float64, torch.float32, torch.float16)
+        return tensor.numpy() if known else tensor.float().numpy()
     return np.asarray(array)
 
 
@@ -48,20 +50,24 @@ def float64(array: Array) -> Array:
     return np.asarray(array).astype(np.float64, copy=False)
 
 
-def row_blocks(*arrays: Array | None, rows: int | None = None) -> Iterator[tuple[Any, ...]]:
+def row_blocks(first: Array, *others: Array | None, rows: int | None = None) -> Iterator[tuple[Any, ...]]:
     """Go through arrays of one shape block of rows by block of rows, each block in float64 and on the first's device.
 
     Args:
-        arrays: the arrays, the first not None; None gives None in every block.
+        first: the array whose device counts.
+        others: further arrays of its shape; None gives None in every block.
         rows: rows of a block; by default as many as make :data:`BLOCK` elements, or more on an accelerator.
     """
-    first = as_array(arrays[0])
-    others = [None if a is None else as_array(a) for a in arrays[1:]]
+    first = as_array(first)
+    beside_it = [None if a is None else as_array(a) for a in others]
     elements = _BLOCK_ON_ACCELERATOR if on_accelerator(first) else BLOCK
     rows = rows or max(1, elements // max(1, first.shape[1]))
     for start in range(0, first.shape[0], rows):
         block = first[start : start + rows]
-        yield float64(block), *(None if a is None else float64(beside(a[start : start + rows], block)) for a in others)
+        yield (
+            float64(block),
+            *(None if a is None else float64(beside(a[start : start + rows], block)) for a in beside_it),
+        )
 
 
 def beside(array: Array, reference: Array) -> Array:
@@ -82,7 +88,7 @@ def frobenius(array: Array) -> float:
     return float(dot(array, array)) ** 0.5
 
 
-def dot(a: Array, b: Array) -> Any:
+def dot(a: Any, b: Any) -> Any:
     """⟨a, b⟩, the sum of the elementwise product; on an accelerator a tensor of no dimension, which does not wait."""
     if on_accelerator(a):
         return (a * b).sum()
@@ -100,9 +106,9 @@ def largest_magnitude(array: Array) -> float:
     >>> largest_magnitude(np.array([[1.0, -3.0], [2.0, 0.0]]))
     3.0
     """
-    array = as_array(array)
-    if 0 in array.shape:
+    values: Any = as_array(array)
+    if 0 in values.shape:
         return 0.0
     with np.errstate(invalid="ignore"):  # NumPy warns of a NaN among bfloat16, though not among its own floats.
-        highest = float(array.max())
-        return highest if isnan(highest) else max(highest, -float(array.min()))
+        highest = float(values.max())
+        return highest if isnan(highest) else max(highest, -float(values.min()))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import sys
 from math import frexp, isfinite, ldexp
+from typing import Any
 
 import numpy as np
 
@@ -101,7 +102,7 @@ def leading_vectors(matrix: Array, count: int) -> Array:
     gram = _gram(tall, exponent)
     if on_accelerator(gram):
         return sys.modules["torch"].linalg.eigh(gram)[1][:, max(0, side - count) :]
-    return leading_eigenvectors(gram, count)
+    return leading_eigenvectors(np.asarray(gram), count)
 
 
 def scaling_exponent(largest: float) -> int:
@@ -136,7 +137,7 @@ def scaled(array: Array, exponent: int) -> Array:
 def _gram(tall: Array, exponent: int) -> Array:
     """WᵀW in float64, summed over blocks of rows; ``a.T @ a`` is LAPACK's syrk in NumPy."""
     side = tall.shape[1]
-    gram: Array = None
+    gram: Any = None
     # A block at least as tall as it is wide keeps the product efficient and its float64 copy no larger than the Gram.
     for (block,) in row_blocks(tall, rows=max(side, (1 << 20) // side)):
         block = scaled(block, exponent)
@@ -148,4 +149,4 @@ def _symmetric_eigenvalues(gram: Array) -> np.ndarray:
     """Eigenvalues of a symmetric matrix, which is overwritten, ascending, float64, on the host."""
     if on_accelerator(gram):
         return sys.modules["torch"].linalg.eigvalsh(gram).cpu().numpy()
-    return symmetric_eigenvalues(gram)
+    return symmetric_eigenvalues(np.asarray(gram))

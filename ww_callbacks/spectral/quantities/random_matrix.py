@@ -144,7 +144,7 @@ def phase(sample: LayerWeights) -> str:
 
 
 def _null_z(name: str, value: float, sample: LayerWeights) -> float:
-    return null_z_score(name, value, [w.shape for w in sample.matrices])
+    return null_z_score(name, value, [(w.shape[0], w.shape[1]) for w in sample.matrices])
 
 
 @quantity(

@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -76,7 +77,7 @@ def _normalised(entries: Entries) -> Iterator[Composed]:
 
 
 def _read(entries: Entries, name: str) -> np.ndarray:
-    array = entries[name].read()
+    array: Any = entries[name].read()
     return array if isinstance(array, np.ndarray) else array.cpu().numpy()
 
 

@@ -97,7 +97,7 @@ def to_array(variable: Any) -> Array:
     return array.astype(np.float32) if keras.backend.standardize_dtype(variable.dtype) in _HALVES else array
 
 
-def _float(array: Array) -> Array:
+def _float(array: Any) -> Array:
     return array.astype(np.float32) if isinstance(array, np.ndarray) else array.float()
 
 
