@@ -25,6 +25,10 @@ PAGE = "data/plugin_entry.html?name=spectra"
 """The plugin's page by itself, as it is in TensorBoard's frame."""
 
 
+_START = "import sys; sys.modules['tensorboard.compat.notf'] = sys; from tensorboard.main import run_main; run_main()"
+"""Starts TensorBoard with its stub for TensorFlow, whose import takes seconds."""
+
+
 def find_chromium() -> str | None:
     """The path of a Chromium: the environment variable ``CHROMIUM``, or what is installed."""
     return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -38,7 +42,7 @@ def tensorboard(folder: Path) -> Iterator[str]:
         RuntimeError: if it does not start, with what it said.
     """
     server = subprocess.Popen(
-        [sys.executable, "-m", "tensorboard.main", "--port", "0", "--load_fast", "false", "--logdir", str(folder)],
+        [sys.executable, "-c", _START, "--port", "0", "--load_fast", "false", "--logdir", str(folder)],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,

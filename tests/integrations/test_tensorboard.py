@@ -194,7 +194,6 @@ def test_a_missing_extra_is_named_before_training(monkeypatch, module, extra):
         (TensorBoardSink if module == "tensorboard" else WandbSink)(None)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_full_disk_is_an_error_and_no_hang(tmp_path):
     import resource
 

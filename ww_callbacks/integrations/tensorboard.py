@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ww_callbacks.integrations.event_file import EventFile
 from ww_callbacks.integrations.extras import require
 from ww_callbacks.integrations.quantity_info import quantity_info
 from ww_callbacks.integrations.scalars import (
@@ -61,7 +61,7 @@ class TensorBoardSink:
         self._layout = layout
         self._laid_out: list[str] = []
         self._described: set[str] = set()
-        self._writer: Any = None
+        self._writer: EventFile | None = None
         self._step = 0
         self._opened = False
 
@@ -72,9 +72,7 @@ class TensorBoardSink:
         tag's step goes back.
         """
         if not callable(self._target):
-            from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-            self._writer = EventFileWriter(str(Path(run.directory if self._target is None else self._target)))
+            self._writer = EventFile(Path(run.directory if self._target is None else self._target))
         self._opened = True
         self._laid_out, self._described = [], set()
         if not resumed:
@@ -129,11 +127,9 @@ class TensorBoardSink:
     def _add(self, summary: Any, step: int) -> None:
         if callable(self._target):
             self._target(summary, step)
-            return
-        from tensorboard.compat.proto.event_pb2 import Event
-
-        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
-        self._writer.flush()
+        else:
+            assert self._writer is not None
+            self._writer.add(summary, step)
 
     def _scalar(self, tag: str, value: float) -> Any:
         from tensorboard.plugins.scalar.summary_v2 import scalar_pb
