@@ -69,7 +69,7 @@ def test_a_quantity_that_fails_hides_no_other():
     def fails(_: LayerWeights) -> float:
         raise np.linalg.LinAlgError("did not converge")
 
-    wrong = Quantity("wrong", "", "", "norm", "cheap", fails)
+    wrong = Quantity(name="wrong", title="wrong", family="norm", cost="cheap", function=fails)
     values, status = measure_quantities(LayerWeights([np.eye(3)]), [wrong, *resolve("frobenius_norm")])
     assert status == "failed: wrong: LinAlgError: did not converge"
     assert np.isnan(values["wrong"]) and values["frobenius_norm"] == pytest.approx(np.sqrt(3.0))

@@ -13,47 +13,29 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights, Value
+from ww_callbacks.spectral.measuring.quantity_info import Cost, QuantityInfo, Worst
 
-Cost = Literal["cheap", "spectrum", "request"]
 Needs = Literal["", "initial", "previous", "reference"]
 Function = TypeVar("Function", bound=Callable[[LayerWeights], Value])
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """What is known of one quantity besides its value.
+@dataclass(frozen=True, kw_only=True)
+class Quantity(QuantityInfo):
+    """A quantity of a layer's weights.
 
     Attributes:
-        name: the key in every record, logger and table; WeightWatcher's name where it has one.
-        title: a few words for axis labels.
-        definition: the formula in one line, with its units (log10 or ln, λ or σ).
-        family: ``norm``, ``rank``, ``power law``, ``distance``, ``update``, ``scale``, ``shape``, ``random matrix``,
-            ``localisation``.
-        cost: ``cheap`` reads only the elements, ``spectrum`` needs the singular values, ``request`` needs more and is
-            measured only when named.
+        function: measures it.
         needs: what else than the weights of now it compares with: ``initial`` (W_0), ``previous`` (the weights of the
             last snapshot), ``reference`` (the quantities' values at W_0) or nothing.
         unchanged: for those that need ``previous``: the value where the weights did not change since.
-        default: whether the callbacks measure it when nothing is said.
-        headline: whether its model-level summary is streamed by default.
-        worst: which end is worth a look: ``low``, ``high``, ``both`` or nothing.
         text: whether the value is a short text and not a number.
         prefetch: a costly part of it, decorated with :func:`.shared.once`, that needs nothing of the
             rest, so that a second worker may do it meanwhile.
-        function: the function itself.
     """
 
-    name: str
-    title: str
-    definition: str
-    family: str
-    cost: Cost
     function: Callable[[LayerWeights], Value]
     needs: Needs = ""
     unchanged: float = math.nan
-    default: bool = False
-    headline: bool = False
-    worst: Literal["", "low", "high", "both"] = ""
     text: bool = False
     prefetch: Callable[[LayerWeights], object] | None = None
 
@@ -80,7 +62,7 @@ def quantity(
     unchanged: float = math.nan,
     default: bool = False,
     headline: bool = False,
-    worst: Literal["", "low", "high", "both"] = "",
+    worst: Worst = "",
     text: bool = False,
     prefetch: Callable[[LayerWeights], object] | None = None,
 ) -> Callable[[Function], Function]:

@@ -7,69 +7,62 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from ww_callbacks.spectral.measuring.quantity_info import Cost, QuantityInfo, Worst
 
-@dataclass(frozen=True)
-class ProbeQuantity:
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeQuantity(QuantityInfo):
     """One quantity of a probe.
 
     Attributes:
-        name: the key in every record, logger and table.
-        title: a few words for axis labels.
-        definition: the formula in one line.
         scope: ``layer`` (one value a layer) or ``model``.
         needs_labels: whether the probe batch must carry labels.
-        default: whether it is measured when nothing is said.
     """
 
-    name: str
-    title: str
-    definition: str
-    scope: Literal["layer", "model"]
+    family: str = "representation"
+    cost: Cost = "probe"
+    worst: Worst = "low"
+    scope: Literal["layer", "model"] = "layer"
     needs_labels: bool = False
-    default: bool = False
 
 
 PROBE_QUANTITIES: dict[str, ProbeQuantity] = {
     q.name: q
     for q in (
         ProbeQuantity(
-            "feature_rank",
-            "numerical rank of features",
-            "#{σ_i(F − mean) ≥ ε·σ_1(F)}, ε = 1.19e-7·(number of σ)",
-            "layer",
+            name="feature_rank",
+            title="numerical rank of features",
+            definition="#{σ_i(F − mean) ≥ ε·σ_1(F)}, ε = 1.19e-7·(number of σ)",
             default=True,
         ),
         ProbeQuantity(
-            "feature_effective_rank",
-            "effective rank of features",
-            "exp(−Σ p ln p), p = σ/Σσ of the centred features",
-            "layer",
+            name="feature_effective_rank",
+            title="effective rank of features",
+            definition="exp(−Σ p ln p), p = σ/Σσ of the centred features",
             default=True,
         ),
         ProbeQuantity(
-            "jacobian_rank",
-            "partial rank of the Jacobian",
-            "#{λ ≥ ε²·λ_1} of JᵀJ, J = ∂features/∂(input patch), mean over samples",
-            "layer",
+            name="jacobian_rank",
+            title="partial rank of the Jacobian",
+            definition="#{λ ≥ ε²·λ_1} of JᵀJ, J = ∂features/∂(input patch), mean over samples",
         ),
         ProbeQuantity(
-            "perturbed_pca_dimension",
-            "perturbed PCA dimension",
-            "#{λ ≥ 1.19e-7·n·λ_1} of the features' covariance at x + N(0, δ²I), mean over points",
-            "layer",
+            name="perturbed_pca_dimension",
+            title="perturbed PCA dimension",
+            definition="#{λ ≥ 1.19e-7·n·λ_1} of the features' covariance at x + N(0, δ²I), mean over points",
         ),
         ProbeQuantity(
-            "classification_dimension",
-            "classification dimension",
-            "least k with accuracy(top-k principal components of the final features) ≥ 95 % of the accuracy",
-            "model",
+            name="classification_dimension",
+            title="classification dimension",
+            definition="least k with accuracy(top-k principal components of the final features) ≥ 95 % of the accuracy",
+            scope="model",
             needs_labels=True,
         ),
         ProbeQuantity(
-            "independence_deficit",
-            "independence deficit",
-            "share of a class's logit (mean square) that a Lasso on the others explains, mean over classes",
-            "model",
+            name="independence_deficit",
+            title="independence deficit",
+            definition="share of a class's logit (mean square) that a Lasso on the others explains, mean over classes",
+            scope="model",
             needs_labels=True,
         ),
     )
