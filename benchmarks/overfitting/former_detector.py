@@ -35,8 +35,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ww_callbacks.spectral.detectors.arguments import at_least_one, number, positive
 from ww_callbacks.spectral.detectors.base import Finding, Observation
-from ww_callbacks.spectral.detectors.layerwise import at_least_one, number, positive
 from ww_callbacks.spectral.detectors.signals.log_time import Clock, LogSlopes
 
 

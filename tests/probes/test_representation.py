@@ -7,7 +7,7 @@ from torch import nn
 
 from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.spectral.detectors.base import Observation
-from ww_callbacks.spectral.detectors.representation_collapse import RepresentationCollapse
+from ww_callbacks.spectral.detectors.layerwise.representation_collapse import RepresentationCollapse
 from ww_callbacks.spectral.layers import inspect
 
 

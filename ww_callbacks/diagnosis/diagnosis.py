@@ -23,7 +23,7 @@ from ww_callbacks.spectral.detectors import (
     verdict,
 )
 from ww_callbacks.spectral.detectors.catalogue import SPOILING
-from ww_callbacks.spectral.detectors.representation_collapse import RepresentationCollapse
+from ww_callbacks.spectral.detectors.layerwise.representation_collapse import RepresentationCollapse
 from ww_callbacks.spectral.detectors.verdict import QUIET
 from ww_callbacks.spectral.layers.spec import LayerSpec
 from ww_callbacks.spectral.measuring.registry import Quantity, resolve

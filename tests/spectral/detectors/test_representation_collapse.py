@@ -3,7 +3,7 @@ import json
 import pytest
 
 from ww_callbacks.spectral.detectors.base import Observation
-from ww_callbacks.spectral.detectors.representation_collapse import RepresentationCollapse
+from ww_callbacks.spectral.detectors.layerwise.representation_collapse import RepresentationCollapse
 
 
 def play(detector, series, losses=None):

@@ -40,13 +40,13 @@ class Rule:
 @cache
 def rules() -> dict[str, tuple[Rule, ...]]:
     """Kind of alert → what may have raised it, with the detectors' own default thresholds."""
-    from ww_callbacks.spectral.detectors.alpha_range import AlphaRange
-    from ww_callbacks.spectral.detectors.correlation_trap import CorrelationTrap
-    from ww_callbacks.spectral.detectors.dead_layer import DeadLayer
-    from ww_callbacks.spectral.detectors.explosion import Explosion
-    from ww_callbacks.spectral.detectors.rank_collapse import RankCollapse
-    from ww_callbacks.spectral.detectors.representation_collapse import QUANTITY, RepresentationCollapse
-    from ww_callbacks.spectral.detectors.scale_collapse import ScaleCollapse
+    from ww_callbacks.spectral.detectors.layerwise.alpha_range import AlphaRange
+    from ww_callbacks.spectral.detectors.layerwise.correlation_trap import CorrelationTrap
+    from ww_callbacks.spectral.detectors.layerwise.dead_layer import DeadLayer
+    from ww_callbacks.spectral.detectors.layerwise.explosion import Explosion
+    from ww_callbacks.spectral.detectors.layerwise.rank_collapse import RankCollapse
+    from ww_callbacks.spectral.detectors.layerwise.representation_collapse import QUANTITY, RepresentationCollapse
+    from ww_callbacks.spectral.detectors.layerwise.scale_collapse import ScaleCollapse
 
     scale, rank, growth = ScaleCollapse(), RankCollapse(), Explosion()
     alpha, trap, dead, features = AlphaRange(), CorrelationTrap(), DeadLayer(), RepresentationCollapse()

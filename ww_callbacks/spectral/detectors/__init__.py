@@ -1,16 +1,16 @@
 """Time series of a run → findings; online, constant in memory and time, with a state that can be saved."""
 
-from ww_callbacks.spectral.detectors.alpha_range import AlphaRange
 from ww_callbacks.spectral.detectors.base import Detector, Finding, Observation
-from ww_callbacks.spectral.detectors.correlation_trap import CorrelationTrap
-from ww_callbacks.spectral.detectors.dead_layer import DeadLayer
-from ww_callbacks.spectral.detectors.explosion import Explosion
+from ww_callbacks.spectral.detectors.layerwise.alpha_range import AlphaRange
+from ww_callbacks.spectral.detectors.layerwise.correlation_trap import CorrelationTrap
+from ww_callbacks.spectral.detectors.layerwise.dead_layer import DeadLayer
+from ww_callbacks.spectral.detectors.layerwise.explosion import Explosion
+from ww_callbacks.spectral.detectors.layerwise.rank_collapse import RankCollapse
+from ww_callbacks.spectral.detectors.layerwise.scale_collapse import ScaleCollapse
 from ww_callbacks.spectral.detectors.non_finite import NonFinite
 from ww_callbacks.spectral.detectors.output_layer import output_layer
 from ww_callbacks.spectral.detectors.overtraining import Overtraining
 from ww_callbacks.spectral.detectors.presets import PRESETS, default_detectors, needed_quantities
-from ww_callbacks.spectral.detectors.rank_collapse import RankCollapse
-from ww_callbacks.spectral.detectors.scale_collapse import ScaleCollapse
 from ww_callbacks.spectral.detectors.verdict import Verdict, verdict
 
 __all__ = [

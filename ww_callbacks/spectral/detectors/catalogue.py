@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from ww_callbacks.spectral.detectors.alpha_range import AlphaRange
 from ww_callbacks.spectral.detectors.base import Detector
-from ww_callbacks.spectral.detectors.correlation_trap import CorrelationTrap
-from ww_callbacks.spectral.detectors.dead_layer import DeadLayer
-from ww_callbacks.spectral.detectors.explosion import Explosion
+from ww_callbacks.spectral.detectors.layerwise.alpha_range import AlphaRange
+from ww_callbacks.spectral.detectors.layerwise.correlation_trap import CorrelationTrap
+from ww_callbacks.spectral.detectors.layerwise.dead_layer import DeadLayer
+from ww_callbacks.spectral.detectors.layerwise.explosion import Explosion
+from ww_callbacks.spectral.detectors.layerwise.rank_collapse import RankCollapse
+from ww_callbacks.spectral.detectors.layerwise.representation_collapse import RepresentationCollapse
+from ww_callbacks.spectral.detectors.layerwise.scale_collapse import ScaleCollapse
 from ww_callbacks.spectral.detectors.non_finite import NonFinite
 from ww_callbacks.spectral.detectors.overtraining import Overtraining
-from ww_callbacks.spectral.detectors.rank_collapse import RankCollapse
-from ww_callbacks.spectral.detectors.representation_collapse import RepresentationCollapse
-from ww_callbacks.spectral.detectors.scale_collapse import ScaleCollapse
 
 DETECTORS: tuple[type[Detector], ...] = (
     NonFinite,

@@ -22,8 +22,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ww_callbacks.spectral.detectors.arguments import at_least_one, check_state, number
 from ww_callbacks.spectral.detectors.base import Finding, Observation
-from ww_callbacks.spectral.detectors.layerwise import at_least_one, check_state, number
 from ww_callbacks.spectral.detectors.signals import coefficients as fitted
 from ww_callbacks.spectral.detectors.signals.judgement import probability
 from ww_callbacks.spectral.detectors.signals.training_signals import TrainingSignals

@@ -23,8 +23,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ww_callbacks.spectral.detectors.arguments import number
 from ww_callbacks.spectral.detectors.base import Observation
-from ww_callbacks.spectral.detectors.layerwise import number
 from ww_callbacks.spectral.detectors.signals.log_time import Clock, LogSlopes
 
 LONGEST_WINDOW = 40

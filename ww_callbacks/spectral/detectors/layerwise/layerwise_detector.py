@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import copy
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ww_callbacks.spectral.detectors.arguments import Memory, Values, at_least_one, check_state
 from ww_callbacks.spectral.detectors.base import Finding, Observation
-
-Values = Mapping[str, float | str]
-Memory = dict[str, Any]
 
 
 class Shown(NamedTuple):
@@ -21,56 +18,6 @@ class Shown(NamedTuple):
     evidence: dict[str, float]
     since_step: int
     since_epoch: float
-
-
-def number(values: Values | Mapping[str, float], name: str) -> float | None:
-    """The finite number under ``name``, or None.
-
-    >>> number({"alpha": 2.5, "D": float("nan"), "alpha_evidence": "poor fit"}, "alpha")
-    2.5
-    >>> number({"alpha": 2.5, "D": float("nan"), "alpha_evidence": "poor fit"}, "D") is None
-    True
-    """
-    value = values.get(name)
-    if value is None or isinstance(value, str) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def check_state(state: Mapping[str, Any], detector: str) -> dict[str, Any]:
-    """The saved state as an own deep copy.
-
-    Raises:
-        ValueError: if it is another detector's.
-    """
-    if not isinstance(state, Mapping) or state.get("detector") != detector:
-        came = state.get("detector") if isinstance(state, Mapping) else type(state).__name__
-        raise ValueError(f"Expected the saved state of the detector `{detector}` but got that of `{came}`.")
-    return copy.deepcopy(dict(state))
-
-
-def at_least_one(persistence: int) -> int:
-    """``persistence`` if it is a count.
-
-    Raises:
-        ValueError: otherwise.
-    """
-    if isinstance(persistence, bool) or not isinstance(persistence, int) or persistence < 1:
-        raise ValueError(
-            f"Expected `persistence` to be a whole number of snapshots, 1 or more, but got {persistence!r}."
-        )
-    return persistence
-
-
-def positive(name: str, value: float) -> float:
-    """``value`` if it is a positive finite number.
-
-    Raises:
-        ValueError: otherwise.
-    """
-    if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-        raise ValueError(f"Expected `{name}` to be a positive number but got {value!r}.")
-    return float(value)
 
 
 class LayerwiseDetector(ABC):
@@ -155,37 +102,3 @@ def name_layers(shown: list[Shown], most: int = 3) -> str:
     """
     named = ", ".join(f"`{s.layer}`" for s in shown[:most])
     return named if len(shown) <= most else f"{named} and {len(shown) - most} more layers"
-
-
-class LossMemory:
-    """Whether the training loss has lost what the run had gained; kept in a detector's plain memory.
-
-    The gain is first − lowest. ``stuck`` is True where the loss is back above half of it (or nothing was ever gained),
-    False where it is not, None where no training loss is known.
-    """
-
-    @staticmethod
-    def take(memory: Memory, metrics: Mapping[str, float]) -> None:
-        """Take the snapshot's training loss, if there is one."""
-        value = metrics.get("train_loss")
-        if value is None:
-            return
-        if not math.isfinite(value):
-            memory["loss_stuck"] = True
-            return
-        first = memory.setdefault("loss_first", float(value))
-        lowest = min(memory.get("loss_lowest", math.inf), float(value))
-        memory["loss_lowest"] = lowest
-        # the first loss alone tells nothing: there is no gain yet
-        known = memory["loss_seen"] = memory.get("loss_seen", 0) + 1
-        memory["loss_stuck"] = None if known < 2 else value >= lowest + 0.5 * (first - lowest)
-
-    @staticmethod
-    def stuck(memory: Memory) -> bool | None:
-        """See the class."""
-        return memory.get("loss_stuck")
-
-    @staticmethod
-    def gained_little(memory: Memory) -> bool:
-        """Whether the lowest loss of several is still above 0.8 of the first."""
-        return memory.get("loss_seen", 0) >= 3 and memory["loss_lowest"] > 0.8 * memory["loss_first"]

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
+from ww_callbacks.spectral.detectors.arguments import Memory, Values, number
 from ww_callbacks.spectral.detectors.base import Finding, Observation
-from ww_callbacks.spectral.detectors.layerwise import (
-    LayerwiseDetector,
-    LossMemory,
-    Memory,
-    Shown,
-    Values,
-    name_layers,
-    number,
-    since,
-)
+from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import LayerwiseDetector, Shown, name_layers, since
+from ww_callbacks.spectral.detectors.layerwise.loss_memory import LossMemory
 
 
 class RankCollapse(LayerwiseDetector):

@@ -5,18 +5,10 @@ from __future__ import annotations
 import math
 from statistics import median
 
+from ww_callbacks.spectral.detectors.arguments import Memory, Values, number, positive
 from ww_callbacks.spectral.detectors.base import Finding, Observation
-from ww_callbacks.spectral.detectors.layerwise import (
-    LayerwiseDetector,
-    LossMemory,
-    Memory,
-    Shown,
-    Values,
-    name_layers,
-    number,
-    positive,
-    since,
-)
+from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import LayerwiseDetector, Shown, name_layers, since
+from ww_callbacks.spectral.detectors.layerwise.loss_memory import LossMemory
 
 
 class ScaleCollapse(LayerwiseDetector):
