@@ -42,10 +42,10 @@ def test_analyze_prints_the_table(model, capsys):
     assert main(["analyze", model]) == EXIT_OK
     printed = capsys.readouterr()
     assert printed.err == ""
-    assert "3 layers, 1 parameter not measured" in printed.out
+    assert printed.out.startswith("3 matrices, none with enough evidence for α, 1 parameter not measured")
     for layer in spectral.analyze(model).layers.to_dict("records"):
         (line,) = [line for line in printed.out.splitlines() if line.strip().startswith(layer["layer"])]
-        assert f"{layer['alpha']:.4g}" in line
+        assert f"({layer['alpha']:.4g} ± {layer['sigma']:.2g})" in line
         assert f"{layer['log_spectral_norm']:.4g}" in line
 
 
@@ -61,6 +61,51 @@ def test_analyze_writes_every_format(model, tmp_path, capsys):
     document = json.loads(Path(outputs[3]).read_bytes())
     assert [row["alpha"] for row in document["layers"]] == list(expected["alpha"])
     assert document["skipped"] == {"h.0.bias": "a vector: it has no spectrum"}
+
+
+@pytest.fixture
+def heavy(tmp_path):
+    """A layer with α < 2 on sufficient evidence, one with α clear of both bounds, and a zero one, in this order."""
+    rng, uniform = np.random.default_rng(0), 1 - (np.arange(300) + 0.5) / 300
+    layers = {
+        f"{i}.weight": (rng.standard_normal((400, 300)) * np.sqrt(uniform ** (-1 / exponent))).astype(np.float32)
+        for i, exponent in enumerate((0.6, 2.0))
+    }
+    return saved(tmp_path / "heavy.safetensors", {**layers, "2.weight": np.zeros((400, 300), np.float32)})
+
+
+def test_a_label_from_alpha_is_a_hint_with_its_error_and_sets_no_exit_code(heavy, capsys):
+    assert main(["analyze", heavy, "--layers", "0.*", "1.*"]) == EXIT_OK
+    headline, table, note = capsys.readouterr().out.split("\n\n")
+    rows = spectral.analyze(heavy, layers=["0.*", "1.*"]).layers
+    assert list(rows["warning"]) == ["over-trained", ""]
+    assert headline.startswith(f"2 matrices, 2 with enough evidence for α, median α {rows['alpha'].median():.2g}; ")
+    assert "look at 0.weight (hint: α < 2)" in headline
+    assert re.search(rf" {rows['alpha'][0]:.4g} ± {rows['sigma'][0]:.2g} +sufficient", table)
+    assert "trained" not in headline + table
+    assert "α alone does not tell" in note
+
+
+def test_the_table_is_ordered_by_concern_and_by_what_is_asked_for(heavy, capsys):
+    def order(*arguments):
+        assert main(["analyze", heavy, *arguments]) == EXIT_FINDING
+        printed = capsys.readouterr().out
+        assert (
+            printed.startswith("3 matrices") and "1 of them not ok" in printed and "look at 2.weight (zero)" in printed
+        )
+        return [int(number) for number in re.findall(r"^ *(\d)\.weight", printed, re.MULTILINE)]
+
+    assert order() == [2, 0, 1]
+    assert order("--sort", "depth") == [0, 1, 2]
+    assert order("--sort", "effective_rank") == [0, 1, 2]  # its worst end, the low one, first; what is missing last
+    assert order("--sort", "alpha") == [1, 0, 2]
+    assert main(["analyze", heavy, "--sort", "alfa"]) == EXIT_ERROR
+    assert "Expected --sort to be one of concern, depth, layer" in capsys.readouterr().err
+
+
+def test_alpha_is_never_shown_without_its_error_and_evidence(heavy, capsys):
+    assert main(["analyze", heavy, "--quantities", "alpha", "--layers", "0.*"]) == EXIT_OK
+    assert re.search(r"1\.\d+ ± 0\.\d+ +sufficient", capsys.readouterr().out)
 
 
 def test_json_is_strict_and_alone_on_standard_output(model, tmp_path, weights, capsys):
@@ -165,7 +210,7 @@ def test_a_user_s_error_is_one_line_and_an_exit_code(model, arguments, message, 
     assert "Traceback" not in printed.err
 
 
-def test_compare_says_what_changed_and_what_got_worse(model, tmp_path, weights, capsys):
+def test_compare_says_what_changed_and_what_broke(model, tmp_path, weights, capsys):
     later = saved(
         tmp_path / "later.safetensors",
         weights,
@@ -174,11 +219,14 @@ def test_compare_says_what_changed_and_what_got_worse(model, tmp_path, weights, 
     )
     assert main(["compare", model, later, "-o", str(tmp_path / "table.csv")]) == EXIT_FINDING
     printed = capsys.readouterr().out
-    assert "3 layers compared, 2 changed, 1 got worse" in printed
+    assert re.match(
+        r"3 layers compared, 2 changed by a median of \d+ % of their norm \(most: h.1.weight 1.9e\+03 %", printed
+    )
+    assert "1 with a finding; look at h.1.weight (largest singular value ×20)" in printed.splitlines()[0]
     assert "largest singular value ×20" in printed
     assert list(pd.read_csv(tmp_path / "table.csv")["changed"]) == [False, True, True]
     assert main(["compare", model, later, "--changed", "--json"]) == EXIT_FINDING
-    assert json.loads(capsys.readouterr().out)["worse"] == ["h.1.weight"]
+    assert json.loads(capsys.readouterr().out)["findings"] == ["h.1.weight"]
     assert main(["compare", model, later, "--changed"]) == EXIT_FINDING
     assert "h.0.weight" not in capsys.readouterr().out
 
@@ -191,7 +239,7 @@ def test_compare_shows_and_writes_changed_layers_only(model, tmp_path, weights, 
     documents = (json.loads(capsys.readouterr().out), json.loads(paths[2].read_bytes()))
     for document in documents:
         assert [row["layer"] for row in document["layers"]] == ["h.2.weight"]
-        assert document["heading"] == "3 layers compared, 1 changed, none got worse"
+        assert re.match(r"3 layers compared, 1 changed by a median of [01]\.\d+ % .*, no finding$", document["heading"])
     assert list(pd.read_csv(paths[0])["layer"]) == ["h.2.weight"]
     page = paths[1].read_text(encoding="utf-8")
     assert re.findall(r"<td>(h\.\d\.weight)</td>", page) == ["h.2.weight"]
@@ -202,7 +250,7 @@ def test_compare_says_in_words_that_nothing_changed(model, tmp_path, capsys):
     table = tmp_path / "table.csv"
     assert main(["compare", model, model, "--changed", "-o", str(table)]) == EXIT_OK
     printed = capsys.readouterr().out
-    assert printed.splitlines() == ["3 layers compared, 0 changed, none got worse", "", "No layer changed."]
+    assert printed.splitlines() == ["3 layers compared, 0 changed, no finding", "", "No layer changed."]
     assert len(pd.read_csv(table)) == 0
     assert main(["compare", model, model, "--changed", "--json"]) == EXIT_OK
     assert json.loads(capsys.readouterr().out)["layers"] == []
@@ -211,7 +259,7 @@ def test_compare_says_in_words_that_nothing_changed(model, tmp_path, capsys):
 def test_compare_with_weights_that_were_not_finite(model, tmp_path, weights, capsys):
     bad = saved(tmp_path / "bad.safetensors", weights, h_1_weight=np.full((40, 30), np.nan, np.float32))
     assert main(["compare", bad, model]) == EXIT_OK
-    assert "none got worse, 1 unusable before (h.1.weight)" in capsys.readouterr().out
+    assert "no finding, 1 unusable before (h.1.weight)" in capsys.readouterr().out
     assert main(["compare", bad, model, "--json"]) == EXIT_OK
     assert json.loads(capsys.readouterr().out)["unusable_before"] == ["h.1.weight"]
     assert main(["compare", model, bad]) == EXIT_FINDING
@@ -229,7 +277,7 @@ def test_an_unknown_option_shows_the_usage_of_its_command(model, command, capsys
 
 def test_compare_of_equal_weights_finds_nothing(model, capsys):
     assert main(["compare", model, model]) == EXIT_OK
-    assert "0 changed, none got worse" in capsys.readouterr().out
+    assert "0 changed, no finding" in capsys.readouterr().out
 
 
 def test_in_a_terminal_the_table_fits_and_a_bar_shows_the_progress(tmp_path):
@@ -257,6 +305,6 @@ def test_in_a_terminal_the_table_fits_and_a_bar_shows_the_progress(tmp_path):
     assert "measuring" in text
     assert "3/3" in text
     final = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.rsplit("\x1b[?25h", 1)[1])
-    assert "not shown for want of width" in final
+    assert "not shown for want of width: matrices (all 12×12)" in final  # what never varies goes first
     assert "[bold]" in final  # a name is no markup
     assert max(len(line.strip("\r")) for line in final.split("\n")) <= 80

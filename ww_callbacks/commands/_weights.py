@@ -48,6 +48,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
 
 
+def add_order(parser: argparse.ArgumentParser, concern: str) -> None:
+    """Declare the order of the printed table."""
+    parser.add_argument(
+        "--sort",
+        default="concern",
+        metavar="ORDER",
+        help=f"order of the printed table: concern (the default: {concern}), depth, or a column",
+    )
+
+
+def check_order(order: str, columns: Sequence[str]) -> None:
+    """Refuse an order that the table will not have, before the work is done.
+
+    Raises:
+        ValueError: for such an order.
+    """
+    from ww_callbacks.spectral.for_people import ORDERS
+
+    if order not in (*ORDERS, *columns):
+        raise ValueError(f"Expected --sort to be one of {', '.join((*ORDERS, *columns))} but got {order!r}.")
+
+
 def selection(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments of ``spectral.analyze`` and ``spectral.compare`` that :func:`add_arguments` declared."""
     names = ("layers", "exclude", "types", "min_eigenvalues", "convolution", "workers")
@@ -98,13 +120,14 @@ def as_json(document: Mapping[str, Any]) -> bytes:
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
 
 
-def print_table(heading: str, table: pd.DataFrame, marks: Mapping[str, Mapping[str, str]]) -> None:
+def print_table(heading: str, table: pd.DataFrame, marks: Mapping[str, Mapping[str, str]], notes: str = "") -> None:
     """Print ``table`` to the terminal, or as plain aligned text where the output is none.
 
     Args:
         heading: the line above it.
         table: what to print.
         marks: column → value → style of a cell that is worth a look.
+        notes: what has to be known to read it, said below.
     """
     from rich import box
     from rich.console import Console
@@ -113,8 +136,10 @@ def print_table(heading: str, table: pd.DataFrame, marks: Mapping[str, Mapping[s
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        print(heading, table.to_string(index=False, na_rep="–", float_format=lambda v: f"{v:.4g}"), sep="\n\n")
+        text = table.to_string(index=False, na_rep="–", float_format=lambda v: f"{v:.4g}")
+        print(*filter(None, (heading, text, notes)), sep="\n\n")
         return
+    console.print(escape(heading), end="\n\n")
     cells = {str(column): [_cell(value) for value in table[column]] for column in table}
     columns = _fitting(cells, console.width)
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
@@ -133,23 +158,36 @@ def print_table(heading: str, table: pd.DataFrame, marks: Mapping[str, Mapping[s
         shown.add_row(*row)
     console.print(shown)
     if left := [column for column in cells if column not in columns]:
-        console.print(f"[dim]not shown for want of width: {escape(', '.join(left))}[/]")
-    console.print(escape(heading))
+        named = [
+            f"{column} (all {cells[column][0] or 'empty'})" if _is_constant(cells[column]) else column
+            for column in left
+        ]
+        console.print(f"[dim]not shown for want of width: {escape(', '.join(named))}[/]")
+    if notes:
+        console.print(f"[dim]{escape(notes)}[/]")
 
 
-_FOLDED = ("layer", "what", "worse", "unusable_before")
-_KEPT = ("layer", "status", "warning", "worse", "unusable_before", "what", "measured")
+_FOLDED = ("layer", "what", "finding", "unusable_before")
+_KEPT = ("layer", "status", "hint", "finding", "unusable_before", "what", "measured")
 
 
 def _fitting(cells: Mapping[str, Sequence[str]], width: int) -> list[str]:
-    """The columns that fit into ``width`` characters: the last ones go first, those that say what is wrong stay."""
+    """The columns that fit into ``width`` characters.
+
+    Those that say the same of every row go first, then the last ones; those that say what is wrong stay.
+    """
+    constant = [column for column in cells if column != "layer" and _is_constant(cells[column])]
+    later = [column for column in reversed(list(cells)) if column not in (*constant, *_KEPT)]
     columns = list(cells)
-    for column in reversed(list(cells)):
+    for column in (*constant, *later):
         if sum(2 + _width(column, cells[column]) for column in columns) <= width:
             break
-        if column not in _KEPT:
-            columns.remove(column)
+        columns.remove(column)
     return columns
+
+
+def _is_constant(cells: Sequence[str]) -> bool:
+    return len(cells) > 1 and len(set(cells)) == 1
 
 
 def _width(column: str, cells: Sequence[str]) -> int:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ww_callbacks.spectral.layers.spec import LayerSpec
 
 _MARKS = {
-    "warning": {"over-trained": "yellow", "under-trained": "yellow"},
+    "hint": dict.fromkeys(("α < 2", "α > 6"), "yellow"),
     "status": {"non-finite": "bold red", "zero": "bold red"},
 }
 _DESCRIBE = ("model", "describe", "convolution", "layers", "exclude", "types", "output", "json", "quiet", "command")
@@ -27,7 +27,7 @@ def add_parser(subparsers: Any) -> None:
         description=(
             "Measure the spectra of the weights in a safetensors file, a torch checkpoint (loaded weights-only), an "
             "ONNX file or a Hugging Face folder. Exit code 1 says that a layer is not finite, all zero or could not "
-            "be measured; the labels over-trained and under-trained only inform."
+            "be measured; an α below 2 or above 6 is only a hint and never sets it."
         ),
     )
     parser.add_argument("model", metavar="MODEL", help="the file or folder")
@@ -38,6 +38,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the random nulls")
     parser.add_argument("--describe", action="store_true", help="only say what is done with every parameter, and why")
     _weights.add_arguments(parser)
+    _weights.add_order(parser, "what is not ok first, then hints, then depth")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,13 +81,17 @@ def _filtered(specs: list[LayerSpec], args: argparse.Namespace) -> list[LayerSpe
 
 
 def _analyze(args: argparse.Namespace) -> int:
-
     from ww_callbacks import spectral
+    from ww_callbacks.spectral.measuring.registry import resolve
 
+    # α without its error and its evidence would say more than is known.
+    quantities = [*args.quantities, *(("sigma", "alpha_evidence") if "alpha" in args.quantities else ())]
+    columns = [q.name for q in resolve([*quantities, *(["warning"] if "default" in quantities else [])])]
+    _weights.check_order(args.sort, ("layer", "matrices", "status", *columns))
     with _weights.progress("measuring", args.quiet) as progress:
         result = spectral.analyze(
             args.model,
-            args.quantities,
+            quantities,
             baseline=args.baseline,
             seed=args.seed,
             progress=progress,
@@ -95,6 +100,7 @@ def _analyze(args: argparse.Namespace) -> int:
     document = {
         "model": args.model,
         "convolution": args.convolution,
+        "heading": result.heading(),
         "layers": result.layers.to_dict("records"),
         "summary": result.summary,
         "skipped": {spec.name: spec.skipped for spec in result.specs if spec.skipped},
@@ -102,12 +108,12 @@ def _analyze(args: argparse.Namespace) -> int:
     }
     _weights.write(args.output, f"Spectra of {args.model}", result.heading(), result.layers, document)
     more = f"; {result.not_shown} more columns with `-o` or `--json`" if result.not_shown else ""
-    _print(args, result.heading() + more, result.shown(), document)
+    _print(args, result.heading() + more, result.shown(args.sort), document, result.notes)
     return EXIT_OK if (result.layers["status"] == "ok").all() else EXIT_FINDING
 
 
-def _print(args: argparse.Namespace, heading: str, table: Any, document: dict[str, Any]) -> None:
+def _print(args: argparse.Namespace, heading: str, table: Any, document: dict[str, Any], notes: str = "") -> None:
     if args.json:
         print(_weights.as_json(document).decode(), end="")
     else:
-        _weights.print_table(heading, table, _MARKS)
+        _weights.print_table(heading, table, _MARKS, notes)

@@ -1,4 +1,4 @@
-"""``ww-callbacks compare A B``: what changed between two checkpoints, and which layers got worse."""
+"""``ww-callbacks compare A B``: what changed between two checkpoints, by how much, in which layers, what broke."""
 
 from __future__ import annotations
 
@@ -12,33 +12,38 @@ def add_parser(subparsers: Any) -> None:
     """Declare the arguments."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "compare",
-        help="what changed between two checkpoints, and which layers got worse",
+        help="what changed between two checkpoints, by how much, and in which layers",
         description=(
-            "Compare two files of weights of one model, layer by layer: distance, spectra before and after, and in "
-            "what respect a layer got worse. Exit code 1 says that one did."
+            "Compare two files of weights of one model, layer by layer: how far each moved, relative to its norm and "
+            "to noise, and its spectrum before and after. Exit code 1 says that a layer broke: not finite, zero, "
+            "effective rank below half, norm ten times larger or a tenth. α never sets it."
         ),
     )
     parser.add_argument("before", metavar="A", help="the earlier weights")
     parser.add_argument("after", metavar="B", help="the later weights")
     parser.add_argument("--changed", action="store_true", help="print and write changed layers only")
     _weights.add_arguments(parser)
+    _weights.add_order(parser, "findings first, then by the share of the norm that changed")
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print and write."""
     _weights.check_outputs(args.output)
     from ww_callbacks import spectral
+    from ww_callbacks.spectral.comparison import COLUMNS
 
+    _weights.check_order(args.sort, COLUMNS)
     with _weights.progress("comparing", args.quiet) as progress:
         result = spectral.compare(args.before, args.after, progress=progress, **_weights.selection(args))
-    changed = result.layers["changed"] | (not args.changed)
-    layers, heading = result.layers[changed], result.heading()
+    heading, shown = result.heading(), result.shown(args.sort, changed=args.changed)
+    layers = result.layers[result.layers["changed"] | (not args.changed)]
     document = {
         "before": args.before,
         "after": args.after,
         "heading": heading,
+        "notes": result.notes,
         "layers": layers.to_dict("records"),
-        "worse": list(result.worse["layer"]),
+        "findings": list(result.findings["layer"]),
         "unusable_before": list(result.unusable_before["layer"]),
         "only_before": result.only_before,
         "only_after": result.only_after,
@@ -47,9 +52,9 @@ def run(args: argparse.Namespace) -> int:
     _weights.write(args.output, title, heading, layers, document)
     if args.json:
         print(_weights.as_json(document).decode(), end="")
-    elif layers.empty:
+    elif shown.empty:
         print(heading, "No layer changed.", sep="\n\n")
     else:
-        marks = {"worse": dict.fromkeys(result.worse["worse"], "yellow")}
-        _weights.print_table(heading, result.shown()[changed], marks)
-    return EXIT_FINDING if len(result.worse) else EXIT_OK
+        marks = {"finding": dict.fromkeys(result.findings["finding"], "yellow")}
+        _weights.print_table(heading, shown, marks, result.notes)
+    return EXIT_FINDING if len(result.findings) else EXIT_OK

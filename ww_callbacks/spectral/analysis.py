@@ -10,6 +10,8 @@ from numbers import Integral
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from ww_callbacks.spectral.for_people import HINT, counted, hint, ordered, rows_of, short, some, with_alpha_in_words
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -48,32 +50,73 @@ class Analysis:
         return table(self.specs)
 
     def heading(self) -> str:
-        """What was measured and what was not, in a line."""
-        failed = int((self.layers["status"] != "ok").sum())
-        skipped = sum(bool(spec.skipped) for spec in self.specs)
-        parts = [_counted(len(self.layers), "layer")]
-        if failed:
-            parts.append(f"{failed} of them not ok (see `status`)")
-        if skipped:
-            parts.append(f"{_counted(skipped, 'parameter')} not measured (see `describe()`)")
+        """What was measured, how much of it bears an α, and what to look at, in a line."""
+        single = all(len(spec.matrix_shapes) == 1 for spec in self.specs if not spec.skipped)
+        parts = [counted(len(self.layers), "matrix", "matrices") if single else counted(len(self.layers), "layer")]
+        if "alpha_evidence" in self.layers:
+            enough = int((self.layers["alpha_evidence"] == "sufficient").sum())
+            parts.append(f"{enough or 'none'} with enough evidence for α")
+            if enough and "alpha/median" in self.summary:
+                parts.append(f"median α {self.summary['alpha/median']:.2g}")
+        if failed := int((self.layers["status"] != "ok").sum()):
+            parts.append(f"{failed} of them not ok")
+        if skipped := sum(bool(spec.skipped) for spec in self.specs):
+            parts.append(f"{counted(skipped, 'parameter')} not measured (see `describe()`)")
         if self.unmatched:
-            some = ", ".join(self.unmatched[:3]) + (", …" if len(self.unmatched) > 3 else "")
-            parts.append(f"{_counted(len(self.unmatched), 'layer')} not in the baseline ({some})")
-        return ", ".join(parts)
+            parts.append(f"{counted(len(self.unmatched), 'layer')} not in the baseline ({some(self.unmatched)})")
+        look = [f"{name} ({why})" for name, why in self._concerns()]
+        return ", ".join(parts) + (f"; look at {some(look)}" if look else "")
+
+    def _concerns(self) -> list[tuple[str, str]]:
+        """The layers worth a look with the reason, the worst first."""
+        rows = rows_of(self.layers)
+        found = [(rows[i], _concern(rows[i])) for i in ordered(self.layers, "concern", [*map(_concern, rows)], {})]
+        return [
+            (row["layer"], row["status"].partition(":")[0] if row["status"] != "ok" else f"hint: {_hint(row)}")
+            for row, concern in found
+            if concern < _NONE
+        ]
+
+    @property
+    def notes(self) -> str:
+        """What has to be known to read the table: what a hint is, if there is one."""
+        return HINT if any(_hint(row) for row in rows_of(self.layers)) else ""
 
     @property
     def not_shown(self) -> int:
         """How many quantities :meth:`shown` leaves out."""
-        return len(self.layers.columns) - len(self.shown().columns) - 2  # kind and type are never shown
+        present = [q.name for q in self._quantities() if q.name not in ("sigma", "warning")]
+        return sum(name not in self.shown() for name in present)
 
-    def shown(self) -> pd.DataFrame:
-        """The table for people: of many quantities only the headlines, α's evidence and the labels."""
+    def _quantities(self) -> list[Quantity]:
         from ww_callbacks.spectral.measuring.registry import all_quantities
 
-        present = [q for q in all_quantities() if q.name in self.layers]
+        return [q for q in all_quantities() if q.name in self.layers]
+
+    def shown(self, order: str = "concern") -> pd.DataFrame:
+        """The table for people: α with its ± (in brackets without evidence), hints; of many quantities the headlines.
+
+        Args:
+            order: ``concern`` (the default): what is not ok first, then what is hinted at, then in depth order;
+                ``depth``; or the name of a quantity, its worst end first.
+
+        Raises:
+            ValueError: for any other order.
+        """
+        present = self._quantities()
+        worst = {q.name: q.worst for q in present}
         if len(present) > MOST_SHOWN:
             present = [q for q in present if q.headline or q.text]
-        return self.layers[["layer", "matrices", "status", *(q.name for q in present)]]
+        rows = rows_of(self.layers)
+        places = ordered(self.layers, order, [_concern(row) for row in rows], worst)
+        table = self.layers
+        names = [q.name for q in present if q.name != "warning"]
+        if "warning" in table:
+            table = table.assign(hint=[_hint(row) for row in rows])
+            names.append("hint")
+        if "sigma" in table and "alpha" in names:
+            names = [name for name in names if name != "sigma"]
+        return with_alpha_in_words(table).iloc[places][["layer", "matrices", "status", *names]]
 
     def statistics(self) -> pd.DataFrame:
         """:attr:`summary` as a table, quantities × statistics."""
@@ -89,27 +132,38 @@ class Analysis:
         """The table and the summary as text."""
         table = self.shown().to_string(index=False, na_rep="–", float_format=short)
         summary = self.statistics().to_string(na_rep="–", float_format=short) if self.summary else ""
-        return "\n\n".join(filter(None, (self.heading(), table, self._more(), summary)))
+        return "\n\n".join(filter(None, (self.heading(), table, self.notes, self._more(), summary)))
 
     def _repr_html_(self) -> str:
         table = self.shown().to_html(index=False, border=0, na_rep="–", float_format=short)
         summary = self.statistics().to_html(border=0, na_rep="–", float_format=short)
         details = f"<details><summary>over all layers</summary>{summary}</details>" if self.summary else ""
-        more = f"<p>{self._more()}</p>" if self.not_shown else ""
+        more = "".join(f"<p>{html.escape(text)}</p>" for text in (self.notes, self._more()) if text)
         return f"<p>{html.escape(self.heading())}</p>{table}{more}{details}"
 
     def _more(self) -> str:
-        return f"{_counted(self.not_shown, 'quantity', 'quantities')} more in `layers`" if self.not_shown else ""
+        return f"{counted(self.not_shown, 'quantity', 'quantities')} more in `layers`" if self.not_shown else ""
 
 
-def _counted(count: int, noun: str, plural: str = "") -> str:
-    """``3 layers``, ``1 layer``."""
-    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+_NONE = (3, 0.0)
+"""The order of a row that is of no concern."""
 
 
-def short(value: float) -> str:
-    """``value`` with four significant digits."""
-    return f"{value:.4g}"
+def _hint(row: Mapping[str, Any]) -> str:
+    if "alpha" not in row or "warning" not in row:
+        return ""
+    return hint(row["alpha"], row.get("sigma", float("nan")), row["warning"])
+
+
+def _concern(row: Mapping[str, Any]) -> tuple[int, float]:
+    """What a row is ordered by: not ok, then hinted at, the α farthest beyond its bound in standard errors first."""
+    if row["status"] != "ok":
+        return 0, 0.0
+    said = _hint(row)
+    if not said:
+        return _NONE
+    away = max(2.0 - row["alpha"], row["alpha"] - 6.0) / max(row.get("sigma", 1.0), 1e-12)
+    return (2 if "≈" in said else 1), -away
 
 
 def analyze(
@@ -186,7 +240,7 @@ def analyze(
         )
         return {**_identity(spec), "status": status, **values}
 
-    rows = ahead.map(pool, counted(row, len(chosen), progress), chosen)
+    rows = ahead.map(pool, telling(row, len(chosen), progress), chosen)
     unmatched = () if baseline is None else tuple(spec.name for spec in chosen if spec.name not in initial)
     return _analysis(rows, wanted, specs, unmatched)
 
@@ -203,7 +257,7 @@ def names_of(names: str | Iterable[str], argument: str) -> Sequence[str]:
     return several
 
 
-def counted(
+def telling(
     function: Callable[[LayerSpec], dict[str, Value]], total: int, progress: Progress | None
 ) -> Callable[[LayerSpec], dict[str, Value]]:
     """``function``, telling ``progress`` after each call, one at a time though the calls come from several threads."""

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from ww_callbacks.spectral.analysis import Progress, counted, measure_layer, names_of, short
+from ww_callbacks.spectral.analysis import Progress, measure_layer, names_of, telling
+from ww_callbacks.spectral.for_people import counted, ordered, rows_of, short, some, with_alpha_in_words
 from ww_callbacks.spectral.layers.parameter_table import sizes
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ww_callbacks.spectral.layers.spec import LayerSpec
+    from ww_callbacks.spectral.layers.spec import Array, LayerSpec
     from ww_callbacks.spectral.measuring.registry import Value
 
 TENFOLD = 1.0
@@ -23,8 +24,25 @@ TENFOLD = 1.0
 RANK_LOST = 0.5
 """An effective rank below this share of the earlier one is said."""
 
+NOTES = (
+    "A finding is a fact about the weights: no longer finite, zero, effective rank below half, norm or largest "
+    "singular value ten times larger or a tenth. change_to_noise: about 1 is how random steps of that size look, well "
+    "above 1 is a change with a direction. None of this tells whether the later weights do better or generalise less: "
+    "harmless fine-tuning and overfitting move weights, α and rank alike. That takes validation data."
+)
+"""What the numbers of a comparison mean, and what they do not."""
+
 _CHANGES = ("alpha", "log_spectral_norm", "effective_rank", "stable_rank")
 _DISTANCES = ("distance_from_init", "relative_distance_from_init", "cosine_to_init", "scale_collapse")
+_EVIDENCE = ("sigma", "alpha_evidence")
+COLUMNS = (
+    *("layer", "matrices", "status", "changed", *_DISTANCES, "change_to_noise", "change_rank"),
+    *(f"{name}_{when}" for name in (*_CHANGES, *_EVIDENCE) for when in ("before", "after")),
+    *("unusable_before", "finding"),
+)
+"""The columns of a comparison."""
+
+_SHOWN = ("relative_distance_from_init", "change_to_noise", "change_rank", "cosine_to_init")
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,10 +50,12 @@ class Comparison:
     """What :func:`compare` returns.
 
     Attributes:
-        layers: one row a layer of the later weights, in depth order: ``layer``, ``matrices``, ``status``, ``changed``,
-            the distances from the earlier weights, ``<quantity>_before`` and ``<quantity>_after``, ``unusable_before``:
-            why there was nothing to compare with (the earlier weights are not finite or cannot be read), empty if
-            there was; and ``worse``: in what respect the layer got worse, empty if in none.
+        layers: one row a layer of the later weights, in depth order: ``layer``, ``matrices``, ``status``, ``changed``;
+            of the change ΔW the distances from the earlier weights (``relative_distance_from_init`` is ‖ΔW‖_F/‖W‖_F),
+            ``change_to_noise`` and ``change_rank`` (see :func:`change`); ``<quantity>_before`` and
+            ``<quantity>_after``, α with its standard error and evidence; ``unusable_before``: why there was nothing to
+            compare with (the earlier weights are not finite or cannot be read), empty if there was; and ``finding``:
+            in what respect the weights broke or collapsed, empty if in none.
         only_before: layers that only the earlier weights have.
         only_after: layers that only the later weights have, or have in another shape.
     """
@@ -45,27 +65,53 @@ class Comparison:
     only_after: tuple[str, ...]
 
     @property
-    def worse(self) -> pd.DataFrame:
-        """The rows of the layers that got worse."""
-        return self.layers[self.layers["worse"] != ""]
+    def findings(self) -> pd.DataFrame:
+        """The rows of the layers with a finding."""
+        return self.layers[self.layers["finding"] != ""]
 
     @property
     def unusable_before(self) -> pd.DataFrame:
         """The rows of the layers whose earlier weights could not be used."""
         return self.layers[self.layers["unusable_before"] != ""]
 
-    def shown(self) -> pd.DataFrame:
-        """The table for people: how far each layer moved, α and effective rank before and after, and what got worse."""
-        columns = ["layer", "matrices", "status", "relative_distance_from_init", "cosine_to_init"]
+    @property
+    def notes(self) -> str:
+        """What the numbers mean, and what they do not."""
+        return NOTES
+
+    def shown(self, order: str = "concern", *, changed: bool = False) -> pd.DataFrame:
+        """The table for people: how far each layer moved, α and effective rank before and after, and findings.
+
+        Args:
+            order: ``concern`` (the default): findings first, then what cannot be compared, then by ‖ΔW‖/‖W‖, the
+                largest first; ``depth``; or a column of :attr:`layers`, the largest first.
+            changed: whether to leave out the layers that did not change.
+
+        Raises:
+            ValueError: for any other order.
+        """
+        columns = ["layer", "matrices", "status", *_SHOWN]
         columns += [f"{name}_{when}" for name in ("alpha", "effective_rank") for when in ("before", "after")]
-        if len(self.unusable_before):
-            columns.append("unusable_before")
-        return self.layers[[*columns, "worse"]]
+        columns += ["unusable_before"] if len(self.unusable_before) else []
+        table = self.layers[self.layers["changed"]] if changed else self.layers
+        concern = [
+            (not row["finding"], not row["unusable_before"], -_finite(row["relative_distance_from_init"]))
+            for row in rows_of(table)
+        ]
+        places = ordered(table, order, concern, {})
+        words = with_alpha_in_words(with_alpha_in_words(table, "_before"), "_after")
+        return words.iloc[places][[*columns, "finding"]]
 
     def heading(self) -> str:
-        """What was compared and how it came out, in a line."""
-        parts = [f"{len(self.layers)} layers compared, {int(self.layers['changed'].sum())} changed"]
-        parts.append(f"{len(self.worse)} got worse" if len(self.worse) else "none got worse")
+        """What was compared, how much changed, most where, and what was found, in a line."""
+        moved = self.layers[self.layers["changed"]]
+        sizes = moved["relative_distance_from_init"].dropna()
+        parts = [f"{counted(len(self.layers), 'layer')} compared, {len(moved)} changed"]
+        if len(sizes):
+            most = moved.sort_values("relative_distance_from_init", ascending=False)[:3]
+            named = [f"{row['layer']} {100 * row['relative_distance_from_init']:.3g} %" for row in rows_of(most)]
+            parts[0] += f" by a median of {100 * sizes.median():.3g} % of their norm (most: {', '.join(named)})"
+        parts.append(f"{len(self.findings)} with a finding" if len(self.findings) else "no finding")
         unusable = tuple(self.unusable_before["layer"])
         for names, where in (
             (unusable, "unusable before"),
@@ -73,16 +119,24 @@ class Comparison:
             (self.only_after, "only after"),
         ):
             if names:
-                parts.append(f"{len(names)} {where} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})")
+                parts.append(f"{len(names)} {where} ({some(names)})")
+        if len(self.findings):
+            look = [f"{row['layer']} ({row['finding']})" for row in rows_of(self.findings)]
+            parts[-1] += f"; look at {some(look)}"
         return ", ".join(parts)
 
     def __repr__(self) -> str:
         """The table as text."""
-        return f"{self.heading()}\n\n{self.shown().to_string(index=False, na_rep='–', float_format=short)}"
+        table = self.shown().to_string(index=False, na_rep="–", float_format=short)
+        return f"{self.heading()}\n\n{table}\n\n{self.notes}"
 
     def _repr_html_(self) -> str:
         table = self.shown().to_html(index=False, border=0, na_rep="–", float_format=short)
-        return f"<p>{html.escape(self.heading())}</p>{table}"
+        return f"<p>{html.escape(self.heading())}</p>{table}<p>{html.escape(self.notes)}</p>"
+
+
+def _finite(value: float) -> float:
+    return value if isfinite(value) else 0.0
 
 
 def compare(
@@ -97,13 +151,12 @@ def compare(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Compare two sets of weights of one model: distances, spectra before and after, and which layers got worse.
+    """Compare two sets of weights of one model: what changed, by how much, in which layers, and whether any broke.
 
-    A layer got worse if its weights are no longer finite or have become zero; if it is labelled over- or under-trained
-    (α < 2, α > 6, with sufficient evidence) and was not before; if its effective rank fell below half; or if its
-    norm or its largest singular value became a tenth, or ten times as large. These are fixed marks, to direct the eye.
-    Of a layer whose earlier weights are not finite or cannot be read nothing of this is said: it has no distances, and
-    ``unusable_before`` says why.
+    A finding is said of a layer if its weights are no longer finite or have become zero, if its effective rank fell
+    below half, or if its norm or its largest singular value became a tenth, or ten times as large. These are fixed
+    marks, to direct the eye; α never makes one, as it moves in harmless training too. Of a layer whose earlier weights
+    are not finite or cannot be read nothing of this is said: it has no distances, and ``unusable_before`` says why.
 
     Args:
         before: the earlier weights, a model or a file as :func:`ww_callbacks.spectral.analyze` takes it.
@@ -121,8 +174,8 @@ def compare(
 
     >>> import numpy as np
     >>> result = compare({"a": np.diag([3.0, 2.0, 1.0])}, {"a": np.diag([3.0, 0.0, 0.0])})
-    >>> result.layers[["layer", "changed", "relative_distance_from_init", "worse"]]
-      layer  changed  relative_distance_from_init                     worse
+    >>> result.layers[["layer", "changed", "relative_distance_from_init", "finding"]]
+      layer  changed  relative_distance_from_init                   finding
     0     a     True                     0.597614  effective rank 2.749 → 1
     """
     import pandas as pd
@@ -142,19 +195,55 @@ def compare(
     both = [spec for spec in chosen if spec.name in earlier]
     if not both:
         raise ValueError("The two sets of weights have no layer of the same name and shape in common.")
-    wanted = resolve([*_CHANGES, *_DISTANCES, "frobenius_norm", "alpha_evidence", "warning"])
+    wanted = resolve([*_CHANGES, *_DISTANCES, *_EVIDENCE, "frobenius_norm"])
 
     def row(spec: LayerSpec) -> dict[str, Value]:
         old, old_status = measure_layer(spec, wanted, arrays=earlier[spec.name])
         unusable = _unusable(old, old_status)
         new, status = measure_layer(spec, wanted, initial=None if unusable else earlier[spec.name])
-        return _row(spec, (old, old_status), (new, status), unusable)
+        size = (float("nan"), float("nan"))
+        if not unusable and status == "ok" and new["distance_from_init"] != 0.0:
+            size = change(spec.matrices(), spec.arrange(earlier[spec.name]) if spec.arrange else ())
+        return _row(spec, (old, old_status), (new, status), size, unusable)
 
-    rows = pool.map(counted(row, len(both), progress), both, cost=lambda spec: spec.cost)
+    rows = pool.map(telling(row, len(both), progress), both, cost=lambda spec: spec.cost)
     here = {spec.name for spec in later}
     there = [spec.name for spec in inspect(before, convolution) if not spec.skipped]
     only_before = tuple(name for name in there if name not in here)
-    return Comparison(pd.DataFrame(rows), only_before, tuple(s.name for s in chosen if s.name not in earlier))
+    return Comparison(
+        pd.DataFrame(rows, columns=list(COLUMNS)), only_before, tuple(s.name for s in chosen if s.name not in earlier)
+    )
+
+
+def change(after: Sequence[Array], before: Sequence[Array]) -> tuple[float, float]:
+    """How much of the change ΔW between two weights has a direction.
+
+    Returns:
+        σ_1(ΔW)/(s(√n + √m)), where s² is the mean square element of ΔW (n×m): the denominator is the largest singular
+        value of an independent random matrix of that size, so that noise gives about 1; and the stable rank
+        ‖ΔW‖_F²/σ_1(ΔW)², the number of directions that the change uses. Over several matrices the largest ratio and its
+        stable rank; NaN without a change.
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> noise, step = rng.standard_normal((200, 100)), np.outer(np.ones(200), np.ones(100))
+    >>> [round(value, 2) for value in change([noise], [0 * noise])], [round(v, 2) for v in change([step], [0 * step])]
+    ([0.97, 36.55], [5.86, 1.0])
+    """
+    import numpy as np
+
+    from ww_callbacks.spectral.linalg.arrays import difference
+    from ww_callbacks.spectral.linalg.spectrum import gram_singular_values
+
+    found = [(float("nan"), float("nan"))]
+    for now, then in zip(after, before, strict=True):
+        values = gram_singular_values(difference(now, then))
+        total = float(np.sum(values**2))
+        if total > 0.0:
+            rows, columns = now.shape
+            edge = np.sqrt(total / (rows * columns)) * (np.sqrt(rows) + np.sqrt(columns))
+            found.append((float(values[0] / edge), total / float(values[0]) ** 2))
+    return max(found, key=lambda pair: -1.0 if pair[0] != pair[0] else pair[0])
 
 
 def _unusable(old: Mapping[str, Value], status: str) -> str:
@@ -166,26 +255,29 @@ def _unusable(old: Mapping[str, Value], status: str) -> str:
 
 
 def _row(
-    spec: LayerSpec, before: tuple[Mapping[str, Value], str], after: tuple[Mapping[str, Value], str], unusable: str
+    spec: LayerSpec,
+    before: tuple[Mapping[str, Value], str],
+    after: tuple[Mapping[str, Value], str],
+    size: tuple[float, float],
+    unusable: str,
 ) -> dict[str, Value]:
     (old, old_status), (new, status) = before, after
     row: dict[str, Value] = {"layer": spec.name, "matrices": sizes(spec.matrix_shapes), "status": status}
     row["changed"] = new["distance_from_init"] != 0.0  # NaN is a change
     row.update({name: new[name] for name in _DISTANCES})
-    for name in _CHANGES:
+    row["change_to_noise"], row["change_rank"] = size
+    for name in (*_CHANGES, *_EVIDENCE):
         row |= {f"{name}_before": old[name], f"{name}_after": new[name]}
     row["unusable_before"] = unusable
-    row["worse"] = "" if unusable else "; ".join(_worse(old, old_status, new, status))
+    row["finding"] = "" if unusable else "; ".join(_findings(old, old_status, new, status))
     return row
 
 
-def _worse(old: Mapping[str, Value], old_status: str, new: Mapping[str, Value], status: str) -> Iterator[str]:
+def _findings(old: Mapping[str, Value], old_status: str, new: Mapping[str, Value], status: str) -> Iterator[str]:
     if status != "ok":
         if status != old_status:
             yield status
         return
-    if new["warning"] and new["warning"] != old["warning"]:
-        yield f"{new['warning']}: α {short(float(old['alpha']))} → {short(float(new['alpha']))}"
     rank, earlier_rank = float(new["effective_rank"]), float(old["effective_rank"])
     if rank < RANK_LOST * earlier_rank:
         yield f"effective rank {short(earlier_rank)} → {short(rank)}"

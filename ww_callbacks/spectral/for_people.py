@@ -1,0 +1,103 @@
+"""How a table of layers is put before people: α with its ±, what is only a hint, and what deserves a look first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ORDERS = ("concern", "depth")
+"""Orders of a table beside those by one of its columns."""
+
+HINT = (
+    "hint: α < 2 or α > 6 where the evidence suffices (WeightWatcher's over- and under-trained). α alone does not tell "
+    "whether a layer is over- or under-trained; healthy models have such layers too."
+)
+"""What is said below a table that has hints."""
+
+
+def short(value: float) -> str:
+    """``value`` with four significant digits."""
+    return f"{value:.4g}"
+
+
+def alpha_in_words(alpha: float, sigma: float, evidence: str) -> str:
+    """α with its standard error, in brackets where the evidence does not suffice.
+
+    >>> alpha_in_words(3.14159, 0.21, "sufficient"), alpha_in_words(7.0, 2.5, "small tail")
+    ('3.142 ± 0.21', '(7 ± 2.5)')
+    """
+    if not math.isfinite(alpha):
+        return "–"
+    text = short(alpha) + (f" ± {sigma:.2g}" if math.isfinite(sigma) else "")
+    return text if evidence in ("", "sufficient") else f"({text})"
+
+
+def hint(alpha: float, sigma: float, label: str) -> str:
+    """What WeightWatcher's label rests on; ``≈`` where the standard error does not tell α from the bound.
+
+    >>> hint(1.6, 0.1, "over-trained"), hint(1.95, 0.1, "over-trained"), hint(3.0, 0.1, "")
+    ('α < 2', 'α ≈ 2', '')
+    """
+    if not label:
+        return ""
+    bound, sign = (2, "<") if label == "over-trained" else (6, ">")
+    return f"α {'≈' if abs(alpha - bound) < sigma else sign} {bound}"
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of ``table``, by column."""
+    return [{str(column): value for column, value in row.items()} for row in table.to_dict("records")]
+
+
+def with_alpha_in_words(table: pd.DataFrame, suffix: str = "") -> pd.DataFrame:
+    """``table`` with ``alpha`` in words in place of the numbers, and without ``sigma``; as it is if it has no α."""
+    alpha, sigma, evidence = (f"{name}{suffix}" for name in ("alpha", "sigma", "alpha_evidence"))
+    if alpha not in table:
+        return table
+    nothing = [""] * len(table)
+    cells = zip(table[alpha], table.get(sigma, [math.nan] * len(table)), table.get(evidence, nothing), strict=True)
+    return table.assign(**{alpha: [alpha_in_words(*cell) for cell in cells]}).drop(columns=sigma, errors="ignore")
+
+
+def ordered(table: pd.DataFrame, by: str, concern: Sequence[tuple[Any, ...]], worst: Mapping[str, str]) -> list[int]:
+    """The positions of the rows of ``table`` in the order ``by``; rows that are equal in it stay in depth order.
+
+    Args:
+        table: one row a layer, in depth order.
+        by: ``concern``, ``depth`` or a column: its worst end first, the largest number where it has none.
+        concern: what to order each row by for ``concern``, the smallest first.
+        worst: column → ``low`` where small numbers are worth a look.
+
+    Raises:
+        ValueError: for any other order, with those there are.
+    """
+    rows = range(len(table))
+    if by == "depth":
+        return list(rows)
+    if by == "concern":
+        return sorted(rows, key=lambda i: concern[i])
+    if by not in table:
+        raise ValueError(f"Expected the order to be one of {', '.join((*ORDERS, *table.columns))} but got {by!r}.")
+    values = list(table[by])
+    if not all(isinstance(value, float | int) for value in values):
+        return sorted(rows, key=lambda i: str(values[i]))
+    sign = 1.0 if worst.get(by) == "low" else -1.0
+    return sorted(rows, key=lambda i: (math.isnan(values[i]), sign * values[i]))
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """``3 layers``, ``1 layer``."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first of ``names``.
+
+    >>> some(["a", "b", "c", "d"])
+    'a, b, c, …'
+    """
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
