@@ -1,4 +1,4 @@
-"""The adapter for Keras 3, on the torch and jax backends; on jax it imports no torch."""
+"""The adapter for Keras 3 on TensorFlow, torch and jax; it imports none of them but the one in use."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ww_callbacks.keras.backends import what_is_missing
+
 try:
     import keras
 except ImportError as missing:
-    raise ImportError(
-        'ww_callbacks.keras needs Keras 3 and a backend (torch or jax): pip install "ww-callbacks[keras]"'
-    ) from missing
+    raise ImportError(what_is_missing(missing), name=missing.name) from missing
 
 from ww_callbacks.adapters.averages import keras_specs
 from ww_callbacks.adapters.base import Watcher, default_directory, free_directory, shows_settings

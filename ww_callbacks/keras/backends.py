@@ -1,0 +1,50 @@
+"""Which of Keras's backends is missing, in words: Keras installs none, and its own error does not say how to choose."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+BACKENDS = ("tensorflow", "torch", "jax")
+"""Those that the adapter is tested on; each is also the name under which pip installs it."""
+
+
+def what_is_missing(error: ImportError) -> str:
+    """What ``import keras`` lacked, and how to get it.
+
+    Args:
+        error: what ``import keras`` raised.
+
+    Examples:
+        >>> what_is_missing(ModuleNotFoundError(name="keras")).partition(": ")[2]
+        'pip install "ww-callbacks[keras]" and one of tensorflow, torch, jax.'
+    """
+    missing = (error.name or "").partition(".")[0]
+    if missing == "keras":
+        return (
+            'ww_callbacks.keras needs Keras 3 and one of its backends: pip install "ww-callbacks[keras]" and one of '
+            f"{', '.join(BACKENDS)}."
+        )
+    asked = os.environ.get("KERAS_BACKEND")
+    if missing not in BACKENDS:
+        return f"Keras cannot be imported: {error}"
+    chosen = (
+        f"KERAS_BACKEND={asked} asks for the backend `{missing}`"
+        if asked
+        else f"The environment variable KERAS_BACKEND is not set, so Keras takes `{missing}`"
+    )
+    installed = [name for name in BACKENDS if name != missing and _is_installed(name)]
+    other = (
+        f"set KERAS_BACKEND={installed[0]} before Keras is imported ({' and '.join(installed)} "
+        f"{'is' if len(installed) == 1 else 'are'} installed)"
+        if installed
+        else f"install another ({', '.join(name for name in BACKENDS if name != missing)}) and set KERAS_BACKEND to it"
+    )
+    return f"{chosen}, which is not installed: {other}, or pip install {missing}."
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
