@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ww_callbacks.adapters.base import Watcher, default_directory, free_directory, shows_settings
+from ww_callbacks.adapters.base import Watcher, default_directory, shows_settings
 from ww_callbacks.adapters.best_checkpoint import saver
 from ww_callbacks.adapters.model_structure import Structure
 from ww_callbacks.adapters.training_metrics import StepLosses, values_of
+from ww_callbacks.integrations.record import free_directory
 from ww_callbacks.integrations.schema import Snapshot
 from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.publishing.sinks_by_default import default_sinks

@@ -15,7 +15,7 @@ from ww_callbacks.engine.engine import Engine
 from ww_callbacks.engine.initial_weights import InitialWeights
 from ww_callbacks.faults import Faults
 from ww_callbacks.integrations.console import ConsoleSink
-from ww_callbacks.integrations.record import RecordSink, check_writable
+from ww_callbacks.integrations.record import RecordSink, check_writable, claim
 from ww_callbacks.integrations.schema import LayerInfo, RunInfo, Snapshot, Verdict
 from ww_callbacks.integrations.sink import Sink
 from ww_callbacks.lifecycle.exit_hooks import close_at_exit
@@ -95,7 +95,7 @@ class Run:
             self.faults.fault,
         )
         self.initial_weights = InitialWeights(settings, self.engine, self._measuring, self._group.rank)
-        own: list[Sink] = [RecordSink(), ConsoleSink(write=write, verbose=settings.verbose)]
+        own: list[Sink] = [RecordSink(warn=self._warn), ConsoleSink(write=write, verbose=settings.verbose)]
         self._sinks = SinkGroup([*own, *sinks, *settings.sinks] if self.leads else [], self.faults)
         self._publisher = Publisher(
             self._sinks, self.diagnosis, self.progress, self.faults, probing, quiet=settings.verbose == 0
@@ -215,15 +215,33 @@ class Run:
             self.progress.first_step = step
             close_at_exit(self.abandon)
             resumed_at = None if saved is None else self._take_up(saved)
+            if resumed_at is None and self.leads:
+                self._claim_folder()
             self.progress.run_id, self.progress.directory = self._group.broadcast(
                 (self.progress.run_id, self.directory)
             )
             if resumed_at is None:
-                self.initial_weights.take(self.directory)
-            self._sinks.each(lambda sink: sink.open(self.info(resumed_at), resumed_at is not None))
+                self._take_initial_weights()
+            self._sinks.open(self.info(resumed_at), resumed_at is not None)
             if resumed_at is None:
                 with self.faults.guard("a snapshot"):
                     self._snapshot("full", step, epoch, {}, now=True)
+
+    def _claim_folder(self) -> None:
+        """Make sure that no other process writes to the folder; another one may have taken it since it was named."""
+        try:
+            self.progress.directory = claim(self.directory)
+        except OSError as error:
+            self.faults.fault("the folder of the record cannot be made now", error)
+
+    def _take_initial_weights(self) -> None:
+        try:
+            self.initial_weights.take(self.directory)
+        except OSError as error:
+            self.faults.fault("W_0 cannot be kept, so what compares with it (distances, ratios) is not measured", error)
+
+    def _warn(self, message: str) -> None:
+        self.faults.warn_once(message, message)
 
     def _take_up(self, saved: Saved) -> int | None:
         """Go on where ``saved`` was made.
@@ -338,7 +356,10 @@ class Run:
             return
         self._measuring.divide()
         if self.engine.baseline is not None and (missing := self.engine.without_baseline(new)):
-            self.engine.baseline.extend(self.initial_weights.of_later_layers(self.directory, missing))
+            try:
+                self.engine.baseline.extend(self.initial_weights.of_later_layers(self.directory, missing))
+            except OSError as error:
+                self.faults.fault("W_0 of new layers cannot be kept, so their distances are not measured", error)
         said = [f"{what} {', '.join(names)}" for what, names in (("new:", new), ("gone:", gone)) if names]
         self.faults.warn_once(
             f"the model has other layers than before ({'; '.join(said)}); W_0 of a new one is what it is now",
@@ -379,7 +400,7 @@ class Run:
                 self._measuring.close(self.meter)
                 if self.leads:
                     self.diagnosis.conclude()
-        self._sinks.each(lambda sink: sink.close(self.verdict))
+        self._sinks.close(self.verdict)
 
     def abandon(self) -> None:
         """Close without the other processes, which may be gone: publish what is there, and close the sinks."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from ww_callbacks.adapters.best_checkpoint import BestCheckpoint
 from ww_callbacks.adapters.child_record import ChildRecord
 from ww_callbacks.diagnosis.alerts import AlertList
+from ww_callbacks.integrations.record import free_directory
 from ww_callbacks.integrations.schema import Verdict
 from ww_callbacks.probes.probe_runner import Probing
 from ww_callbacks.probes.representation import RepresentationProbe
@@ -188,14 +189,6 @@ class Watcher:
         if self.run is None:
             return "<p>SpectralCallback: no training watched yet</p>"
         return self.run.html()
-
-
-def free_directory(wanted: Path) -> Path:
-    """``wanted``, or its first sub-folder ``run-2``, ``run-3``, … that holds no record yet."""
-    candidates: Iterable[Path] = (wanted / f"run-{n}" for n in range(2, 10_000))
-    if not (wanted / "spectral.jsonl").exists():
-        return wanted
-    return next(c for c in candidates if not (c / "spectral.jsonl").exists())
 
 
 def default_directory() -> Path:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from ww_callbacks.engine.accelerator import to_host
@@ -62,7 +65,7 @@ class Baseline:
             part: tells the file from those of other processes and of layers that came later.
 
         Raises:
-            OSError: if the file cannot be written.
+            OSError: if the file cannot be written, with the room that it needs.
         """
         tensors: dict[str, np.ndarray] = {}
         keys: dict[str, list[str]] = {}
@@ -74,8 +77,14 @@ class Baseline:
                     tensors[name] = np.ascontiguousarray(to_host(array))
         path = folder / (f"w0-{part}.safetensors" if part else FILE_NAME)
         partial = path.with_suffix(".partial")
-        save_file(tensors, partial, metadata={"layers": json.dumps(keys)})
-        os.replace(partial, path)
+        try:
+            save_file(tensors, partial, metadata={"layers": json.dumps(keys)})
+            os.replace(partial, path)
+        except (OSError, SafetensorError) as error:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            room = sum(tensor.nbytes for tensor in tensors.values())
+            raise OSError(f"{error}; it needs {_bytes(room)}{_free(folder)}") from error
         return cls._map(path)
 
     @classmethod
@@ -98,6 +107,18 @@ class Baseline:
     @classmethod
     def _map(cls, path: Path) -> Baseline:
         return cls(*map_tensors(path))
+
+
+def _bytes(count: int) -> str:
+    unit, name = next((u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (0.0, "bytes")) if count >= u)
+    return f"{count / unit:,.1f} {name}" if unit else f"{count} bytes"
+
+
+def _free(folder: Path) -> str:
+    try:
+        return f", and {_bytes(shutil.disk_usage(folder).free)} are free in {folder}"
+    except OSError:
+        return f" in {folder}"
 
 
 def map_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:

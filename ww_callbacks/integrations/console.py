@@ -86,10 +86,14 @@ class ConsoleSink:
         if verdict is not None:
             self._say(f"spectra: verdict: {verdict.state}. {verdict.reason} {verdict.recommendation}".rstrip())
         folder = _near(self._directory)
+        record = Path(folder, RECORD_NAME)
+        there = Path(self._directory, RECORD_NAME).exists()
         self._say(
             f"spectra: {_count(self._snapshots, 'snapshot')}, {_count(self._alerts, 'alert')}, cost "
-            f"{_cost(self._overhead, self._spent)}; record: {Path(folder, RECORD_NAME)}"
+            f"{_cost(self._overhead, self._spent)}; {f'record: {record}' if there else 'there is no record'}"
         )
+        if not there:
+            return
         page = f"tensorboard --logdir {folder}  (tab SPECTRA), or " if importlib.util.find_spec("tensorboard") else ""
         self._say(f"spectra: to look inside: {page}ww-callbacks report {folder} -o report.html")
 

@@ -15,10 +15,11 @@ except ImportError as missing:
     raise ImportError(what_is_missing(missing), name=missing.name) from missing
 
 from ww_callbacks.adapters.averages import keras_specs
-from ww_callbacks.adapters.base import Watcher, default_directory, free_directory, shows_settings
+from ww_callbacks.adapters.base import Watcher, default_directory, shows_settings
 from ww_callbacks.adapters.call_stack import caller
 from ww_callbacks.adapters.model_structure import Structure
 from ww_callbacks.adapters.training_metrics import values_of
+from ww_callbacks.integrations.record import free_directory
 from ww_callbacks.keras.sidecars import Sidecars
 from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.publishing.sinks_by_default import default_sinks

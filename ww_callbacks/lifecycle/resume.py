@@ -12,6 +12,7 @@ from ww_callbacks.diagnosis.diagnosis import Diagnosis
 from ww_callbacks.engine.baseline_store import Baseline
 from ww_callbacks.engine.engine import Engine
 from ww_callbacks.engine.initial_weights import InitialWeights
+from ww_callbacks.integrations.record import RECORD_NAME
 from ww_callbacks.lifecycle.progress import Progress
 from ww_callbacks.lifecycle.saved_state import RunState, Saved
 from ww_callbacks.probes.probe_runner import Probing
@@ -48,6 +49,7 @@ def capture_state(run: RunParts, adapter: Mapping[str, Any]) -> Saved:
         alerts=tuple(run.diagnosis.alerts),
         known=dict(progress.published),
         clock=run.clock.state(),
+        initial_weights=run.engine.baseline is not None,
         adapter={**adapter, "probe": run.probing.state_dict()} if run.probing is not None else dict(adapter),
     )
     return Saved(state, dict(run.engine.stale()))
@@ -76,7 +78,7 @@ def resumption(run: RunParts, saved: Saved, log_dir: str | None) -> Callable[[],
             "models without a `name=` anew each time they are built"
         )
     directory = _folder(state, log_dir, progress.directory)
-    baseline = Baseline.open(directory)
+    baseline = Baseline.open(directory) if state.initial_weights else None
     run.diagnosis.load_state_dict({"detectors": state.detectors, "desk": state.desk})
     if run.probing is not None and "probe" in state.adapter:
         run.probing.load_state_dict(state.adapter["probe"])
@@ -97,7 +99,7 @@ def resumption(run: RunParts, saved: Saved, log_dir: str | None) -> Callable[[],
         run.meter.shift(state.spent, state.elapsed)
         run.engine.baseline = baseline
         new = run.engine.without_baseline(run.engine.states)
-        if new:
+        if new and baseline is not None:
             baseline.extend(run.initial_weights.of_later_layers(directory, new))
         run.engine.restore(state.layers, saved.previous)
         return state.step
@@ -109,10 +111,10 @@ def _folder(state: RunState, log_dir: str | None, fresh: Path) -> Path:
     """Where the record of the saved run lies now: where it lay, or where the user says that it was moved to."""
     candidates = [Path(state.directory), *([Path(log_dir)] if log_dir else []), fresh]
     for folder in candidates:
-        if any(folder.glob("w0*.safetensors")):
+        if any(folder.glob("w0*.safetensors" if state.initial_weights else RECORD_NAME)):
             return folder.absolute()
     places = ", ".join(dict.fromkeys(map(str, candidates)))
+    what = "initial weights (w0.safetensors) were" if state.initial_weights else f"record ({RECORD_NAME}) was"
     raise FileNotFoundError(
-        f"its initial weights (w0.safetensors) were not found in {places}: move them back, or name their folder as "
-        "`log_dir`"
+        f"its {what} not found in {places}: move them back, or name their folder as `log_dir`"
     )

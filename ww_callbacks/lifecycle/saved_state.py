@@ -49,6 +49,7 @@ class RunState:
         known: the model-level values as last known.
         clock: where the run's clock stood.
         adapter: what the framework's adapter keeps, such as a sum of losses.
+        initial_weights: whether W_0 lies beside the record; it may not have fitted on the disk.
         version: of this layout.
     """
 
@@ -66,6 +67,7 @@ class RunState:
     known: Mapping[str, float] = field(default_factory=dict)
     clock: Mapping[str, Any] = field(default_factory=dict)
     adapter: Mapping[str, Any] = field(default_factory=dict)
+    initial_weights: bool = True
     version: int = VERSION
 
     def plain(self) -> dict[str, Any]:

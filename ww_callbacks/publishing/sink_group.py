@@ -1,10 +1,11 @@
-"""The sinks of a run: one that fails is left out, and the others go on."""
+"""The sinks of a run: one that fails costs the others nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
 from ww_callbacks.faults import Faults
+from ww_callbacks.integrations.schema import RunInfo, Verdict
 from ww_callbacks.integrations.sink import Sink
 
 
@@ -24,10 +25,48 @@ class SinkGroup:
         return len(self._sinks)
 
     def each(self, call: Callable[[Sink], None]) -> None:
-        """Call ``call`` with every sink; one that raises gets nothing from then on."""
+        """Call ``call`` with every sink.
+
+        One that raises gets nothing from then on, but for an error of the system (a full disk, a network that is away),
+        which may pass: such a sink gets the next call again.
+        """
         for sink in list(self._sinks):
             try:
                 call(sink)
+            except OSError as error:
+                self._failed(sink, error, "")
             except Exception as error:
                 self._sinks.remove(sink)
                 self._faults.fault(f"{sink.name} failed and gets nothing from now on; the others go on", error)
+
+    def open(self, run: RunInfo, resumed: bool) -> None:
+        """Open every sink; one that cannot be opened gets nothing, unless it keeps what it could not write."""
+        for sink in list(self._sinks):
+            try:
+                sink.open(run, resumed)
+            except OSError as error:
+                if not keeps(sink):
+                    self._sinks.remove(sink)
+                self._failed(sink, error, "" if keeps(sink) else "cannot be opened and gets nothing; the others go on")
+            except Exception as error:
+                self._sinks.remove(sink)
+                self._faults.fault(f"{sink.name} cannot be opened and gets nothing; the others go on", error)
+
+    def close(self, verdict: Verdict | None) -> None:
+        """Close every sink."""
+        for sink in self._sinks:
+            try:
+                sink.close(verdict)
+            except Exception as error:
+                lacks = "lacks what could not be written" if keeps(sink) else "could not be closed"
+                self._faults.fault(f"{sink.name} {lacks}", error)
+
+    def _failed(self, sink: Sink, error: OSError, what: str) -> None:
+        kept = "cannot be written now; it is kept in memory and tried again at the next snapshot"
+        what = what or (kept if keeps(sink) else "failed and may lack this snapshot; it gets the next ones")
+        self._faults.fault(f"{sink.name} {what}", error)
+
+
+def keeps(sink: Sink) -> bool:
+    """Whether ``sink`` keeps what it could not write, and tries again at the next call."""
+    return getattr(sink, "keeps_what_failed", False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -18,7 +19,7 @@ import pytest
 
 from tests.integrations.record.test_record import resume, write
 from tests.integrations.samples import alert, run_info, snapshot, verdict
-from ww_callbacks.integrations.record import Follower, RecordError, RecordSink, check_writable, read_run
+from ww_callbacks.integrations.record import Follower, RecordError, RecordSink, check_writable, claim, free_directory, read_run
 
 LAYERS = 120
 
@@ -116,24 +117,31 @@ def test_cut_at_any_byte_it_reads_and_goes_on(tmp_path):
                 other.unlink()
 
 
-def test_a_full_disk_is_an_error_and_the_record_stays_whole(tmp_path):
+def test_a_full_disk_that_is_freed_costs_nothing(tmp_path):
     def fill() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, hard))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         sink = RecordSink(tmp_path)
         sink.open(run_info(tmp_path, layers=LAYERS), resumed=False)
-        try:
-            for step in range(100):
+        failed = 0
+        for step in range(20):
+            if step == 18:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+            try:
                 sink.snapshot(long_snapshot(step))
-        except OSError as error:
-            assert error.errno == errno.EFBIG and str(tmp_path) in str(error)
-        else:
-            raise AssertionError("nothing was raised")
+            except OSError as error:
+                failed += 1
+                assert error.errno == errno.EFBIG and str(tmp_path) in str(error)
+                part = read_run(tmp_path)
+                assert part.torn == "" and part.model["step"].tolist() == list(range(len(part.model)))
+        assert 2 < failed < 18
+        sink.close(verdict())
 
     assert exit_code(in_child(fill)) == 0
     record = read_run(tmp_path)
-    assert record.torn == "" and len(record.model) > 2
-    assert len(record.layers) == LAYERS * len(record.model)
+    assert record.torn == "" and record.model["step"].tolist() == list(range(20)) and record.verdict == verdict()
+    assert len(record.layers) == LAYERS * 20
 
 
 def test_a_real_file_system_that_is_full(tmp_path):
@@ -153,10 +161,85 @@ def test_a_real_file_system_that_is_full(tmp_path):
         with pytest.raises(OSError, match="free some space"):
             check_writable(tmp_path)
         (tmp_path / "filler").unlink()
-        sink.close(verdict())
-        assert read_run(tmp_path).verdict == verdict()
+        with pytest.raises(OSError, match="No space left"):  # the last snapshot never fits, and the verdict does
+            sink.close(verdict())
+        record = read_run(tmp_path)
+        assert record.verdict == verdict() and record.torn == "" and record.model["step"].tolist() == steps
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.EDQUOT])
+@pytest.mark.parametrize("call", ["open", "write", "ftruncate", "fstat"])
+def test_a_file_system_that_is_away_for_a_while_costs_nothing(tmp_path, monkeypatch, number, call):
+    write(tmp_path / "undisturbed", range(6), densities=True).close(verdict())
+    away = False
+    real = getattr(os, call)
+
+    def refuse(*arguments, **keywords):
+        if away:
+            if call == "write":
+                real(arguments[0], bytes(arguments[1])[:7])  # torn
+            raise OSError(number, os.strerror(number))
+        return real(*arguments, **keywords)
+
+    sink = RecordSink(tmp_path)
+    sink.open(run_info(tmp_path), resumed=False)
+    for step in range(6):
+        away = step in (2, 3)
+        monkeypatch.setattr(os, call, refuse)
+        if call == "ftruncate" and away:
+            monkeypatch.setattr(os, "write", lambda *_: (_ for _ in ()).throw(OSError(number, os.strerror(number))))
+        try:
+            sink.snapshot(snapshot(step, densities=True))
+        except OSError as error:
+            assert away and error.errno == number
+        finally:
+            monkeypatch.undo()
+    sink.close(verdict())
+    for name in ("spectral.jsonl", "spectra.jsonl"):
+        lines, undisturbed = (
+            [line for line in (folder / name).read_bytes().splitlines() if b'"record":"run"' not in line]
+            for folder in (tmp_path, tmp_path / "undisturbed")
+        )
+        assert lines == undisturbed and len(lines) > 6
+
+
+@pytest.mark.parametrize("how", ["folder", "file", "emptied"])
+def test_a_record_deleted_in_the_middle_begins_anew_and_says_so(tmp_path, how):
+    said: list[str] = []
+    sink = RecordSink(tmp_path / "run", warn=said.append)
+    sink.open(run_info(tmp_path / "run"), resumed=False)
+    for step in range(3):
+        sink.snapshot(snapshot(step, densities=True))
+    match how:
+        case "folder":
+            shutil.rmtree(tmp_path / "run")
+        case "file":
+            (tmp_path / "run" / "spectral.jsonl").unlink()
+        case "emptied":
+            (tmp_path / "run" / "spectral.jsonl").write_bytes(b"")
+    for step in range(3, 6):
+        sink.snapshot(snapshot(step, densities=True))
+    sink.close(verdict())
+    record = read_run(tmp_path / "run")
+    assert record.model["step"].tolist() == [3, 4, 5] and record.verdict == verdict() and record.torn == ""
+    assert record.density(record.layers["layer"].iloc[0]) is not None
+    assert len(said) == 1 and "was deleted" in said[0] and "spectral.jsonl" in said[0]
+
+
+def test_processes_that_ask_for_one_folder_at_the_same_moment_get_one_each(tmp_path):
+    ready = time.time() + 0.3
+
+    def take() -> None:
+        time.sleep(ready - time.time())
+        folder = claim(free_directory(tmp_path / "log"))
+        (folder / f"mine-{os.getpid()}").touch()
+
+    children = [in_child(take) for _ in range(12)]
+    assert [exit_code(child) for child in children] == [0] * 12
+    found = sorted(path.parent.name for path in (tmp_path / "log").rglob("mine-*"))
+    assert found == sorted(["log", *(f"run-{n}" for n in range(2, 13))])
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path):

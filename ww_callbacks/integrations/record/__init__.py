@@ -3,7 +3,7 @@
 from ww_callbacks.integrations.record.follower import Follower, Update
 from ww_callbacks.integrations.record.format import DENSITY_NAME, RECORD_NAME, RecordError
 from ww_callbacks.integrations.record.reader import RunRecord, find_runs, read_run
-from ww_callbacks.integrations.record.writer import RecordSink, check_writable
+from ww_callbacks.integrations.record.writer import RecordSink, check_writable, claim, free_directory
 
 __all__ = [
     "DENSITY_NAME",
@@ -14,6 +14,8 @@ __all__ = [
     "RunRecord",
     "Update",
     "check_writable",
+    "claim",
     "find_runs",
+    "free_directory",
     "read_run",
 ]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import re
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import orjson
@@ -50,6 +53,45 @@ def check_writable(folder: str | os.PathLike[str]) -> Path:
     return path
 
 
+def claim(wanted: str | os.PathLike[str]) -> Path:
+    """Take a folder for a new record, which no other process can take then.
+
+    The file of the record is made at once, empty; of several processes that ask at the same moment one gets ``wanted``
+    and the others its sub-folders ``run-2``, ``run-3``, ….
+
+    Args:
+        wanted: the folder, or one that :func:`free_directory` gave.
+
+    Returns:
+        The folder taken.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    folder = Path(wanted).absolute()
+    if re.fullmatch(r"run-\d+", folder.name) and (folder.parent / RECORD_NAME).exists():
+        folder = folder.parent  # another process may have taken this number since
+    for candidate in _candidates(folder):
+        candidate.mkdir(parents=True, exist_ok=True)
+        try:
+            os.close(os.open(candidate / RECORD_NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+        except FileExistsError:
+            continue
+        return candidate
+    raise FileExistsError(f"There are too many records in {folder}: name another folder.")
+
+
+def free_directory(wanted: Path) -> Path:
+    """``wanted``, or its first sub-folder ``run-2``, ``run-3``, … that holds no record yet."""
+    return next(folder for folder in _candidates(wanted) if not (folder / RECORD_NAME).exists())
+
+
+def _candidates(folder: Path) -> Iterator[Path]:
+    yield folder
+    for number in range(2, 10_000):
+        yield folder / f"run-{number}"
+
+
 class RecordSink:
     """Writes ``spectral.jsonl`` and, where densities are kept, ``spectra.jsonl`` in the run's folder.
 
@@ -57,14 +99,25 @@ class RecordSink:
     run that is taken up again is appended to the same file, after a tail that such a kill left was cut off; another
     run's record is first moved aside to ``spectral.1.jsonl`` (2, 3, …): nothing is ever overwritten.
 
+    What cannot be written (a full disk, a file system that is away) is kept in memory and comes first at the next call.
+    A record that was deleted in the middle begins anew, which is said.
+
     Args:
         folder: the run's folder; None takes :attr:`RunInfo.directory <ww_callbacks.integrations.schema.RunInfo>`.
+        warn: says that the record was deleted; None logs it.
     """
 
     name = "record"
+    keeps_what_failed = True
 
-    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str] | None = None, warn: Callable[[str], object] | None = None
+    ) -> None:
         self._folder = folder
+        self._warn = warn
+        self._header = b""
+        self._continues: str | None = None
+        self._ready = False
         self._record: AppendFile | None = None
         self._density: AppendFile | None = None
 
@@ -74,38 +127,86 @@ class RecordSink:
         Raises:
             OSError: if the folder cannot be written.
         """
-        folder = check_writable(self._folder if self._folder is not None else run.directory)
-        path = folder / RECORD_NAME
-        if resumed and _last_run_id(path) == run.run_id:
-            _cut(path, _CLOSING)
-            _cut(folder / DENSITY_NAME)
-        else:
-            _move_aside(folder)
-        self._record = AppendFile(path)
-        self._density = AppendFile(folder / DENSITY_NAME)
-        self._record.append(header_line(run, resumed, SCHEMA_VERSION))
+        folder = Path(self._folder if self._folder is not None else run.directory).expanduser().absolute()
+        self._record, self._density = AppendFile(folder / RECORD_NAME), AppendFile(folder / DENSITY_NAME)
+        self._continues = run.run_id if resumed else None
+        self._header = header_line(run, resumed, SCHEMA_VERSION)
+        self._ready = False
+        self._record.keep(self._header)
+        self._write()
 
     def snapshot(self, snapshot: Snapshot) -> None:
-        """Append a snapshot: first the densities, so that the model's row vouches for them too."""
-        densities = [density_line(snapshot, row) for row in snapshot.rows if row.density is not None]
-        if densities:
-            self._opened(self._density).append(b"".join(densities))
-        self._opened(self._record).append(snapshot_lines(snapshot))
+        """Append a snapshot.
+
+        Raises:
+            OSError: if it cannot be written now; it is kept for the next call.
+        """
+        for row in snapshot.rows:
+            if row.density is not None:
+                self._opened(self._density).keep(density_line(snapshot, row))
+        self._opened(self._record).keep(snapshot_lines(snapshot))
+        self._write()
 
     def alert(self, alert: Alert) -> None:
-        """Append an alert."""
-        self._opened(self._record).append(alert_line(alert))
+        """Append an alert.
+
+        Raises:
+            OSError: if it cannot be written now; it is kept for the next call.
+        """
+        self._opened(self._record).keep(alert_line(alert))
+        self._write()
 
     def close(self, verdict: Verdict | None) -> None:
-        """Append the verdict and see that everything lies on the disk."""
+        """Append the verdict and see that everything lies on the disk.
+
+        Raises:
+            OSError: if the record could not be completed.
+        """
         try:
-            if verdict is not None and self._record is not None:
-                self._record.append(verdict_line(verdict))
+            if self._record is not None:
+                if verdict is not None:
+                    self._record.keep(verdict_line(verdict))
+                self._write(at_the_end=True)
         finally:
             for file in (self._density, self._record):
                 if file is not None:
                     file.close()
             self._density = self._record = None
+
+    def _write(self, at_the_end: bool = False) -> None:
+        """Write what waits: first the densities, so that the model's row vouches for them too."""
+        record, density = self._opened(self._record), self._opened(self._density)
+        if not self._ready:
+            self._prepare(check_writable(record.path.parent))
+            self._ready = True
+        if record.deleted:
+            self._begin_anew(record, density)
+        record.path.parent.mkdir(parents=True, exist_ok=True)
+        if not at_the_end:
+            density.write()
+            record.write()
+            return
+        with contextlib.suppress(OSError):
+            density.write_what_fits()
+        record.write_what_fits()
+
+    def _prepare(self, folder: Path) -> None:
+        """Cut off what a kill left of the run that goes on, or move another run's record aside."""
+        path = folder / RECORD_NAME
+        if self._continues is not None and _last_run_id(path) == self._continues:
+            _cut(path, _CLOSING)
+            _cut(folder / DENSITY_NAME)
+        else:
+            _move_aside(folder)
+
+    def _begin_anew(self, record: AppendFile, density: AppendFile) -> None:
+        density.begin_anew()
+        record.begin_anew(self._header)
+        message = f"{record.path} was deleted while the run goes on, so the record begins anew with this snapshot"
+        if self._warn is not None:
+            self._warn(message)
+        else:
+            logging.getLogger("ww_callbacks").warning("ww-callbacks: %s.", message)
 
     @staticmethod
     def _opened(file: AppendFile | None) -> AppendFile:
@@ -115,32 +216,102 @@ class RecordSink:
 
 
 class AppendFile:
-    """A file that grows by whole appends: one that fails leaves nothing behind. It is made by the first of them."""
+    """A file that grows by whole appends: one that fails leaves nothing behind, and is kept for the next.
+
+    The file is made by the first append.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor: int | None = None
+        self._size: int | None = None
+        self._waiting: list[bytes] = []
 
     def __getstate__(self) -> dict[str, object]:
-        return {"path": self.path, "_descriptor": None}  # a copy opens the file for itself
+        # A copy opens the file for itself.
+        return {"path": self.path, "_descriptor": None, "_size": None, "_waiting": []}
 
-    def append(self, data: bytes) -> None:
-        """Append ``data``.
+    @property
+    def deleted(self) -> bool:
+        """Whether there was a file, and there is none now, or another or emptied one."""
+        if self._size is None:
+            return False
+        try:
+            there = os.stat(self.path)
+        except FileNotFoundError:
+            return True
+        if there.st_size < self._size:
+            return True
+        return self._descriptor is not None and not os.path.samestat(os.fstat(self._descriptor), there)
+
+    def keep(self, data: bytes) -> None:
+        """Take ``data`` for the next :meth:`write`."""
+        self._waiting.append(data)
+
+    def begin_anew(self, first: bytes = b"") -> None:
+        """Forget the file that was there; the next one begins with ``first``."""
+        self._forget()
+        self._size = None
+        if first and first not in self._waiting:
+            self._waiting.insert(0, first)
+
+    def write(self) -> None:
+        """Append what was kept, in order.
 
         Raises:
-            OSError: if the system does; what was written of ``data`` is then taken back, if that is possible.
+            OSError: if the system does; what is not written yet is kept for the next call, and nothing is left of what
+                was written in part.
         """
-        if self._descriptor is None:
-            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        before = os.fstat(self._descriptor).st_size
-        view = memoryview(data)
+        while self._waiting:
+            self._append(self._waiting[0])
+            self._waiting.pop(0)
+
+    def write_what_fits(self) -> None:
+        """Append what can be, at the end, and forget the rest.
+
+        Raises:
+            OSError: if something could not be.
+        """
+        failed: OSError | None = None
+        for data in self._waiting:
+            try:
+                self._append(data)
+            except OSError as error:
+                failed = error
+        self._waiting.clear()
+        if failed is not None:
+            raise failed
+
+    def _append(self, data: bytes) -> None:
         try:
+            if self._descriptor is None:
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+                self._descriptor = os.open(self.path, flags, 0o666)
+            found = os.fstat(self._descriptor).st_size
+            if self._size is None:
+                self._size = found
+            elif found > self._size:  # of a failed append, which could not be taken back at the time
+                os.ftruncate(self._descriptor, self._size)
+            view = memoryview(data)
             while view:
                 view = view[os.write(self._descriptor, view) :]
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._descriptor, before)
+            self._take_back()
             raise OSError(error.errno, error.strerror, str(self.path)) from error
+        self._size += len(data)
+
+    def _take_back(self) -> None:
+        """Leave nothing of an append that failed; the next call opens the file again, for a handle may be stale."""
+        if self._descriptor is not None and self._size is not None:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, self._size)
+        self._forget()
+
+    def _forget(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
 
     def close(self) -> None:
         """See that everything lies on the disk, and close."""
@@ -177,7 +348,8 @@ def _cut(path: Path, closing: tuple[bytes, ...] = (b"{",)) -> None:
 
 def _move_aside(folder: Path) -> None:
     """Rename the record of an earlier run in ``folder``, and its densities with the same number."""
-    names = [name for name in (RECORD_NAME, DENSITY_NAME) if (folder / name).exists()]
+    files = [folder / name for name in (RECORD_NAME, DENSITY_NAME)]
+    names = [file.name for file in files if file.exists() and file.stat().st_size]  # an empty one was just claimed
     if not names:
         return
     number = 1
