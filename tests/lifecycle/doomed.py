@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import resource
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +23,11 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from tests.adapters.nets import fit, seeded
+from tests.adapters.nets import fit, same_batches, seeded
 from ww_callbacks.lightning import SpectralCallback
 
 KILLED_AT = (5, 8, 11)
+KILLS = 30
 
 
 class During(pl.Callback):
@@ -62,6 +65,19 @@ def killed(folder: Path, at: int) -> None:
     fit(seeded(), callback_in(folder), saver, kill)
 
 
+def killed_at_any_moment(folder: Path, seconds: float) -> None:
+    """The checkpoints of every step make most of the time, so most kills fall near or into a write of ours."""
+    saver = ModelCheckpoint(folder / "checkpoints", every_n_train_steps=1, save_top_k=-1)
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    fit(seeded(), callback_in(folder), saver, epochs=2, data=same_batches())
+
+
+def terminated(folder: Path) -> None:
+    """As a cluster does it before it takes a machine away; Lightning turns the signal into an exception."""
+    fit(seeded(), callback_in(folder), During(lambda step: step == 6 and os.kill(os.getpid(), signal.SIGTERM)))
+
+
 def interrupted(folder: Path) -> None:
     fit(seeded(), callback_in(folder), During(lambda step: step == 6 and os.kill(os.getpid(), signal.SIGINT)))
 
@@ -86,6 +102,14 @@ def main(folder: Path) -> None:
     codes = {}
     for at in KILLED_AT:
         codes[f"killed-{at}"] = forked(lambda at=at: killed(folder / f"killed-{at}", at))
+    began = time.perf_counter()
+    forked(lambda: killed_at_any_moment(folder / "timed", 0.0))
+    usual = time.perf_counter() - began
+    moments = random.Random(0)
+    for number in range(KILLS):
+        seconds = usual * moments.uniform(0.2, 1.0)
+        forked(lambda n=number, s=seconds: killed_at_any_moment(folder / f"any-{n}", s))
+    forked(lambda: terminated(folder / "terminated"))
     codes["interrupted"] = forked(lambda: interrupted(folder / "interrupted"))
     codes["disk_full"] = forked(lambda: disk_full(folder / "disk_full"))
     print(json.dumps(codes))

@@ -17,8 +17,8 @@ pl = pytest.importorskip("pytorch_lightning", reason="needs the extra lightning"
 import torch
 from torch import nn
 
-from tests.adapters.nets import Net, fit, seeded
-from tests.lifecycle.doomed import KILLED_AT, During
+from tests.adapters.nets import Net, fit, same_batches, seeded
+from tests.lifecycle.doomed import KILLED_AT, KILLS, During
 from tests.lifecycle.records import Stop, assert_same
 from ww_callbacks import SpectralMonitor
 from ww_callbacks.engine.baseline_store import Baseline
@@ -56,6 +56,34 @@ def test_killed_and_resumed(doomed, tmp_path):
         last = max((folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
         fit(Net(), record_of(folder), ckpt_path=last)
         assert_same(tmp_path / "record", folder / "record")
+
+
+def test_killed_at_any_moment_and_resumed(doomed, tmp_path):
+    """Thirty times; where no checkpoint was whole yet, the run is begun again, in a record of its own."""
+    fit(seeded(), record_of(tmp_path), epochs=2, data=same_batches())
+    resumed = 0
+    for number in range(KILLS):
+        folder = doomed[0] / f"any-{number}"
+        saved = sorted((folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+        whole = [path for path in saved if is_whole(path)]
+        callback = record_of(folder)
+        fit(seeded(), callback, epochs=2, data=same_batches(), ckpt_path=whole[-1] if whole else None)
+        assert_same(tmp_path / "record", callback.directory)
+        resumed += bool(whole)
+    assert resumed > KILLS / 3
+
+
+def is_whole(checkpoint):
+    try:
+        torch.load(checkpoint, weights_only=True)
+    except Exception:  # whatever a torn file makes torch raise
+        return False
+    return True
+
+
+def test_sigterm_leaves_a_verdict(doomed):
+    record = read_run(doomed[0] / "terminated" / "record")
+    assert record.verdict is not None and record.model["step"].tolist() == [0, 4]
 
 
 def test_a_disk_that_fills_up_during_training(doomed):
