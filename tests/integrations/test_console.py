@@ -32,6 +32,8 @@ def run(sink: ConsoleSink, folder: object = "/runs/a") -> None:
 
 def test_a_run_from_top_to_bottom(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "spectral.jsonl").touch()
     lines: list[str] = []
     run(ConsoleSink(write=lines.append), tmp_path / "runs" / "a")
     assert all("\n" not in line for line in lines)
