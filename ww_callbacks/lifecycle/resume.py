@@ -115,6 +115,4 @@ def _folder(state: RunState, log_dir: str | None, fresh: Path) -> Path:
             return folder.absolute()
     places = ", ".join(dict.fromkeys(map(str, candidates)))
     what = "initial weights (w0.safetensors) were" if state.initial_weights else f"record ({RECORD_NAME}) was"
-    raise FileNotFoundError(
-        f"its {what} not found in {places}: move them back, or name their folder as `log_dir`"
-    )
+    raise FileNotFoundError(f"its {what} not found in {places}: move them back, or name their folder as `log_dir`")

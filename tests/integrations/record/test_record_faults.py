@@ -19,7 +19,15 @@ import pytest
 
 from tests.integrations.record.test_record import resume, write
 from tests.integrations.samples import alert, run_info, snapshot, verdict
-from ww_callbacks.integrations.record import Follower, RecordError, RecordSink, check_writable, claim, free_directory, read_run
+from ww_callbacks.integrations.record import (
+    Follower,
+    RecordError,
+    RecordSink,
+    check_writable,
+    claim,
+    free_directory,
+    read_run,
+)
 
 LAYERS = 120
 
