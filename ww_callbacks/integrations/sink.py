@@ -10,7 +10,7 @@ from ww_callbacks.integrations.schema import Alert, RunInfo, Snapshot, Verdict
 class Sink(Protocol):
     """A destination of records.
 
-    The monitor catches what a sink raises and says it once. After an ``OSError``, which may pass, the sink gets the next
+    What a sink raises is caught and said once. After an ``OSError``, which may pass, the sink gets the next
     call; after an error of ``open`` or any other error it gets nothing more. A sink that keeps what it could not write
     and tries again says so with an attribute ``keeps_what_failed = True``; it gets all calls.
     """
