@@ -201,11 +201,12 @@ def _stored(path: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     from ww_callbacks.spectral.layers.files.formats import entries
+    from ww_callbacks.spectral.layers.files.holders import contents
 
     if path.is_dir():
         parts = _parts(path)
         if not parts:
             raise ValueError(f"expected safetensors files in {path}, from which to write a low-rank copy; got none.")
         return {name: tensor for part in parts for name, tensor in load_file(part).items()}
-    found = load_file(path) if _is_safetensors(path) else entries(path)
+    found = load_file(path) if _is_safetensors(path) else contents(entries(path)).weights
     return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}

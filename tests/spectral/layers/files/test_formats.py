@@ -5,6 +5,8 @@ import json
 import os
 import pickle
 import sys
+import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -71,33 +73,80 @@ def test_torch_checkpoints(model, tmp_path, wrapped, zipped):
     assert_same(measured(path), measured(model.state_dict()))
 
 
-def test_a_checkpoint_that_would_execute_code_is_refused_and_executes_none(tmp_path):
+def test_nothing_in_a_checkpoint_is_executed(tmp_path):
     class Evil:
         def __reduce__(self):
             return (os.mkdir, (str(tmp_path / "executed"),))
 
-    for name, save in (
-        ("zip.pt", lambda path: torch.save({"weight": torch.ones(2, 2), "evil": Evil()}, path)),
-        ("pickle.pt", lambda path: path.write_bytes(pickle.dumps({"weight": Evil()}))),
-    ):
-        path = tmp_path / name
-        save(path)
+    weights, evil = {"weight": torch.ones(2, 2)}, Evil()
+    for zipped in (True, False):
+        path = tmp_path / "beside.pt"
+        torch.save({**weights, "evil": evil}, path, _use_new_zipfile_serialization=zipped)
+        assert_same(measured(path), {"weight": [np.ones((2, 2))]})
+    for name, content in (("only.pt", {"weight": evil}), ("bare.pt", evil)):
+        (tmp_path / name).write_bytes(pickle.dumps(content))
         with pytest.raises(ValueError, match=name):
-            inspect(path)
-        assert not (tmp_path / "executed").exists()
+            inspect(tmp_path / name)
+        torch.save(content, tmp_path / name)
+        with pytest.raises(ValueError, match=rf"{name} holds .*posix.mkdir"):
+            inspect(tmp_path / name)
+    assert not (tmp_path / "executed").exists()
 
 
-def test_a_pickled_module_is_refused_with_the_remedy(model, tmp_path):
-    path = tmp_path / "whole.pt"
-    torch.save(model, path)
-    with pytest.raises(ValueError, match=r"whole\.pt holds more than weights.*save_file\(model.state_dict\(\)"):
-        inspect(path)
+def test_weights_are_found_in_pickled_modules_and_beside_objects(model, tmp_path):
+    class Run:
+        def __init__(self):
+            self.network, self.updates = model, 3
+
+    torch.save(model, tmp_path / "module.pt")
+    state = model.state_dict()
+    assert_same(measured(tmp_path / "module.pt"), measured(state))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(globals(), "Run", Run)
+        Run.__qualname__ = "Run"
+        torch.save({"run": Run(), "opt": Run()}, tmp_path / "object.pt")
+        torch.save({"state_dict": state, "hyper_parameters": {"config": Run()}}, tmp_path / "lightning.ckpt")
+    assert_same(measured(tmp_path / "object.pt"), measured(state))
+    assert_same(measured(tmp_path / "lightning.ckpt"), measured(state))
+
+
+def test_torchscript_is_refused_with_the_remedy(model, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(nn.Linear(3, 2)).save(tmp_path / "scripted.pt")
+    with pytest.raises(
+        ValueError, match=r"scripted\.pt is a TorchScript archive.*torch\.jit\.load\(path\)\.state_dict"
+    ):
+        inspect(tmp_path / "scripted.pt")
+
+
+def test_compressed_records_are_read_and_not_mapped(model, tmp_path):
+    torch.save(model.state_dict(), tmp_path / "plain.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as plain,
+        zipfile.ZipFile(tmp_path / "small.pt", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for record in plain.infolist():
+            small.writestr(record.filename, plain.read(record))
+    assert_same(measured(tmp_path / "small.pt"), measured(model.state_dict()))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_of_lying_shapes_are_not_spelt_out(tmp_path):
+    place = torch.zeros(2, 1, dtype=torch.long)
+    huge = torch.sparse_coo_tensor(place, torch.ones(1), (1 << 20, 1 << 20))
+    few = torch.sparse_coo_tensor(torch.tensor([[0, 1], [1, 0]]), torch.tensor([3.0, 2.0]), (2, 2))
+    torch.save({"huge": huge, "few": few, "repeated": torch.ones(1).expand(1 << 20, 1 << 20)}, tmp_path / "sparse.pt")
+    specs = {spec.name: spec for spec in inspect(tmp_path / "sparse.pt")}
+    assert "too many to spell out" in specs["huge"].skipped
+    assert "too many to spell out" in specs["repeated"].skipped
+    np.testing.assert_array_equal(specs["few"].matrices()[0], [[0, 3], [2, 0]])
 
 
 def test_a_checkpoint_without_weights_is_refused(tmp_path):
     path = tmp_path / "empty.pt"
     torch.save({"epoch": 3, "lr": 0.1}, path)
-    with pytest.raises(ValueError, match=r"holds no weights.*state_dict.*it has 'epoch', 'lr'"):
+    with pytest.raises(ValueError, match=r"holds no weights: it has 'epoch', 'lr'\. Expected a state dict"):
         inspect(path)
     torch.save([1, 2], path)
     with pytest.raises(ValueError, match="holds a list"):

@@ -19,12 +19,11 @@ import orjson
 
 from ww_callbacks.spectral.layers.files.state_dict import inspect_mapping
 from ww_callbacks.spectral.layers.files.stored_arrays import Stored, why_not_dtype
+from ww_callbacks.spectral.layers.files.torch_checkpoint import read_checkpoint, unknown_classes
 from ww_callbacks.spectral.layers.matrix_layouts import Convention
 from ww_callbacks.spectral.layers.spec import LayerSpec
 
 FORMATS = "a safetensors file, a torch checkpoint (.pt, .pth, .ckpt, .bin), an ONNX file or a Hugging Face folder"
-_HOLDERS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params", "ema")
-"""Keys under which training loops keep the weights in a checkpoint; Lightning's first."""
 _FOLDER_FILES = (
     "model.safetensors.index.json",
     "model.safetensors",
@@ -58,7 +57,7 @@ def inspect_file(path: str | os.PathLike[str], convolution: Convention = "matrix
     """
     if not os.fspath(path):  # which `Path` takes for the current folder
         raise ValueError(f"Expected {FORMATS} but got an empty path.")
-    path = Path(path)
+    path, choice = _chosen(Path(path))
     if not path.exists():
         raise FileNotFoundError(f"No such file or folder: {path}. Expected {FORMATS}.")
     if path.is_dir():
@@ -67,11 +66,19 @@ def inspect_file(path: str | os.PathLike[str], convolution: Convention = "matrix
         from ww_callbacks.spectral.layers.files.onnx_graph import inspect_onnx
 
         return inspect_onnx(path, convolution)
-    return inspect_mapping(entries(path), convolution)
+    return _inspected(path, convolution, choice)
+
+
+def _chosen(path: Path) -> tuple[Path, str]:
+    """``file.pt:teacher`` as the file and what is chosen in it."""
+    before, colon, after = str(path).rpartition(":")
+    if not path.exists() and colon and after and Path(before).exists():
+        return Path(before), after
+    return path, ""
 
 
 def entries(path: Path) -> Mapping[str, Any]:
-    """Name → array, or what reads it later, of a safetensors file or a torch checkpoint.
+    """Name → array, or what reads it later, of a safetensors file; what a torch checkpoint holds, as nested mappings.
 
     Raises:
         ValueError: if it is neither, or corrupt.
@@ -83,7 +90,7 @@ def entries(path: Path) -> Mapping[str, Any]:
     if path.suffix == ".safetensors" or start[8:9] == b"{":
         return _safetensors(path)
     if start.startswith((b"PK", b"\x80")):
-        return _torch_checkpoint(path)
+        return read_checkpoint(path)
     if path.suffix in (".keras", ".h5", ".hdf5"):
         raise ValueError(f"{path} is a Keras file, which names no weights: load it with Keras and pass the model.")
     raise ValueError(f"{path} is not a file of weights that can be read here. Expected {FORMATS}.")
@@ -106,6 +113,7 @@ def _safetensors(path: Path) -> dict[str, Stored]:
                 tuple(entry["shape"]),
                 partial(_mapped, path, 8 + length + entry["data_offsets"][0], tuple(entry["shape"]), entry["dtype"]),
                 why_not_dtype(_SAFETENSORS_TYPES.get(entry["dtype"], entry["dtype"])),
+                dtype=_SAFETENSORS_TYPES.get(entry["dtype"], entry["dtype"]),
             )
             for name, entry in placed
         }
@@ -128,52 +136,33 @@ def _mapped(path: Path, offset: int, shape: tuple[int, ...], dtype: str) -> np.n
     return array.reshape(shape)
 
 
-def _torch_checkpoint(path: Path) -> Mapping[str, Any]:
+def _inspected(
+    path: Path,
+    convolution: Convention,
+    choice: str = "",
+    lora_scaling: Callable[[str, int], float] | None = None,
+) -> list[LayerSpec]:
+    """The layers of one file.
+
+    Raises:
+        ValueError: if nothing in it is a weight, or what was chosen is not there.
+    """
+    tree = entries(path)
     try:
-        import torch
-    except ImportError as error:
-        raise ImportError(
-            f'{path} is a torch checkpoint, which only torch reads: pip install "ww-callbacks[lightning]".'
-        ) from error
-    try:
-        with path.open("rb") as file:
-            zipped = file.read(2) == b"PK"
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
-    except Exception as error:  # a corrupt file makes the unpickler raise anything
-        if "weights_only" in str(error) or "Weights only" in str(error):
-            raise ValueError(
-                f"{path} holds more than weights, and loading it could execute code, so it is not loaded. "
-                "Where you trust it, load it yourself and pass its state dict, or save that with "
-                "`safetensors.torch.save_file(model.state_dict(), …)`."
-            ) from error
+        found = inspect_mapping(tree, convolution, lora_scaling=lora_scaling, choice=choice)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if not any(spec.shape for spec in found):
+        beside = "; ".join(
+            f"{spec.name}: {spec.skipped}" for spec in found if not spec.skipped.startswith("not an array")
+        )
+        keys = ", ".join(map(repr, list(tree)[:8]))
+        classes = ", ".join(unknown_classes(tree)[:5])
         raise ValueError(
-            f"{path} is not a readable torch checkpoint: it may be cut off, damaged or of another kind"
-            f"{_reason(error)}. Files that can be read are safetensors, torch checkpoints and ONNX; load any other, as "
-            "a Keras model, yourself and pass the model."
-        ) from error
-    return _weights_in(loaded, path)
-
-
-def _reason(error: Exception) -> str:
-    """The first line of ``error`` in brackets; nothing of a system call's, which says nothing of the file."""
-    text = "" if isinstance(error, OSError) else str(error).partition("\n")[0].rstrip(".")
-    return f" ({text})" if text else ""
-
-
-def _weights_in(loaded: Any, path: Path) -> Mapping[str, Any]:
-    if hasattr(loaded, "shape"):
-        return {"tensor": loaded}
-    if not isinstance(loaded, Mapping):
-        raise ValueError(f"{path} holds a {type(loaded).__name__}, not a state dict.")
-    if any(hasattr(value, "shape") for value in loaded.values()):
-        return loaded
-    for key in _HOLDERS:
-        if isinstance(inner := loaded.get(key), Mapping) and inner:
-            return _weights_in(inner, path)
-    keys = ", ".join(map(repr, list(loaded)[:8]))
-    raise ValueError(
-        f"{path} holds no weights under a known key. Expected one of {', '.join(_HOLDERS)}; it has {keys}."
-    )
+            f"{path} holds no weights: {beside or f'it has {keys}'}. Expected a state dict among its values."
+            + (f" Objects of {classes} are not loaded, as that could execute code." if classes else "")
+        )
+    return found
 
 
 def _inspect_folder(path: Path, convolution: Convention) -> list[LayerSpec]:

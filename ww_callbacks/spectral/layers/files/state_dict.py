@@ -9,43 +9,22 @@ do matter, cannot be told from its shape.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from ww_callbacks.spectral.layers import matrix_layouts as layouts
 from ww_callbacks.spectral.layers.files.composed_weights import Composed, composed
+from ww_callbacks.spectral.layers.files.holders import Aside, contents
+from ww_callbacks.spectral.layers.files.roles import split, why_no_weight
 from ww_callbacks.spectral.layers.files.stored_arrays import Stored, stored
 from ww_callbacks.spectral.layers.matrix_layouts import Convention, Part, skipped, specs
 from ww_callbacks.spectral.layers.spec import LayerSpec
 
-_WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _EMBEDDING = re.compile(r"(^|_)(emb|embed|embedding|embeddings|wte|wpe)(s|$|_tokens|_positions|_in)")
 _GPT2 = ("c_attn", "c_proj", "c_fc", "q_attn")
 _PACKED_QKV = ("c_attn", "qkv", "Wqkv")
-
-
-def flattened(arrays: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The entries of nested mappings with their path, parts joined by ``/``."""
-    for key, value in arrays.items():
-        if isinstance(value, Mapping):
-            yield from flattened(value, f"{prefix}{key}/")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def unwrapped(names: list[str]) -> list[str]:
-    """``names`` without the prefixes that DDP, FSDP, ``torch.compile`` and checkpointing put before them.
-
-    >>> unwrapped(["module._orig_mod.fc.weight", "module._orig_mod.fc.bias"])
-    ['fc.weight', 'fc.bias']
-    """
-    while any(_WRAPPERS.search(n) for n in names):
-        names = [_WRAPPERS.sub(r"\1", n) for n in names]
-    if names and all(n.startswith("module.") for n in names if n != "n_averaged"):
-        return unwrapped([n.removeprefix("module.") for n in names])
-    return names
 
 
 @dataclass(frozen=True)
@@ -64,17 +43,17 @@ class Names:
             for name, e in self.entries.items()
         )
 
+    @cached_property
+    def coded(self) -> frozenset[str]:
+        """The entries that are 8-bit integers or floats, and the modules in which they lie."""
+        names = [name for name, entry in self.entries.items() if entry.is_coded]
+        return frozenset((*names, *(split(name)[0] for name in names)))
+
     def outputs(self, name: str) -> int | None:
         """The length of the bias beside the weight ``name``, if there is one."""
-        stem, dot, leaf = _split(name)
+        stem, dot, leaf = split(name)
         bias = self.entries.get(f"{stem}{dot}bias") if leaf in ("weight", "kernel") else None
         return bias.shape[0] if bias is not None and len(bias.shape) == 1 else None
-
-
-def _split(name: str) -> tuple[str, str, str]:
-    """``name`` as what leads to the entry, the separator and the entry."""
-    cut = max(name.rfind("."), name.rfind("/"))
-    return (name[:cut], name[cut], name[cut + 1 :]) if cut >= 0 else ("", "", name)
 
 
 def inspect_mapping(
@@ -82,6 +61,7 @@ def inspect_mapping(
     convolution: Convention = "matrix",
     *,
     lora_scaling: Callable[[str, int], float] | None = None,
+    choice: str = "",
 ) -> list[LayerSpec]:
     """The layers of a state dict, of nested parameters or of a file's entries, in their order.
 
@@ -91,9 +71,10 @@ def inspect_mapping(
         convolution: how a convolution becomes matrices.
         lora_scaling: gives the scaling of low-rank factors from the path of their layer and their rank; without it
             they are measured with scaling one, and not merged.
+        choice: which of several sets of weights, by its path (see :mod:`ww_callbacks.spectral.layers.files.holders`).
     """
-    flat = dict(flattened(arrays))
-    names = Names({name: stored(value) for name, value in zip(unwrapped(list(flat)), flat.values(), strict=True)})
+    held = contents(arrays, choice)
+    names = Names({name: stored(value) for name, value in {**held.weights, **held.plain}.items()})
     found: list[LayerSpec] = []
     first: dict[object, str] = {}
     shared: dict[str, list[str]] = {}
@@ -113,6 +94,7 @@ def inspect_mapping(
             found.append(skipped(name, f"tied: measured as `{owner}`", shape=entry.shape))
         else:
             found.extend(_entry_specs(name, entry, names, convolution))
+    found.extend(skipped(aside.path, _said(aside)) for aside in held.asides)
     return [
         replace(s, note=f"{s.note}; also stored as {', '.join(shared[s.parameters[0]])}")
         if s.parameters[0] in shared and not s.skipped
@@ -121,9 +103,14 @@ def inspect_mapping(
     ]
 
 
+def _said(aside: Aside) -> str:
+    arrays = f"{aside.arrays} array{'s' * (aside.arrays != 1)}"
+    return f"{aside.why} ({arrays})" + (f": choose it as `…:{aside.path}`" if aside.can_be_chosen else "")
+
+
 def _entry_specs(name: str, entry: Stored, names: Names, convolution: Convention) -> list[LayerSpec]:
-    if entry.skipped:
-        return [skipped(name, entry.skipped, kind=_kind_of_vector(name), shape=entry.shape)]
+    if why := why_no_weight(name, entry.shape, names.coded) or entry.skipped:
+        return [skipped(name, why, kind=_kind_of_vector(name), shape=entry.shape)]
     kind, cut = guess(name, entry.shape, names, convolution)
     if isinstance(cut, str):
         return [skipped(name, cut, kind=kind, shape=entry.shape)]
@@ -155,8 +142,8 @@ def _composed_specs(weight: Composed, names: Names, convolution: Convention) -> 
 
 
 def _kind_of_vector(name: str) -> str:
-    stem, _, leaf = _split(name)
-    parent = _split(stem)[2].lower()
+    stem, _, leaf = split(name)
+    parent = split(stem)[2].lower()
     if "bias" in leaf and "norm" not in parent:
         return "bias"
     if re.search(r"norm|(^|_)(ln|bn)(_|\d|$)", parent) or leaf.startswith(("running_", "moving_")):
@@ -171,14 +158,14 @@ def guess(name: str, shape: tuple[int, ...], names: Names, convolution: Conventi
         return kind, "empty"
     if len(shape) < 2:
         return kind, "a scalar" if not shape else "a vector: it has no spectrum"
-    stem, _, leaf = _split(name)
+    stem, _, leaf = split(name)
     if leaf in ("bias", "masked_bias", "attn_bias") or kind == "norm":
         return kind, f"a {kind}: not a map from inputs to outputs"
     if len(shape) == 2:
         return _guess_matrix(name, shape, names)
     if len(shape) == 3 and "expert" in name.lower():
         return "experts", _guess_experts(name, shape, names)
-    parent = _split(stem)[2]
+    parent = split(stem)[2]
     if leaf == "kernel" and len(shape) == 3 and (equation := _FLAX_ATTENTION.get(parent)):
         return "attention", layouts.einsum(equation, shape)
     if len(shape) in (3, 4, 5) and leaf in ("weight", "kernel", "depthwise_kernel", "pointwise_kernel"):
@@ -197,8 +184,8 @@ _FLAX_ATTENTION = {
 
 
 def _guess_matrix(name: str, shape: tuple[int, ...], names: Names) -> tuple[str, list[Part]]:
-    stem, dot, leaf = _split(name)
-    parent = _split(stem.removesuffix(".base_layer"))[2]
+    stem, dot, leaf = split(name)
+    parent = split(stem.removesuffix(".base_layer"))[2]
     attention = "attention" if re.search(r"attn|attention", name.lower()) else "dense"
     if leaf == "in_proj_weight" and shape[0] % 3 == 0:
         return "attention", layouts.packed(shape, layouts.QKV, "packed q, k, v")
@@ -237,7 +224,7 @@ def _keras_gates(shape: tuple[int, ...], recurrent: tuple[int, ...]) -> list[Par
 
 
 def _guess_experts(name: str, shape: tuple[int, ...], names: Names) -> list[Part]:
-    stem, dot, leaf = _split(name)
+    stem, dot, leaf = split(name)
     gate_up, down = (names.entries.get(f"{stem}{dot}{n}_proj") for n in ("gate_up", "down"))
     transposed = gate_up is not None and down is not None and layouts.experts_transposed(gate_up.shape, down.shape)
     halves = ("gate", "up") if "gate_up" in leaf and shape[2 if transposed else 1] % 2 == 0 else ()
@@ -245,7 +232,7 @@ def _guess_experts(name: str, shape: tuple[int, ...], names: Names) -> list[Part
 
 
 def _guess_convolution(name: str, shape: tuple[int, ...], names: Names, convolution: Convention) -> list[Part]:
-    leaf, outputs = _split(name)[2], names.outputs(name)
+    leaf, outputs = split(name)[2], names.outputs(name)
     if leaf == "depthwise_kernel":
         return layouts.convolution(shape, convolution, layout="keras depthwise")
     if leaf != "weight":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ import numpy as np
 from ww_callbacks.spectral.layers.spec import Array
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
+LARGEST_SPELT_OUT = 1 << 26
+"""A tensor that stands for more values than these, and for far more than it holds, is not spelt out."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,19 @@ class Stored:
         read: returns its values, in float32 where they are stored in half precision.
         skipped: why it cannot be measured; empty if it can.
         identity: equal for two names of the same memory; None where that is not known.
+        dtype: the name of the type it is stored in; empty where that is not known.
     """
 
     shape: tuple[int, ...]
     read: Callable[[], Array]
     skipped: str = ""
     identity: object = None
+    dtype: str = ""
+
+    @property
+    def is_coded(self) -> bool:
+        """Whether it holds 8-bit integers or floats, which are weights only together with a scale."""
+        return self.dtype in ("int8", "uint8") or self.dtype.startswith("float8")
 
 
 def why_not_dtype(dtype: str) -> str:
@@ -65,13 +75,28 @@ def stored(value: Any) -> Stored:
     name, shape = np.dtype(value.dtype).name, tuple(value.shape)
     if isinstance(value, np.ndarray):
         memory = (value.ctypes.data, shape, value.strides, name) if value.size else None
-        return Stored(shape, lambda: widened(value), why_not_dtype(name), memory)
-    return Stored(shape, lambda: widened(np.asarray(value)), why_not_dtype(name), id(value))
+        return Stored(shape, lambda: widened(value), why_not_dtype(name), memory, name)
+    return Stored(shape, lambda: widened(np.asarray(value)), why_not_dtype(name), id(value), name)
 
 
 def _torch(tensor: Any) -> Stored:
     from ww_callbacks.spectral.layers.frameworks import torch_tensors
 
-    why = torch_tensors.why_not(tensor)
+    why = torch_tensors.why_not(tensor) or _why_not_spelt_out(tensor)
     shape = () if why.startswith("not initialised") else tuple(tensor.shape)
-    return Stored(shape, lambda: torch_tensors.to_array(tensor), why, torch_tensors.memory(tensor))
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return Stored(shape, lambda: torch_tensors.to_array(tensor), why, torch_tensors.memory(tensor), dtype)
+
+
+def _why_not_spelt_out(tensor: Any) -> str:
+    """Why a sparse tensor, or a view that repeats its values, is not made dense; empty if it can be."""
+    import torch
+
+    if tensor.layout == torch.strided:
+        held = tensor.untyped_storage().nbytes() // tensor.element_size()
+    else:
+        held = tensor._nnz()
+    values = math.prod(tensor.shape)
+    if values <= max(LARGEST_SPELT_OUT, 100 * held):
+        return ""
+    return f"{values:.1e} values of which it holds {held}: too many to spell out"

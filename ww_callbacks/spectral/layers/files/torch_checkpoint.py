@@ -1,0 +1,229 @@
+"""Torch checkpoints → trees of tensors, without executing anything in them.
+
+A checkpoint is a pickle, which may name any function to be called. torch's weights-only loader refuses what it does not
+know. Where it refuses, the file is read once more by an unpickler of our own: it knows the few constructors of tensors
+and puts an inert :class:`Placeholder` wherever another class or function is named, so that nothing of the file runs.
+"""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+
+class Placeholder:
+    """What stands for an object of a class that is not to be loaded; calling it or filling it does nothing."""
+
+    named = ""
+    """The class or function in the file."""
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Placeholder:
+        """Make an empty one of any arguments."""
+        made = super().__new__(cls)
+        made.__dict__.update(state={}, entries={})
+        return made
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        """Take any arguments."""
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> Placeholder:
+        """Do nothing, as another placeholder."""
+        return Placeholder()
+
+    def __setstate__(self, state: Any) -> None:
+        for part in state if isinstance(state, tuple) else (state,):
+            if isinstance(part, dict):
+                self.__dict__["state"].update(part)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        with suppress(TypeError):  # a key that cannot be hashed
+            self.__dict__["entries"][key] = value
+
+    def append(self, _value: Any) -> None:
+        """What unpickling calls to fill a list."""
+
+    def extend(self, _values: Any) -> None:
+        """What unpickling calls to fill a list."""
+
+    def add(self, _value: Any) -> None:
+        """What unpickling calls to fill a set."""
+
+
+def read_checkpoint(path: Path) -> Mapping[str, Any]:
+    """What the torch checkpoint ``path`` holds, as nested mappings; tensors lie in the file until they are read.
+
+    Raises:
+        ImportError: if torch is not installed.
+        ValueError: if it cannot be read, or holds no tensors by name.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            f'{path} is a torch checkpoint, which only torch reads: pip install "ww-callbacks[lightning]".'
+        ) from error
+    stored_plainly = _records(path)
+    unknown: set[str] = set()
+    load = partial(torch.load, path, map_location="cpu", mmap=stored_plainly or None)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of pickle protocols and old storages, which read all the same
+            try:
+                loaded = load(weights_only=True)
+            except Exception as error:  # a corrupt file makes the unpickler raise anything
+                if "weights_only" not in str(error) and "Weights only" not in str(error):
+                    raise
+                loaded = load(weights_only=False, pickle_module=_inert_pickle(unknown))
+    except Exception as error:
+        raise ValueError(
+            f"{path} is not a readable torch checkpoint: it may be cut off, damaged or of another kind"
+            f"{_reason(error)}. Files that can be read are safetensors, torch checkpoints and ONNX; load any other, as "
+            "a Keras model, yourself and pass the model."
+        ) from error
+    tree = _plain(loaded, {})
+    if hasattr(tree, "shape"):
+        return {"tensor": tree}
+    if isinstance(tree, list | tuple) and any(isinstance(part, Mapping) for part in tree):
+        return {str(i): part for i, part in enumerate(tree)}
+    if isinstance(tree, Mapping) and (tree or not unknown):
+        return tree
+    raise ValueError(
+        f"{path} holds {_what(loaded, unknown)}, not a state dict. Where you trust it, load it yourself and pass the "
+        "model, or save `safetensors.torch.save_file(model.state_dict(), …)`."
+    )
+
+
+def unknown_classes(tree: Any) -> list[str]:
+    """The classes of the objects in ``tree`` that were not loaded."""
+    found: dict[str, None] = {}
+    stack, seen = [tree], set()
+    while stack:
+        node = stack.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, Placeholder):
+            found[node.named] = None
+        elif isinstance(node, Mapping):
+            stack.extend(node.values())
+        elif isinstance(node, list | tuple):
+            stack.extend(node)
+    return list(found)
+
+
+def _records(path: Path) -> bool:
+    """Whether ``path`` is a zip file whose records lie in it as they are, so that they can be memory-mapped.
+
+    Raises:
+        ValueError: if it is a TorchScript archive, which only running it would load.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False  # torch's older format, or damaged, which torch says
+    if any(record.filename.endswith("/constants.pkl") or record.filename == "constants.pkl" for record in records):
+        raise ValueError(
+            f"{path} is a TorchScript archive, whose weights only its code knows. Where you trust it: "
+            "`torch.jit.load(path).state_dict()`, and pass that."
+        )
+    return all(record.compress_type == zipfile.ZIP_STORED for record in records)
+
+
+def _inert_pickle(unknown: set[str]) -> SimpleNamespace:
+    """What ``torch.load`` takes for a pickle module: one that makes tensors and nothing else."""
+    import torch
+
+    known: dict[tuple[str, str], Any] = {("collections", "OrderedDict"): OrderedDict, ("torch", "Size"): torch.Size}
+    for name in (
+        "_rebuild_tensor",
+        "_rebuild_tensor_v2",
+        "_rebuild_tensor_v3",
+        "_rebuild_parameter",
+        "_rebuild_qtensor",
+    ):
+        if (rebuild := getattr(torch._utils, name, None)) is not None:
+            # A function of this load alone: what the file might set on it does not outlive the file.
+            known["torch._utils", name] = lambda *given, _rebuild=rebuild: _rebuild(*given)
+    known["torch._utils", "_rebuild_parameter_with_state"] = lambda data, *_: data
+    known |= {("torch", str(t).removeprefix("torch.")): t for t in vars(torch).values() if isinstance(t, torch.dtype)}
+    known |= {("torch", n): getattr(torch, n) for n in ("per_tensor_affine", "per_channel_affine")}
+    for module in ("__builtin__", "builtins"):
+        known |= {(module, kind.__name__): kind for kind in (set, frozenset, complex)}
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            if (module, name) in known:
+                return known[module, name]
+            unknown.add(f"{module}.{name}")
+            return type("Placeholder", (Placeholder,), {"named": f"{module}.{name}"})
+
+    def load(file: Any, **settings: Any) -> Any:
+        return Unpickler(file, **settings).load()
+
+    return SimpleNamespace(
+        __name__="inert", Unpickler=Unpickler, load=load, PickleError=pickle.PickleError,
+        UnpicklingError=pickle.UnpicklingError,
+    )  # fmt: skip
+
+
+def _plain(node: Any, made: dict[int, Any]) -> Any:
+    """``node`` with placeholders of modules as state dicts, and of other objects as mappings of what they hold."""
+    if id(node) in made:
+        return made[id(node)]
+    if isinstance(node, Placeholder):
+        state, entries = node.__dict__["state"], node.__dict__["entries"]
+        made[id(node)] = inner = {}
+        if isinstance(state.get("_modules"), dict) and isinstance(state.get("_parameters"), dict):
+            inner.update(_module_state(node, "", set()))
+        else:
+            inner.update({k: _plain(v, made) for k, v in {**state, **entries}.items() if not _is_hidden(k)})
+        return inner or node
+    if isinstance(node, Mapping):
+        made[id(node)] = mapping = {}
+        mapping.update({key: _plain(value, made) for key, value in node.items()})
+        return mapping
+    if isinstance(node, list | tuple) and any(isinstance(part, Placeholder | Mapping) for part in node):
+        made[id(node)] = parts = []
+        parts.extend(_plain(part, made) for part in node)
+        return parts
+    return node
+
+
+def _is_hidden(key: Any) -> bool:
+    return isinstance(key, str) and key.startswith("__")
+
+
+def _module_state(module: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """The state dict of a pickled module."""
+    if not isinstance(module, Placeholder) or id(module) in seen:
+        return
+    seen.add(id(module))
+    state = module.__dict__["state"]
+    for kind in ("_parameters", "_buffers"):
+        for name, value in (state.get(kind) or {}).items():
+            if hasattr(value, "shape"):
+                yield f"{prefix}{name}", value
+    for name, inner in (state.get("_modules") or {}).items():
+        yield from _module_state(inner, f"{prefix}{name}.", seen)
+
+
+def _what(loaded: Any, unknown: set[str]) -> str:
+    if isinstance(loaded, Placeholder):
+        classes = sorted(unknown)
+        some = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
+        return f"objects of {some}, not loaded as that could execute code"
+    return f"a {type(loaded).__name__}"
+
+
+def _reason(error: Exception) -> str:
+    """The first line of ``error`` in brackets; nothing of a system call's, which says nothing of the file."""
+    text = "" if isinstance(error, OSError) else str(error).partition("\n")[0].rstrip(".")
+    return f" ({text})" if text else ""
