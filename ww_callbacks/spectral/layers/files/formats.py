@@ -152,7 +152,7 @@ def _inspected(
         found = inspect_mapping(tree, convolution, lora_scaling=lora_scaling, choice=choice)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    if not any(spec.shape for spec in found):
+    if tree and not any(spec.shape for spec in found):
         beside = "; ".join(
             f"{spec.name}: {spec.skipped}" for spec in found if not spec.skipped.startswith("not an array")
         )

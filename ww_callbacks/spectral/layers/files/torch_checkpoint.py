@@ -180,18 +180,21 @@ def _plain(node: Any, made: dict[int, Any]) -> Any:
         return made[id(node)]
     if isinstance(node, Placeholder):
         state, entries = node.__dict__["state"], node.__dict__["entries"]
-        made[id(node)] = inner = {}
+        inner: dict[str, Any] = {}
+        made[id(node)] = inner
         if isinstance(state.get("_modules"), dict) and isinstance(state.get("_parameters"), dict):
             inner.update(_module_state(node, "", set()))
         else:
             inner.update({k: _plain(v, made) for k, v in {**state, **entries}.items() if not _is_hidden(k)})
         return inner or node
     if isinstance(node, Mapping):
-        made[id(node)] = mapping = {}
+        mapping: dict[Any, Any] = {}
+        made[id(node)] = mapping
         mapping.update({key: _plain(value, made) for key, value in node.items()})
         return mapping
     if isinstance(node, list | tuple) and any(isinstance(part, Placeholder | Mapping) for part in node):
-        made[id(node)] = parts = []
+        parts: list[Any] = []
+        made[id(node)] = parts
         parts.extend(_plain(part, made) for part in node)
         return parts
     return node
