@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,16 @@ import orjson
 import pytest
 
 from tests.integrations.synthetic import SyntheticRun
+from ww_callbacks import SpectralMonitor
+from ww_callbacks.integrations.figures.run_view import views
+from ww_callbacks.integrations.figures.specs.heat_map import heat_map_panels
+from ww_callbacks.integrations.figures.specs.history import history_panels
+from ww_callbacks.integrations.figures.specs.spectrum import spectrum_panels
 from ww_callbacks.integrations.record import RecordError
 from ww_callbacks.integrations.report import write_report
-from ww_callbacks.integrations.report.packing import pack, rounded
+from ww_callbacks.integrations.report.describe import DEFAULTS
+from ww_callbacks.integrations.report.packing import compact, pack, rounded
+from ww_callbacks.integrations.report.plotly_script import plotly_js
 
 HTML_NAME = "block.</script><img src=x onerror=document.title='hacked'>.weight"
 
@@ -65,6 +73,10 @@ def test_the_page_has_every_view_and_loads_nothing(page):
     assert "0.61 decades below" in page.locator(".card", has_text="first").inner_text()
     for text in ("2.13.0", "cautious", "exp(−Σ p ln p), p = σ/Σσ (Roy & Vetterli 2007)"):
         assert page.get_by_role("cell", name=text).first.is_visible()
+    assert "spectral.jsonl" in page.locator("h1").inner_text()  # run and date are in its text, too
+    assert page.locator("h3", has_text="Settings").first.locator("xpath=..").inner_text().split() == [
+        *("Settings", "early_stopping", "cautious", "max_overhead", "0.01"),  # none that is the default
+    ]
     assert "first: train loss" in figure(page, "timeline", "figure.data.map(trace => trace.name)")
 
     open_tab(page, "heat_map")
@@ -82,6 +94,56 @@ def test_the_page_has_every_view_and_loads_nothing(page):
     open_tab(page, "flow")
     assert "second: α against depth" in page.locator("[data-figure=flow] figcaption .name").all_inner_texts()
     assert figure(page, "histograms", "figures.length * figure.data.length") == 4
+
+
+def test_what_the_file_holds_once_is_drawn_as_the_figures_draw_it(page, report):
+    runs = views([report.parent / name for name in ("first", "second")])
+    open_tab(page, "layer")
+    drawn = "figures.map((plot) => plot.data.map((trace) => [trace.meta.part, ...['x', 'y', 'customdata'].map("
+    drawn += "(name) => Array.from(trace[name] ?? [], (value) => Number.isFinite(value) ? value : null))]))"
+    for layer in ("net.1.weight", "net.4.weight"):  # the one in both runs, the other without evidence
+        find(page, layer)
+        until(page, f"document.querySelector('[data-figure=history]').dataset.figureOf?.includes('{layer}')")
+        wanted = [one["data"] for one in history_panels(runs, layer)]
+        for own, traces in zip(figure(page, "history", drawn), wanted, strict=True):
+            assert [part for part, *_ in own] == [trace["meta"]["part"] for trace in traces]
+            for (_, *arrays), trace in zip(own, traces, strict=True):
+                for name, array in zip(("x", "y", "customdata"), arrays, strict=True):
+                    right = trace.get(name, np.empty(0))
+                    # A standard error is the product of two rounded numbers.
+                    np.testing.assert_allclose(np.array(array, dtype=float), right, rtol=1e-3, err_msg=name)
+
+    open_tab(page, "heat_map")
+    page.get_by_label("relative to epoch 0").check()
+    for quantity, by in (("effective_rank", "ratio"), ("log_spectral_norm", "difference")):
+        page.locator("select[name=quantity]").select_option(quantity)
+        until(
+            page, f"""document.querySelector('[data-figure=heat_map]').dataset.figureOf.includes('{quantity}","rel')"""
+        )
+        shown = figure(page, "heat_map", "figure.data[0].z.map((row) => Array.from(row))")
+        (right,) = (
+            t for t in heat_map_panels(runs[:1], quantity, relative=True)[0]["data"] if t["meta"].get("by") == by
+        )
+        np.testing.assert_allclose(np.array(shown, dtype=float), right["z"], rtol=1e-3, atol=1e-3)
+
+
+def test_a_spectrum_of_the_file_is_the_recorded_one(page, report):
+    run = views(report.parent / "first")[0]
+    open_tab(page, "layer")
+    find(page, "net.2.weight")
+    until(page, "document.querySelector('[data-figure=spectrum]').dataset.figureOf?.includes('net.2.weight')")
+    numbers = "figures.map((plot) => plot.data.map((trace) => [trace.name, Array.from(trace.x), Array.from(trace.y)]))"
+    for side, right in zip(figure(page, "spectrum", numbers), spectrum_panels(run, "net.2.weight"), strict=True):
+        for (name, x, y), trace in zip(side, right["data"], strict=True):
+            assert name == trace["name"]
+            np.testing.assert_allclose(np.array(x, dtype=float), trace["x"], rtol=1e-3)
+            np.testing.assert_allclose(np.array(y, dtype=float), trace["y"], rtol=1e-3)
+
+
+def test_layers_and_epochs_need_little_room(tmp_path):
+    SyntheticRun(tmp_path, layers=6).advance(300)
+    besides = write_report(tmp_path, tmp_path / "report.html").stat().st_size - 0.42 * len(plotly_js())  # compressed
+    assert besides < 210_000, "35 kB a layer with 300 epochs and 48 spectra"
 
 
 def test_a_name_with_html_is_a_name(page):
@@ -121,6 +183,30 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path):
         write_report(tmp_path, target)
     assert target.read_text() == "the one before"
     assert {path.name for path in tmp_path.iterdir()} == {"spectral.jsonl", "report.html"}
+
+
+def test_the_settings_that_are_left_out_are_the_defaults():
+    arguments = inspect.signature(SpectralMonitor).parameters
+    defaults = {name: argument.default for name, argument in arguments.items()}
+    assert {name: defaults[name] for name in DEFAULTS} == DEFAULTS
+    others = {name: value for name, value in defaults.items() if name not in DEFAULTS}
+    assert not [name for name, value in others.items() if value and value is not inspect.Parameter.empty]
+
+
+def test_compact_numbers_come_back():
+    values = np.random.default_rng(0).lognormal(0, 9, (7, 30))
+    values[2, 5], values[3] = np.nan, -values[3]
+    data = compact({"z": values, "name": "a", "few": np.array([1.0, -0.5])}, bits=12)
+    length, shift = np.frombuffer(data[:8], "<u4")
+    told = orjson.loads(data[8 : 8 + length])
+    planes = np.frombuffer(data[8 + length :], "u1").reshape(3, -1).astype("<u4")
+    whole = planes[0] | planes[1] << 8 | planes[2] << 16
+    for name, right in (("z", values), ("few", [1.0, -0.5])):
+        place = told[name]
+        steps = whole[place["floats"] : place["floats"] + place["count"]]
+        bits = (np.cumsum(steps, dtype=np.uint64) & 0xFFFFFF).astype("<u4") << shift
+        np.testing.assert_allclose(bits.view("<f4"), np.ravel(right), rtol=2.0**-12)
+    assert told["name"] == "a" and told["z"]["rows"] == 7
 
 
 def test_packed_arrays_keep_what_a_page_shows():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import os
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pandas as pd
 
 from ww_callbacks.integrations.record.density import DensityIndex
@@ -61,10 +63,7 @@ class RunRecord:
         Raises:
             RecordError: if the file of densities is damaged, or another run has taken this one's place.
         """
-        with self.path.open("rb") as file:
-            header = Parser(self.path)
-            header.feed(file.readline(), 1)
-        if header.run is None or header.run.run_id != self.run.run_id:
+        if _run_id(self.path) != self.run.run_id:
             raise RecordError(self.path, 1, f"another run is here now; that of {self.run.run_id} was moved aside")
         self.index.update()
         recorded = set(self.model["step"].tolist())
@@ -127,6 +126,13 @@ def as_record(parser: Parser, index: DensityIndex, torn: str = "") -> RunRecord:
         torn=torn,
         index=index,
     )
+
+
+def _run_id(path: Path) -> Any:
+    """The run that the header at ``path`` is of, without its layers: it is asked for once a layer."""
+    with path.open("rb") as file, contextlib.suppress(orjson.JSONDecodeError, AttributeError):
+        return orjson.loads(file.readline()).get("run_id")
+    return None
 
 
 def density_name(record: Path) -> str:

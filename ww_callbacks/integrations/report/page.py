@@ -13,11 +13,21 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import numpy as np
+
 from ww_callbacks.integrations.figures.run_view import Run, RunView, views
-from ww_callbacks.integrations.figures.specs.spectrum import NOTHING, missing_epochs, read_spectra, spread
-from ww_callbacks.integrations.figures.style import message_panel
+from ww_callbacks.integrations.figures.specs.history import history_frame
+from ww_callbacks.integrations.figures.specs.spectrum import (
+    NOTHING,
+    Spectra,
+    empty_spectra,
+    missing_epochs,
+    read_spectra,
+    spread,
+)
+from ww_callbacks.integrations.figures.style import Spec, message_panel
 from ww_callbacks.integrations.report.describe import describe_layers, describe_page, describe_quantities, describe_run
-from ww_callbacks.integrations.report.packing import pack
+from ww_callbacks.integrations.report.packing import MANTISSA_BITS, compact
 from ww_callbacks.integrations.report.plotly_script import plotly_js
 from ww_callbacks.integrations.report.view import draw
 
@@ -28,8 +38,10 @@ MODULES = (
     "app",
 )
 """The page's scripts, each after those that it imports."""
-MOST_SPECTRA, MOST_IN_ALL, LEAST_SPECTRA = 48, 4800, 8
+MOST_SPECTRA, MOST_IN_ALL, LEAST_SPECTRA = 48, 3600, 6
 """Epochs of a layer's spectrum in the report: fewer where there are many layers, so that one can send it."""
+BITS = {"heat_map": 12, "spectrum": 10}
+"""Bits of the mantissa that views keep: off by at most 1.2e-4 and 5e-4 of a value, less than a pixel."""
 
 Progress = Callable[[int, int], None]
 
@@ -39,7 +51,7 @@ def write_report(runs: Run | Sequence[Run], path: str | os.PathLike[str], progre
 
     The page has the views that TensorBoard's tab has, the verdict in words, the settings and versions, and what the
     quantities mean. Every epoch is in the overview, the heat map and the histories; of each layer's spectrum at most
-    48 epochs are kept, evenly chosen, and fewer of more than a hundred layers.
+    48 epochs are kept, evenly chosen, and fewer of more than 75 layers.
 
     Args:
         runs: the records or their paths.
@@ -58,7 +70,7 @@ def write_report(runs: Run | Sequence[Run], path: str | os.PathLike[str], progre
     for number, (name, make) in enumerate(parts):
         if progress is not None:
             progress(number, len(parts))
-        data.append(_packed(name, pack(make())))
+        data.append(_packed(name, compact(make(), BITS.get(name.partition("/")[0], MANTISSA_BITS))))
     page = Template((STATIC / "page.html").read_text("utf-8")).substitute(
         title=html.escape(_title(shown)),
         style=(STATIC / "style.css").read_text("utf-8"),
@@ -135,29 +147,59 @@ def _parts(runs: Sequence[RunView], spectra: int) -> Iterator[tuple[str, Callabl
     yield "alerts/notes", partial(draw, "alerts", runs, notes=True)
     for number, quantity in enumerate(quantities):
         yield f"heat_map/{number}", partial(draw, "heat_map", runs, quantity=quantity)
-        yield f"heat_map/{number}/relative", partial(draw, "heat_map", runs, quantity=quantity, relative=True)
-    for number, layer in enumerate(layers):
-        yield f"history/{number}", partial(draw, "history", runs, layer=layer)
+        yield f"heat_map/{number}/relative", partial(_relative, runs, quantity)
+    yield "history", partial(history_frame, runs)
+    frame = empty_spectra()
+    yield "spectrum", lambda: {"panels": frame.panels, "traces": frame.traces[0]}
     for number, run in enumerate(runs):
         yield f"layers/{number}", partial(describe_layers, run)
         for place, layer in enumerate(run.layers):
-            yield f"spectrum/{number}/{place}", partial(_spectra, run, layer, spectra)
+            yield f"spectrum/{number}/{place}", partial(_spectra, run, layer, spectra, frame)
 
 
-def _spectra(run: RunView, layer: str, most: int) -> Any:
-    """The spectra of a layer as the page takes them, or a panel that says why there is none."""
+def _relative(runs: Sequence[RunView], quantity: str) -> list[Spec]:
+    """The heat map relative to each layer's first value, without the values: the page reckons them."""
+    panels = draw("heat_map", runs, quantity=quantity, relative=True)
+    for trace in (trace for one in panels for trace in one["data"]):
+        if trace.get("meta", {}).get("part") in ("sure", "unsure"):
+            del trace["z"]
+            trace.pop("text", None)
+    return panels
+
+
+def _spectra(run: RunView, layer: str, most: int, frame: Spectra) -> Any:
+    """The spectra of a layer as what they do not share with ``frame``, or a panel that says why there is none."""
     try:
         steps = run.record.density_steps(layer)
-        spectra = read_spectra(run, layer, spread(steps, most))
+        spectra = read_spectra(run, layer, spread(steps, most), axis_epochs=0)
     except ValueError as error:  # a damaged line
         return [message_panel(str(error))]
     if spectra is None:
         return [message_panel(NOTHING)]
     left = f" This report holds {most} of the {len(steps)}, evenly chosen." if len(steps) > most else ""
     return {
-        "panels": spectra.panels,
+        "layouts": [
+            {name: part for name, part in own["layout"].items() if part != shared["layout"].get(name)}
+            for own, shared in zip(spectra.panels, frame.panels, strict=True)
+        ],
         "epochs": spectra.epochs,
-        "traces": spectra.traces,
+        "traces": [
+            [
+                _columns(trace, shared)
+                for *trace, shared in zip(*(epoch[side] for epoch in spectra.traces), empty, strict=True)
+            ]
+            for side, empty in enumerate(frame.traces[0])
+        ],
         "ghost": spectra.ghost,
         "missing": f"{missing_epochs(run, layer)}{left}".strip(),
+    }
+
+
+def _columns(epochs: Sequence[Spec], shared: Spec) -> dict[str, list[Any]]:
+    """What one trace has of its own, epoch by epoch."""
+    names = dict.fromkeys(name for trace in epochs for name in trace)
+    return {
+        name: [trace.get(name) for trace in epochs]
+        for name in names
+        if isinstance(shared.get(name), np.ndarray) or any(trace.get(name) != shared.get(name) for trace in epochs)
     }

@@ -146,7 +146,8 @@ def _panel(
     )
     room = max((len(label) for label in labels.values()), default=4) * LETTER
     made["layout"]["margin"].update(l=round(min(room, 190)) + 14, t=TOP, b=BOTTOM)
-    made["data"], made["key"] = _cells(run, when, values, quantity, said)
+    by = {"by": "difference" if by_difference else "ratio"} if relative else {}
+    made["data"], made["key"] = _cells(run, when, values, quantity, said, by)
     made["data"] += _mark_traces(marks, run.label)
     starts = blocks(run.layers)
     if inner / max(len(names), 1) >= 6 and len(starts) <= len(run.layers) / 2:
@@ -219,7 +220,7 @@ def _colours(
 
 
 def _cells(
-    run: RunView, when: np.ndarray, values: np.ndarray, quantity: str, said: str
+    run: RunView, when: np.ndarray, values: np.ndarray, quantity: str, said: str, by: Spec
 ) -> tuple[list[Spec], list[tuple[str, str]]]:
     """The values, those without evidence faintly, in a colour of their own what is no value; and what that means."""
     if not len(when):
@@ -233,8 +234,8 @@ def _cells(
         "x": run.epochs[when],
         "y": [escape(layer) for layer in run.layers],
         "hoverongaps": False,
-        "meta": {"role": "layers", "run": run.label, "layers": run.layers},
     }
+    meta: Spec = {"role": "layers", "run": run.label, "layers": run.layers, **by}
     hover = f"%{{y}}<br>epoch %{{x:.4g}}<br>{escape(quantity)}{said} = %{{z:.4g}}"
     cells = [
         {
@@ -242,6 +243,7 @@ def _cells(
             "z": np.where(finite & sure, values, np.nan),
             "coloraxis": "coloraxis",
             "hovertemplate": f"{hover}<extra></extra>",
+            "meta": {**meta, "part": "sure"},
         }
     ]
     key: list[tuple[str, str]] = []
@@ -255,6 +257,7 @@ def _cells(
                 "coloraxis": "coloraxis",
                 "opacity": FAINT,
                 "hovertemplate": f"{hover}, unsure: %{{text}}<extra></extra>",
+                "meta": {**meta, "part": "unsure"},
             }
         )
     if broken.any():
@@ -267,6 +270,7 @@ def _cells(
                 "colorscale": [[0, PURPLE], [1, PURPLE]],
                 "showscale": False,
                 "hovertemplate": "%{y}<br>epoch %{x:.4g}<br>no value: %{text}<extra></extra>",
+                "meta": {**meta, "part": "broken"},
             }
         )
     if (~finite & ~broken).any():

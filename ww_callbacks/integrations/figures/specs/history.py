@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -34,24 +35,76 @@ def history_panels(runs: Sequence[RunView], layer: str, quantities: Sequence[str
     names = list(quantities or sorted(known, key=lambda name: not quantity_info(name).headline))
     if not names or not any(len(run.steps) for _, run in holding):
         return [message_panel("No snapshot yet: the first one appears when training starts.")]
-    shown = epoch_range([run for _, run in holding])
-    panels = []
-    for name in names:
-        info = quantity_info(name)
-        made = panel(
-            info.title,
+    panels = _panels(names, [run for _, run in holding])
+    for name, made in zip(names, panels, strict=True):
+        for position, run in holding:
+            if name in run.quantities:
+                made["data"] += _traces(run, name, position, _course(run, layer, name))
+    return panels
+
+
+def history_frame(runs: Sequence[RunView]) -> list[Spec]:
+    """The panels of every quantity with traces that hold no values: the same for all layers.
+
+    ``meta`` of a trace says which values it shows: of which ``run`` and ``quantity``, and as ``part`` the ``line``, the
+    ``hollow`` marks, or the edges ``low`` and ``high`` of the band, whose half width is the product of the sizes of the
+    quantities in ``error``.
+    """
+    known = dict.fromkeys(name for run in runs for name in run.quantities)
+    names = sorted(known, key=lambda name: not quantity_info(name).headline)
+    panels = _panels(names, runs)
+    for name, made in zip(names, panels, strict=True):
+        for position, run in enumerate(runs):
+            if name in run.quantities:
+                nothing = np.array([np.nan])
+                error = nothing if _error_factors(run, name) else None
+                course = _Course(nothing, nothing, np.array([False]), error, [""])
+                for trace in _traces(run, name, position, course):
+                    made["data"].append({key: part for key, part in trace.items() if key not in _VALUES})
+    return panels
+
+
+_VALUES = ("x", "y", "text", "customdata")
+
+
+def _panels(names: Sequence[str], runs: Sequence[RunView]) -> list[Spec]:
+    """The panels of the quantities ``names``, without traces."""
+    shown = epoch_range(runs)
+    return [
+        panel(
+            quantity_info(name).title,
             HEIGHT,
             xaxis=over_time(range=shown),
             yaxis=axis(nticks=5),
-            about=f"{name}: {info.definition}",
+            about=f"{name}: {quantity_info(name).definition}",
             group="time",
             hovermode="x",
         )
-        for position, run in holding:
-            if name in run.quantities:
-                made["data"] += _traces(run, layer, name, position)
-        panels.append(made)
-    return panels
+        for name in names
+    ]
+
+
+@dataclass(frozen=True)
+class _Course:
+    """A quantity of a layer at the snapshots that measured it."""
+
+    epochs: np.ndarray
+    values: np.ndarray
+    sure: np.ndarray
+    error: np.ndarray | None
+    evidence: list[str]
+
+
+def _course(run: RunView, layer: str, name: str) -> _Course:
+    row, when = run.layers.index(layer), run.measured(name)
+    error = uncertainty(run, row, name)
+    return _Course(
+        run.epochs[when],
+        run.values(name)[row, when],
+        run.sure(name)[row, when],
+        None if error is None else error[when],
+        run.evidence[row, when].tolist(),
+    )
 
 
 def uncertainty(run: RunView, layer: int, name: str) -> np.ndarray | None:
@@ -60,31 +113,33 @@ def uncertainty(run: RunView, layer: int, name: str) -> np.ndarray | None:
     alpha's is σ = (α − 1)/√n of its maximum-likelihood estimate over the n eigenvalues of the tail; alpha_weighted =
     α·log10 λ_1 carries it times the size of log10 λ_1, λ_1 being known exactly.
     """
-    if name == "alpha" and "sigma" in run.quantities:
-        return run.values("sigma")[layer]
-    if name == "alpha_weighted" and {"sigma", "log_spectral_norm"} <= set(run.quantities):
-        return run.values("sigma")[layer] * np.abs(run.values("log_spectral_norm")[layer])
-    return None
+    factors = _error_factors(run, name)
+    return np.prod([np.abs(run.values(factor)[layer]) for factor in factors], axis=0) if factors else None
 
 
-def _traces(run: RunView, layer: str, name: str, position: int) -> list[Spec]:
-    row = run.layers.index(layer)
-    when = run.measured(name)
-    x, y, sure = run.epochs[when], run.values(name)[row, when], run.sure(name)[row, when]
+def _error_factors(run: RunView, name: str) -> tuple[str, ...]:
+    """The quantities whose sizes' product is the standard error of ``name``."""
+    factors = {"alpha": ("sigma",), "alpha_weighted": ("sigma", "log_spectral_norm")}.get(name, ())
+    return factors if set(factors) <= set(run.quantities) else ()
+
+
+def _traces(run: RunView, name: str, position: int, course: _Course) -> list[Spec]:
+    x, y, sure, error = course.epochs, course.values, course.sure, course.error
     style = run_style(position)
-    group = {"type": "scatter", "legendgroup": str(position), "showlegend": False, "meta": {"run": run.label}}
+    meta = {"run": run.label, "quantity": name, "error": _error_factors(run, name)}
+    group = {"type": "scatter", "legendgroup": str(position), "showlegend": False}
     traces: list[Spec] = []
-    error = uncertainty(run, row, name)
     if error is not None:
         edge = {**group, "mode": "lines", "line": {"width": 0}, "x": x, "hoverinfo": "skip"}
+        fill = {"fill": "tonexty", "fillcolor": faint(style["color"], 0.2)}
         traces = [
-            {**edge, "y": y - error[when]},
-            {**edge, "y": y + error[when], "fill": "tonexty", "fillcolor": faint(style["color"], 0.2)},
+            {**edge, "y": y - error, "meta": {**meta, "part": "low"}},
+            {**edge, "y": y + error, **fill, "meta": {**meta, "part": "high"}},
         ]
     traces.append(
         {
             **group,
-            "mode": "lines+markers" if len(x) <= FEW else "lines",
+            "mode": "lines+markers" if len(run.measured(name)) <= FEW else "lines",
             "x": x,
             "y": np.where(sure, y, np.nan),
             "line": {**style, "width": 1.8},
@@ -94,7 +149,8 @@ def _traces(run: RunView, layer: str, name: str, position: int) -> list[Spec]:
             "hovertemplate": "epoch %{x:.4g}: %{y:.4g}"
             + (" ± %{customdata:.2g}" if error is not None else "")
             + f"<extra>{escape(run.label)}</extra>",
-            **({} if error is None else {"customdata": error[when]}),
+            "meta": {**meta, "part": "line"},
+            **({} if error is None else {"customdata": error}),
         }
     )
     if not sure.all():
@@ -102,13 +158,14 @@ def _traces(run: RunView, layer: str, name: str, position: int) -> list[Spec]:
             {
                 **group,
                 "mode": "markers",
-                "x": x[~sure],
-                "y": y[~sure],
+                "x": x,
+                "y": np.where(sure, np.nan, y),
                 "marker": {"size": 6, "symbol": "circle-open", "color": style["color"]},
                 "name": f"{escape(run.label)}, hollow: evidence does not suffice",
                 "showlegend": True,
-                "text": run.evidence[row, when][~sure].tolist(),
+                "text": course.evidence,
                 "hovertemplate": f"epoch %{{x:.4g}}: %{{y:.4g}}, unsure: %{{text}}<extra>{escape(run.label)}</extra>",
+                "meta": {**meta, "part": "hollow"},
             }
         )
     return traces

@@ -118,16 +118,19 @@ def spectrum_panels(run: RunView, layer: str, epoch: float | None = None) -> lis
     ]
 
 
-def read_spectra(run: RunView, layer: str, steps: Sequence[int] | None = None) -> Spectra | None:
+def read_spectra(
+    run: RunView, layer: str, steps: Sequence[int] | None = None, axis_epochs: int = AXIS_EPOCHS
+) -> Spectra | None:
     """The spectra of ``layer`` at ``steps``, or all; None if there are none.
+
+    The axes hold so many more epochs, evenly chosen, so that a slider moves the curves and not the axes.
 
     Raises:
         ValueError: if the run does not watch that layer.
     """
     known = _steps(run, layer)
     wanted = known if steps is None else list(steps)
-    # The axes hold these epochs too, so that the slider moves the curves and not the axes.
-    read = run.record.density(layer, {*wanted, *spread(known, AXIS_EPOCHS)})
+    read = run.record.density(layer, {*wanted, *spread(known, axis_epochs)})
     densities = [density for density in read if sum(density["count"]) > 0]
     drawn = [density for density in densities if density["step"] in set(wanted)]
     if not drawn:
@@ -137,6 +140,12 @@ def read_spectra(run: RunView, layer: str, steps: Sequence[int] | None = None) -
     epochs = _epochs(run, [density["step"] for density in drawn])
     (first,) = _epochs(run, [densities[0]["step"]])
     return Spectra(_panels(densities), epochs, traces, _ghost(densities[0], first), first)
+
+
+def empty_spectra() -> Spectra:
+    """Panels and traces without values: what the spectra of all layers and epochs share."""
+    nothing = {"step": 0, "log10_lambda_edges": [0.0, 1.0], "count": [1.0]}
+    return Spectra(_panels([nothing]), [0.0], [_traces(nothing, "")], _ghost(nothing, 0.0), 0.0)
 
 
 def missing_epochs(run: RunView, layer: str) -> str:

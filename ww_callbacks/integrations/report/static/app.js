@@ -52,7 +52,7 @@ class App {
     this.body = element("main");
     root.classList.add("app");
     root.replaceChildren(
-      element("header", {}, element("h1", {}, source.title ?? "Spectra of the weights"), this.tabs, this.freshness),
+      element("header", {}, element("h1", {}, source.title ?? "Spectra of the weights", source.where ? element("small", {}, source.where) : null), this.tabs, this.freshness),
       element("div", { class: "sides" }, this.runs, element("div", { class: "content" }, this.notices, this.body)),
     );
     for (const [name, [title]] of Object.entries(VIEWS)) {

@@ -3,47 +3,134 @@
 
 import { start } from "./app.js";
 
+const MOST_PATHS = 3; // the footer has all
+
 const unpacked = new Map();
 
-function unpackText(id) {
+function inflated(id) {
   const bytes = Uint8Array.from(atob(document.getElementById(id).textContent.trim()), (c) => c.charCodeAt(0));
-  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip")));
+}
+
+/** A part of the file: JSON, and behind it the numbers of its arrays, as `compact` in packing.py writes them. */
+async function readPart(id) {
+  const bytes = new Uint8Array(await inflated(id).arrayBuffer());
+  const [length, shift] = new Uint32Array(bytes.buffer, 0, 2);
+  const planes = bytes.subarray(8 + length);
+  const text = new TextDecoder().decode(bytes.subarray(8, 8 + length));
+  return JSON.parse(text, (_, item) => (item?.floats === undefined ? item : floats(item, planes, shift)));
+}
+
+/** The numbers of one array, as `Float32Array`, or an array of them where it has rows. */
+function floats({ floats: first, count, rows }, planes, shift) {
+  const inAll = planes.length / 3;
+  const whole = new Uint32Array(count);
+  let sum = 0;
+  for (let at = 0; at < count; at += 1) {
+    const place = first + at;
+    sum = (sum + (planes[place] | (planes[inAll + place] << 8) | (planes[2 * inAll + place] << 16))) & 0xffffff;
+    whole[at] = sum << shift;
+  }
+  const numbers = new Float32Array(whole.buffer);
+  return rows ? Array.from({ length: rows }, (_, row) => numbers.slice((row * count) / rows, ((row + 1) * count) / rows)) : numbers;
 }
 
 function unpack(id) {
-  if (!unpacked.has(id)) unpacked.set(id, unpackText(id).then(JSON.parse));
+  if (!unpacked.has(id)) unpacked.set(id, readPart(id));
   return unpacked.get(id);
 }
 
 const state = await unpack("state");
 const runNumber = (name) => state.runs.findIndex((run) => run.name === name);
+const heatMapOf = (quantity) => unpack(`heat_map/${Object.keys(state.quantities).indexOf(quantity)}`);
+
+/** The traces of a run's values in a heat map, by part. */
+function cellsOf(panels, run) {
+  const traces = panels.flatMap((panel) => panel.data).filter((trace) => trace.meta?.role === "layers" && trace.meta.run === run);
+  return Object.fromEntries(traces.map((trace) => [trace.meta.part, trace]));
+}
+
+/** The values of a row, sure or not. */
+function anyOf(cells, row) {
+  const unsure = cells.unsure?.z[row];
+  return cells.sure.z[row].map((value, at) => (Number.isNaN(value) && unsure ? unsure[at] : value));
+}
+
+/** The heat map relative to each layer's first value: its values are reckoned from those of the one that is not. */
+async function relativeHeatMap(quantity) {
+  const panels = await heatMapOf(quantity);
+  const relative = await unpack(`heat_map/${Object.keys(state.quantities).indexOf(quantity)}/relative`);
+  return relative.map((panel) => ({ ...panel, data: panel.data.map((trace) => {
+    if (trace.z || trace.type !== "heatmap") return trace;
+    const cells = cellsOf(panels, trace.meta.run);
+    const { z, text } = cells[trace.meta.part];
+    const against = z.map((values, row) => {
+      const first = anyOf(cells, row).find(Number.isFinite) ?? NaN;
+      return values.map((value) => (trace.meta.by === "difference" ? value - first : first > 0 ? value / first : NaN));
+    });
+    return { ...trace, text, z: against };
+  }) }));
+}
+
+/** The quantities of a layer over time: the rows of the heat maps. */
+async function historyOf(layer) {
+  const frame = await unpack("history");
+  return Promise.all(frame.map(async (panel) => ({ ...panel, data: (await Promise.all(panel.data.map((trace) => filled(trace, layer)))).flat() })));
+}
+
+/** A trace of the history with its values; none where it would be empty. */
+async function filled(trace, layer) {
+  const { run, quantity, part, error } = trace.meta;
+  const cells = cellsOf(await heatMapOf(quantity), run);
+  const row = cells.sure ? cells.sure.meta.layers.indexOf(layer) : -1;
+  if (row < 0) return [];
+  const { x } = cells.sure;
+  if (part === "hollow") {
+    const y = cells.unsure?.z[row];
+    return y?.some(Number.isFinite) ? [{ ...trace, x, y, text: cells.unsure.text[row] }] : [];
+  }
+  const factors = await Promise.all(error.map(async (name) => anyOf(cellsOf(await heatMapOf(name), run), row)));
+  const band = factors.length ? x.map((_, at) => factors.reduce((product, values) => product * Math.abs(values[at]), 1)) : null;
+  if (part === "line") return [{ ...trace, x, y: cells.sure.z[row], ...(band ? { customdata: band } : {}) }];
+  return [{ ...trace, x, y: anyOf(cells, row).map((value, at) => value + (part === "low" ? -band[at] : band[at])) }];
+}
+
+/** The spectrum of a layer at the epoch nearest to `epoch`, the last one if it is null. */
+async function spectrumOf(run, layer, epoch) {
+  const own = await unpack(`spectrum/${run}/${state.runs[run].layers.indexOf(layer)}`);
+  if (!own.epochs) return own;
+  const frame = await unpack("spectrum");
+  const { epochs, layouts, traces, ghost, missing } = own;
+  const far = (at) => Math.abs(epochs[at] - epoch);
+  const last = epochs.length - 1;
+  const at = epoch === null ? last : epochs.reduce((best, _, other) => (far(other) < far(best) ? other : best), last);
+  const panels = frame.panels.map((panel, side) => ({
+    ...panel,
+    layout: { ...panel.layout, ...layouts[side] },
+    data: frame.traces[side].map((shared, number) => ({
+      ...shared, ...Object.fromEntries(Object.entries(traces[side][number]).map(([name, values]) => [name, values[at]])),
+    })),
+  }));
+  if (at) panels[0].data.unshift(ghost);
+  panels[0].layout.meta = { epochs, at, missing };
+  return panels;
+}
 
 const source = {
   live: false,
   title: document.title,
-  ready: unpackText("plotly").then((text) => {
+  where: state.runs.map((run) => run.about.record).slice(0, MOST_PATHS).join(", "),
+  ready: inflated("plotly").text().then((text) => {
     document.head.append(Object.assign(document.createElement("script"), { textContent: text }));
   }),
   state: async () => state,
   layers: (run) => unpack(`layers/${runNumber(run)}`),
   async figure(view, { runs, quantity, layer, epoch, relative, notes }) {
-    if (view === "heat_map") return unpack(`heat_map/${Object.keys(state.quantities).indexOf(quantity)}${relative ? "/relative" : ""}`);
+    if (view === "heat_map") return relative ? relativeHeatMap(quantity) : heatMapOf(quantity);
     if (view === "alerts") return unpack(notes ? "alerts/notes" : "alerts");
-    if (view === "history") return unpack(`history/${state.layers.indexOf(layer)}`);
-    if (view !== "spectrum") return unpack(view);
-    const run = runNumber(runs[0]);
-    const spectra = await unpack(`spectrum/${run}/${state.runs[run].layers.indexOf(layer)}`);
-    if (!spectra.epochs) return spectra;
-    const { epochs, panels, traces, ghost, missing } = spectra;
-    const far = (at) => Math.abs(epochs[at] - epoch);
-    const last = epochs.length - 1;
-    const at = epoch === null ? last : epochs.reduce((best, _, other) => (far(other) < far(best) ? other : best), last);
-    const [density, distance] = traces[at];
-    const meta = { epochs, at, missing };
-    return [
-      { ...panels[0], data: at ? [ghost, ...density] : density, layout: { ...panels[0].layout, meta } },
-      { ...panels[1], data: distance },
-    ];
+    if (view === "history") return historyOf(layer);
+    if (view === "spectrum") return spectrumOf(runNumber(runs[0]), layer, epoch);
+    return unpack(view);
   },
 };
 
