@@ -86,9 +86,7 @@ def huggingface() -> None:
 
     from ww_callbacks.huggingface import SpectralCallback
 
-    config = BertConfig(
-        vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
-    )
+    config = BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
     rows = [{"input_ids": torch.arange(8), "labels": torch.tensor(i % 2)} for i in range(32)]
     callback = SpectralCallback(strict=True)
     arguments = TrainingArguments("out", num_train_epochs=2, report_to=[], use_cpu=True, disable_tqdm=True)

@@ -34,11 +34,23 @@ def check(extra: str, resolution: str, python: str, folder: Path) -> str:
     interpreter = environment / "bin" / "python"
     commands = [
         ["uv", "venv", "--quiet", "--python", python, str(environment)],
-        ["uv", "pip", "install", "--quiet", "--python", str(interpreter), "--resolution", resolution, target]
-        + ALSO.get(extra, []),
+        [
+            "uv",
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            str(interpreter),
+            "--resolution",
+            resolution,
+            target,
+            *ALSO.get(extra, []),
+        ],
         [str(interpreter), str(CHECKS), extra],
     ]
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"UV_PYTHON_DOWNLOADS": "never"}
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
+        "UV_PYTHON_DOWNLOADS": "never"
+    }
     for command in commands:
         done = subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True)
         if done.returncode:
@@ -50,7 +62,9 @@ def main() -> int:
     """Run the checks that the command line names; the exit code is the number of failures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--extras", nargs="+", choices=EXTRAS, default=EXTRAS)
-    parser.add_argument("--resolution", nargs="+", choices=("lowest-direct", "highest"), default=("lowest-direct", "highest"))
+    parser.add_argument(
+        "--resolution", nargs="+", choices=("lowest-direct", "highest"), default=("lowest-direct", "highest")
+    )
     parser.add_argument("--python", nargs="+", default=PYTHONS, help="versions or paths; extras use the first")
     arguments = parser.parse_args()
     failures = 0
@@ -60,7 +74,7 @@ def main() -> int:
                 for python in arguments.python if extra == "base" else arguments.python[:1]:
                     wrong = check(extra, resolution, python, Path(folder))
                     failures += bool(wrong)
-                    print(f"{extra:12} {resolution:14} {python:5} {'ok' if not wrong else wrong}", flush=True)
+                    print(f"{extra:12} {resolution:14} {python:5} {wrong if wrong else 'ok'}", flush=True)
     return failures
 
 

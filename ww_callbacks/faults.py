@@ -20,7 +20,7 @@ class Faults:
         self._strict = strict
         self._said: set[str] = set()
 
-    def warn_once(self, message: str, key: str, ending: str = " Training goes on.") -> None:
+    def warn_once(self, message: str, key: str, ending: str = " Training continues.") -> None:
         """Say ``message``, once for each ``key``."""
         if key not in self._said:
             self._said.add(key)

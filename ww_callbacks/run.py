@@ -50,7 +50,7 @@ class Run:
         write: prints one line without breaking the framework's progress bar; None for standard output.
         group: the processes that train together; only the first of them judges and publishes.
         probing: the representation probe, if the user gave one.
-        refresh: gives the model's layers anew where its structure has changed since the last call, else None.
+        refresh: gives the model's layers again where its structure has changed since the last call, else None.
 
     Raises:
         ValueError: for what the user got wrong, before training starts.
@@ -202,7 +202,7 @@ class Run:
             plan: the length of the run.
             step: optimiser steps done.
             epoch: epochs completed.
-            saved: the state of the run to be taken up again; the weights must be those of its checkpoint already.
+            saved: the state of the run to be resumed; the weights must be those of its checkpoint already.
         """
         self.meter = Meter()
         self.clock = Clock(step, int(epoch))
@@ -247,7 +247,7 @@ class Run:
         """Go on where ``saved`` was made.
 
         Returns:
-            The step up to which the record counts; None if the run cannot be taken up, which is said.
+            The step up to which the record counts; None if the run cannot be resumed, which is logged.
         """
         problem = ""
         try:
@@ -256,13 +256,13 @@ class Run:
             problem = str(error)
         problem = next(filter(None, self._group.gather(problem)), "")
         if problem:
-            self.faults.warn_once(f"the run cannot be taken up again, so a new one begins ({problem})", "resume")
+            self.faults.warn_once(f"the run cannot be resumed, so a new record starts ({problem})", "resume")
             return None
         self.progress.resumed = True
         return apply()
 
     def saved(self, adapter: Mapping[str, Any] | None = None) -> Saved | None:
-        """What a checkpoint made now needs for the run to be taken up from it; None before it has begun.
+        """What a checkpoint made now needs to resume the run from it; None before it has begun.
 
         Waits for snapshots in the background. Where the weights have moved on since the last snapshot, those of the
         last snapshot are part of it.
@@ -362,7 +362,8 @@ class Run:
                 self.faults.fault("W_0 of new layers cannot be kept, so their distances are not measured", error)
         said = [f"{what} {', '.join(names)}" for what, names in (("new:", new), ("gone:", gone)) if names]
         self.faults.warn_once(
-            f"the model has other layers than before ({'; '.join(said)}); W_0 of a new one is what it is now",
+            f"the model's layers have changed ({'; '.join(said)}); "
+            "new layers use their current weights as initial weights",
             "".join(said),
         )
 

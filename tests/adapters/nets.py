@@ -50,7 +50,7 @@ def loader(batches=4, shuffle=False):
 
 
 def same_batches():
-    """Every batch is the same, so that the order is the same wherever an epoch is taken up again."""
+    """Every batch is the same, so that the order is the same wherever an epoch is resumed."""
     x, y = next(iter(loader(1)))
     return DataLoader(TensorDataset(x.repeat(4, 1), y.repeat(4)), batch_size=8)
 

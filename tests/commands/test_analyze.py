@@ -305,6 +305,6 @@ def test_in_a_terminal_the_table_fits_and_a_bar_shows_the_progress(tmp_path):
     assert "measuring" in text
     assert "3/3" in text
     final = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.rsplit("\x1b[?25h", 1)[1])
-    assert "not shown for want of width: matrices (all 12×12)" in final  # what never varies goes first
+    assert "not shown, terminal too narrow: matrices (all 12×12)" in final  # what never varies goes first
     assert "[bold]" in final  # a name is no markup
     assert max(len(line.strip("\r")) for line in final.split("\n")) <= 80

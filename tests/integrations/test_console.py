@@ -135,4 +135,4 @@ def test_a_stop_is_said(capsys):
 
 def test_a_resume_is_said(capsys):
     ConsoleSink().open(run_info(resumed_at=1200), resumed=True)
-    assert "taken up again at step 1200" in capsys.readouterr().out
+    assert "resumed at step 1200" in capsys.readouterr().out

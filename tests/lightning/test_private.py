@@ -80,4 +80,4 @@ def test_torch_calls_us_after_steps_of_any_optimiser():
 def test_what_is_gone_is_said_once_and_training_goes_on(ask, answer, consequence, caplog):
     assert ask() == answer and ask() == answer
     (message,) = [r.message for r in caplog.records if r.name == "ww_callbacks"]
-    assert consequence in message and message.endswith("Training goes on.")
+    assert consequence in message and message.endswith("Training continues.")

@@ -1,4 +1,4 @@
-"""A Lightning run that stops and is taken up again reads like one that was never interrupted."""
+"""A Lightning run that stops and is resumed reads like one that was never interrupted."""
 
 import shutil
 

@@ -27,7 +27,7 @@ def due_steps(counters, cadence, per_step=1):
         [5 * (i // 2 + 1) for i in range(60)],  # moves every other batch, by much
         [0] * 60,  # raw optimisers: it stands still
         [None] * 60,  # there is none
-        [i % 7 for i in range(60)],  # begins anew
+        [i % 7 for i in range(60)],  # starts over
         [*range(1, 31), *[0] * 30],  # a new optimiser that is not counted
     ],
 )

@@ -10,7 +10,7 @@ from ww_callbacks.spectral.layers.spec import LayerSpec
 
 
 class Structure:
-    """A model's layers, looked up anew only where its parameters' names or shapes have changed.
+    """A model's layers, looked up again only where its parameters' names or shapes have changed.
 
     Args:
         model: what :func:`ww_callbacks.spectral.layers.inspect` takes.

@@ -162,7 +162,7 @@ def print_table(heading: str, table: pd.DataFrame, marks: Mapping[str, Mapping[s
             f"{column} (all {cells[column][0] or 'empty'})" if _is_constant(cells[column]) else column
             for column in left
         ]
-        console.print(f"[dim]not shown for want of width: {escape(', '.join(named))}[/]")
+        console.print(f"[dim]not shown, terminal too narrow: {escape(', '.join(named))}[/]")
     if notes:
         console.print(f"[dim]{escape(notes)}[/]")
 

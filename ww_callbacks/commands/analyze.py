@@ -36,9 +36,11 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--baseline", metavar="FILE", help="W_0, for distances and scale collapse")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random nulls")
-    parser.add_argument("--describe", action="store_true", help="only say what is done with every parameter, and why")
+    parser.add_argument(
+        "--describe", action="store_true", help="list what would be measured and why, without measuring"
+    )
     _weights.add_arguments(parser)
-    _weights.add_order(parser, "what is not ok first, then hints, then depth")
+    _weights.add_order(parser, "problems first, then hints, then depth")
 
 
 def run(args: argparse.Namespace) -> int:

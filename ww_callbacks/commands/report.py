@@ -18,7 +18,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("report.html"), help="the file (default: %(default)s)"
     )
-    parser.add_argument("--json", action="store_true", help="say what was written as JSON, without a progress bar")
+    parser.add_argument("--json", action="store_true", help="print what was written as JSON, without a progress bar")
 
 
 def run(args: argparse.Namespace) -> int:

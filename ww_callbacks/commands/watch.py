@@ -22,10 +22,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "elsewhere. The exit code is 1 if the run ended badly, or, with --once, if it goes badly.",
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run, or its spectral.jsonl")
-    parser.add_argument("--once", action="store_true", help="show how the run stands now, and end")
+    parser.add_argument("--once", action="store_true", help="show the current state and exit")
     parser.add_argument("--json", action="store_true", help="one JSON object a line for each snapshot, alert, verdict")
     parser.add_argument(
-        "--interval", type=_seconds, default=1.0, metavar="S", help="seconds between looks (default: 1)"
+        "--interval", type=_seconds, default=1.0, metavar="S", help="seconds between refreshes (default: 1)"
     )
 
 
@@ -109,7 +109,7 @@ def _live(follower: Follower, interval: float) -> None:
     from ww_callbacks.integrations.figures.run_view import views
 
     console = Console()
-    waiting = Text(f"waiting for a record at {follower.path} (Ctrl-C ends)")
+    waiting = Text(f"waiting for a record at {follower.path} (Ctrl-C to stop)")
     with Live(waiting, console=console, auto_refresh=False) as live:
         for update in _updates(follower, interval):
             if update and follower.record is not None:

@@ -99,7 +99,7 @@ class AlertManager:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a saved state.
+        """Restore a saved state.
 
         Raises:
             ValueError: if it is not one.

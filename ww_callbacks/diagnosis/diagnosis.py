@@ -126,7 +126,7 @@ class Diagnosis:
         passed = [a for a in self.alerts if a.severity != "info"]
         if passed and reached.state in QUIET:
             said = "; ".join(dict.fromkeys(f"{a.kind} since epoch {a.since_epoch:g}" for a in passed))
-            reason = f"Nothing is wrong at the last snapshot, but there were alerts earlier: {said}."
+            reason = f"No problem at the last snapshot, but there were alerts earlier: {said}."
             reached = replace(reached, state="watch", reason=reason, recommendation=passed[-1].recommendation)
         self.verdict = reached
 
@@ -150,7 +150,9 @@ class Diagnosis:
                 findings += self._memorising
             except Exception as error:
                 self._detectors.remove(detector)
-                self._faults.fault(f"the detector of {detector.kind} failed and is left out from now on", error)
+                self._faults.fault(
+                    f"the detector of {detector.kind} failed and is disabled for the rest of the run", error
+                )
         self._epoch, self._shown = max(self._epoch, int(observation.epoch)), due
         return findings
 
@@ -163,7 +165,7 @@ class Diagnosis:
         return {"detectors": {d.kind: d.state_dict() for d in self._detectors}, "desk": desk}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a saved state.
+        """Restore a saved state.
 
         Raises:
             ValueError: if it is not one.

@@ -142,7 +142,7 @@ def map_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, list[str]]
                 arrays[name]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError) as error:
         raise ValueError(
-            f"{path} is not a baseline written by ww-callbacks ({error}): remove it to start from the weights of now."
+            f"{path} is not a baseline written by ww-callbacks ({error}): remove it to start from the current weights."
         ) from error
     return arrays, keys
 

@@ -51,7 +51,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
 
     Raises:
         TypeError: for an argument that does not exist.
-        ValueError: for a value that cannot be.
+        ValueError: if a value is invalid.
     """
 
     def __init__(self, *, probe: RepresentationProbe | None = None, **settings: Any) -> None:
@@ -103,7 +103,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         saved = self._saved(args, state)
         self.run.begin(plan(args, state, train_dataloader), state.global_step, self._clock.now(state), saved)
         if saved is not None and self.run.resumed:
-            with suppress(KeyError, TypeError, ValueError):  # of an older version: the loss begins anew
+            with suppress(KeyError, TypeError, ValueError):  # of an older version: the loss starts over
                 self._measured_step = int(saved.state.adapter["measured"])
                 self._metrics.restore(saved.state.adapter["losses"])
                 self._clock.passes = int(saved.state.adapter["passes"])
@@ -137,7 +137,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         handler.callbacks = [*others[:place], self, *others[place:]]
 
     def _saved(self, args: transformers.TrainingArguments, state: transformers.TrainerState) -> Saved | None:
-        """The state that lies in the checkpoint from which the Trainer goes on; None where it begins anew."""
+        """The state that lies in the checkpoint from which the Trainer goes on; None where it starts over."""
         if state.global_step == 0:
             return None
         given = (private.resumed_from(), private.checkpoint_folder(self._trainer, args, state))
@@ -147,7 +147,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
-                logger.warning("ww-callbacks: %s A new record begins. Training goes on.", error)
+                logger.warning("ww-callbacks: %s Starting a new record. Training continues.", error)
                 return None
         return None
 
@@ -158,7 +158,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         control: transformers.TrainerControl,
         **others: Any,
     ) -> None:
-        """Leave what is needed for the run to be taken up again in the checkpoint's folder."""
+        """Leave what is needed for the run to be resumed in the checkpoint's folder."""
         run = self._watched()
         self._catch_up(state, control, others)
         if control.should_training_stop and args.load_best_model_at_end:
@@ -172,7 +172,9 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
                     raise FileNotFoundError(f"there is no {folder}")
                 write_sidecar(folder, _SIDECAR, saved)
             except OSError as error:
-                logger.warning("ww-callbacks: this checkpoint cannot be resumed from (%s). Training goes on.", error)
+                logger.warning(
+                    "ww-callbacks: the record cannot be resumed from this checkpoint (%s). Training continues.", error
+                )
 
     def on_step_begin(
         self,

@@ -39,7 +39,7 @@ class TrainerMetrics:
         if total is None:
             return
         total = total.detach()
-        # The Trainer's sum begins anew after each row that it logs.
+        # The Trainer's sum starts over after each row that it logs.
         begun = self._before is None or logged_at >= state.global_step - 1
         self._losses.add(total.clone() if begun else total - self._before)
         self._before = total.clone()

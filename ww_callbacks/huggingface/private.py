@@ -26,7 +26,7 @@ def _lost(attribute: str, consequence: str) -> None:
     if attribute not in _said:
         _said.add(attribute)
         logger.warning(
-            "ww-callbacks: transformers %s has no %s: %s. Training goes on.",
+            "ww-callbacks: transformers %s has no %s: %s. Training continues.",
             transformers.__version__,
             attribute,
             consequence,

@@ -51,7 +51,7 @@ class ConsoleSink:
         self._directory = run.directory
         self._alerts = self._snapshots = 0
         if not self._quiet:
-            again = f", taken up again at step {run.resumed_at}" if resumed and run.resumed_at is not None else ""
+            again = f", resumed at step {run.resumed_at}" if resumed and run.resumed_at is not None else ""
             self._say(
                 f"spectra: watching {_count(len(run.layers), 'layer')}{again}; record in {_near(self._directory)}"
             )

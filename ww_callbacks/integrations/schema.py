@@ -50,7 +50,7 @@ class RunInfo:
         versions: versions of the packages that matter.
         layers: the layers watched, in depth order.
         directory: the folder of the record.
-        resumed_at: optimiser steps done when the run was taken up again, None for a run that was not. What had been
+        resumed_at: optimiser steps done when the run was resumed, None for a run that was not. What had been
             recorded beyond that step is superseded.
     """
 

@@ -34,7 +34,7 @@ _LEVELS = {"info": "INFO", "warning": "WARN", "critical": "ERROR"}
 class WandbSink:
     """Sends snapshots to a W&B run.
 
-    The values are drawn over ``spectral/step`` (optimiser steps) or ``spectral/epoch``, so that a run that is taken up
+    The values are drawn over ``spectral/step`` (optimiser steps) or ``spectral/epoch``, so that a run that is resumed
     again goes on where it was. They go into the rows that the user's code logs and never move W&B's own counter, so
     that the user's ``step=`` stays valid: where the user logs less often than snapshots are taken, some of them reach
     the page only with later rows, or at the end of the W&B run.

@@ -46,7 +46,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
 
     Raises:
         TypeError: for an argument that does not exist.
-        ValueError: for a value that cannot be.
+        ValueError: if a value is invalid.
     """
 
     def __init__(self, *, probe: RepresentationProbe | None = None, **settings: Any) -> None:

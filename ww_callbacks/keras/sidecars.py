@@ -46,7 +46,7 @@ class Sidecars:
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
-                logger.warning("ww-callbacks: %s A new record begins. Training goes on.", error)
+                logger.warning("ww-callbacks: %s Starting a new record. Training continues.", error)
                 return None
             if saved.state.adapter.get("steps", 0) <= steps:
                 return saved
@@ -62,7 +62,9 @@ class Sidecars:
                 self._backup.mkdir(parents=True, exist_ok=True)
                 (self._backup / _POINTER).write_text(json.dumps(str(directory.absolute())), encoding="utf-8")
         except OSError as error:
-            logger.warning("ww-callbacks: this epoch cannot be resumed from (%s). Training goes on.", error)
+            logger.warning(
+                "ww-callbacks: the record cannot be resumed from this epoch (%s). Training continues.", error
+            )
 
     def _pointed(self) -> list[Path]:
         try:

@@ -1,4 +1,4 @@
-"""What is saved with a checkpoint so that a run can be taken up again: plain values, read back with suspicion."""
+"""What is saved with a checkpoint so that a run can be resumed: plain values, checked when read."""
 
 from __future__ import annotations
 

@@ -48,10 +48,10 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
 
     def __init__(self, *, probe: RepresentationProbe | None = None, **settings: Any) -> None:
         super().__init__(probe=probe, **settings)
-        self._begin_anew()
+        self._start_over()
         self._loaded: Saved | None = None
 
-    def _begin_anew(self) -> None:
+    def _start_over(self) -> None:
         """Forget what an earlier fit left."""
         self._values = LoopValues(self.settings.metrics)
         self._measured_step = -1
@@ -75,7 +75,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse what cannot work before anything is trained: only now is the model sharded and wrapped."""
         self.run = None
-        self._begin_anew()
+        self._start_over()
         self._looks = Looks(trainer)
         self._looks.take_place(trainer, self)
         if not is_lazy(pl_module):
@@ -131,7 +131,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
             run.diagnosis.name_output(traced_output(loss, pl_module, run.specs))
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs for the run to be taken up again, but W_0, which lies beside the record."""
+        """What a checkpoint needs for the run to be resumed, but W_0, which lies beside the record."""
         if self.run is None:
             return {}
         saved = self.run.saved(
@@ -157,10 +157,10 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
             state = RunState.parse(state_dict.get("state"), "the checkpoint")
             self._loaded = Saved(state, dict(state_dict.get("previous") or {}))
         except (ValueError, AttributeError) as error:
-            logger.warning("ww-callbacks: %s A new record begins. Training goes on.", error)
+            logger.warning("ww-callbacks: %s Starting a new record. Training continues.", error)
 
     def _restore(self, trainer: pl.Trainer, adapter: Mapping[str, Any]) -> None:
-        with suppress(KeyError, TypeError, ValueError):  # a checkpoint of an older version: the loss begins anew
+        with suppress(KeyError, TypeError, ValueError):  # a checkpoint of an older version: the loss starts over
             self._values.loss.restore(adapter["loss"])
             self._measured_step = int(adapter["measured"])
             self._postponed = adapter["postponed"]

@@ -23,7 +23,7 @@ def _lost(attribute: str, consequence: str) -> None:
     """Say once that ``attribute`` is gone, and what that costs."""
     if attribute not in _said:
         _said.add(attribute)
-        logger.warning("ww-callbacks: this Lightning has no %s: %s. Training goes on.", attribute, consequence)
+        logger.warning("ww-callbacks: this Lightning has no %s: %s. Training continues.", attribute, consequence)
 
 
 def saves_at_step(callback: Any, trainer: Any) -> bool:
@@ -63,7 +63,7 @@ def logging_step(trainer: Any, steps: int) -> int:
     """The step under which Lightning itself logs after the running batch (``epoch_loop._batches_that_stepped``)."""
     found = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", None)
     if found is None:
-        _lost("epoch_loop._batches_that_stepped", "our values may stand some steps beside yours in the loggers")
+        _lost("epoch_loop._batches_that_stepped", "our values may be a few steps away from yours in the loggers")
         return max(steps - 1, 0)
     return int(found)
 

@@ -83,7 +83,7 @@ def check_values(batch: Any, ranked: bool) -> None:
             samples = np.flatnonzero(bad.reshape(len(array), -1).any(axis=1))
             raise ValueError(
                 f"Expected {what} to be finite, but {len(samples)} of {len(array)} samples hold NaN or infinity, first "
-                f"sample {samples[0]}. Leave them out or mend them."
+                f"sample {samples[0]}. Remove or fix them."
             )
     if ranked and not any((array != array[:1]).any() for array in arrays.values()):
         count = len(next(iter(arrays.values())))

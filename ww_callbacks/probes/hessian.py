@@ -126,8 +126,8 @@ def flatten_model(model: torch.nn.Module, inputs: torch.Tensor, targets: torch.T
         raise ValueError("Expected a model with trainable parameters, but every parameter is frozen.")
     for name, _ in model.named_parameters():
         _check_finite(f"the parameter `{name}`", tensors[name], "Load a checkpoint from before it diverged.")
-    _check_finite("the inputs", inputs, "Leave these samples out or mend them.")
-    _check_finite("the targets", targets, "Leave these samples out or mend them.")
+    _check_finite("the inputs", inputs, "Remove or fix these samples.")
+    _check_finite("the targets", targets, "Remove or fix these samples.")
     shapes = [tensors[name].shape for name in names]
     sizes = [tensors[name].numel() for name in names]
     theta = torch.cat([tensors[name].reshape(-1) for name in names])

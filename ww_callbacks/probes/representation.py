@@ -55,7 +55,7 @@ class RepresentationProbe:
 
     Raises:
         TypeError: for a batch that is neither a tensor or array nor a dict of them.
-        ValueError: for a value that cannot be, such as labels that are not whole numbers where they are needed.
+        ValueError: if a value is invalid, such as labels that are not whole numbers where they are needed.
     """
 
     def __init__(
@@ -113,14 +113,14 @@ class RepresentationProbe:
         return {"last": self._last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a saved state."""
+        """Restore a saved state."""
         last = state.get("last")
         self._last = None if last is None else int(last)
 
     def validate(self, model: Any) -> None:
         """Run the model once on the batch and refuse what could not be measured; call before training starts.
 
-        The cadence begins anew, so that one probe serves several runs.
+        The cadence starts over, so that one probe serves several runs.
 
         Raises:
             TypeError: if the model is neither torch nor Keras, or refuses float64 where a quantity needs it.

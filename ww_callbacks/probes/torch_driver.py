@@ -162,7 +162,7 @@ class TorchDriver:
             what = type(out).__name__ + (f" with the keys {list(out)}" if isinstance(out, Mapping) else "")
             raise ValueError(
                 f"Expected the probe's `output` to take a tensor out of what `{type(self.model).__name__}` returns "
-                f"({what}), but it fails: {type(error).__name__}: {error}. Mend that function; the forward itself runs."
+                f"({what}), but it fails: {type(error).__name__}: {error}. Fix that function: the forward pass runs."
             ) from error
 
     def features(self, batch: Any) -> dict[str, np.ndarray]:

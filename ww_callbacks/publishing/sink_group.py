@@ -27,8 +27,8 @@ class SinkGroup:
     def each(self, call: Callable[[Sink], None]) -> None:
         """Call ``call`` with every sink.
 
-        One that raises gets nothing from then on, but for an error of the system (a full disk, a network that is away),
-        which may pass: such a sink gets the next call again.
+        One that raises is disabled for the rest of the run, except for an error of the system (a full disk, a network
+        that is away), which may pass: such a sink gets the next call again.
         """
         for sink in list(self._sinks):
             try:
@@ -37,7 +37,8 @@ class SinkGroup:
                 self._failed(sink, error, "")
             except Exception as error:
                 self._sinks.remove(sink)
-                self._faults.fault(f"{sink.name} failed and gets nothing from now on; the others go on", error)
+                said = f"{sink.name} failed and is disabled for the rest of the run; the other sinks continue"
+                self._faults.fault(said, error)
 
     def open(self, run: RunInfo, resumed: bool) -> None:
         """Open every sink; one that cannot be opened gets nothing, unless it keeps what it could not write."""
@@ -47,10 +48,12 @@ class SinkGroup:
             except OSError as error:
                 if not keeps(sink):
                     self._sinks.remove(sink)
-                self._failed(sink, error, "" if keeps(sink) else "cannot be opened and gets nothing; the others go on")
+                self._failed(
+                    sink, error, "" if keeps(sink) else "cannot be opened and is disabled; the other sinks continue"
+                )
             except Exception as error:
                 self._sinks.remove(sink)
-                self._faults.fault(f"{sink.name} cannot be opened and gets nothing; the others go on", error)
+                self._faults.fault(f"{sink.name} cannot be opened and is disabled; the other sinks continue", error)
 
     def close(self, verdict: Verdict | None) -> None:
         """Close every sink."""
@@ -62,8 +65,8 @@ class SinkGroup:
                 self._faults.fault(f"{sink.name} {lacks}", error)
 
     def _failed(self, sink: Sink, error: OSError, what: str) -> None:
-        kept = "cannot be written now; it is kept in memory and tried again at the next snapshot"
-        what = what or (kept if keeps(sink) else "failed and may lack this snapshot; it gets the next ones")
+        kept = "cannot be written now; the rows are kept in memory and written at the next snapshot"
+        what = what or (kept if keeps(sink) else "failed and may miss this snapshot; it gets the next ones")
         self._faults.fault(f"{sink.name} {what}", error)
 
 

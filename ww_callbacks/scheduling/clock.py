@@ -12,7 +12,7 @@ class Clock:
     """Counts optimiser steps, batches and epochs; none of them ever goes back.
 
     A framework's own counter may stand still (raw optimisers in Lightning, models with their own optimisers in Keras),
-    jump (several optimisers), count something else, or begin anew. It is used where it agrees: it tells which batches
+    jump (several optimisers), count something else, or start over. It is used where it agrees: it tells which batches
     ended in a step. Several optimisers that step in one batch are one step, so ``every_n_steps=10`` means every tenth
     batch that changes the weights.
 

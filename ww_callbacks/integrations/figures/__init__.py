@@ -19,6 +19,7 @@ from ww_callbacks.integrations.extras import require
 from ww_callbacks.integrations.figures.export import save
 from ww_callbacks.integrations.figures.grid import joined
 from ww_callbacks.integrations.figures.palette import dark as in_dark
+from ww_callbacks.integrations.figures.palette import written_out
 from ww_callbacks.integrations.figures.run_view import Run, RunView, views
 from ww_callbacks.integrations.figures.style import Spec, message_panel
 
@@ -141,4 +142,4 @@ def _figure(spec: Spec, dark: bool = False) -> go.Figure:
     require("plotly", "figures")
     import plotly.graph_objects as go
 
-    return go.Figure(in_dark(spec) if dark else spec)
+    return go.Figure(written_out(in_dark(spec) if dark else spec))

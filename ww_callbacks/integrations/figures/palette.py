@@ -59,6 +59,7 @@ DARK = {
 """Colours on white → colours on dark; those that are not named serve both."""
 
 _COLOUR = re.compile(r"#[0-9a-f]{6}", re.IGNORECASE)
+_WITH_OPACITY = re.compile(r"#[0-9a-f]{8}", re.IGNORECASE)
 
 
 def run_style(position: int) -> dict[str, str]:
@@ -74,6 +75,22 @@ def run_style(position: int) -> dict[str, str]:
 def faint(colour: str, opacity: float = 0.15) -> str:
     """``#rrggbb`` with an opacity."""
     return f"{colour}{round(255 * opacity):02x}"
+
+
+def written_out(value: Any) -> Any:
+    """A figure, or a part of one, with each ``#rrggbbaa`` as ``rgba(…)``: plotly's Python before 7 refuses the former.
+
+    >>> written_out({"fillcolor": "#0072b280", "line": {"color": "#0072b2"}})
+    {'fillcolor': 'rgba(0,114,178,0.502)', 'line': {'color': '#0072b2'}}
+    """
+    if isinstance(value, dict):
+        return {name: written_out(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [written_out(part) for part in value]
+    if isinstance(value, str) and _WITH_OPACITY.fullmatch(value):
+        red, green, blue, opacity = bytes.fromhex(value[1:])
+        return f"rgba({red},{green},{blue},{opacity / 255:.3f})"
+    return value
 
 
 def dark(value: Any, *, coloured: bool = False) -> Any:

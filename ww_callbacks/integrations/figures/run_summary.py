@@ -17,25 +17,25 @@ GOOD, WATCH, BAD, OPEN = "good", "watch", "bad", "open"
 IN_WORDS = {
     "scale collapse": ("{} is shrinking towards zero.", "{} are shrinking towards zero."),
     "rank collapse": (
-        "{} is losing its directions: its rank collapses.",
-        "{} are losing their directions: their rank collapses.",
+        "{} is losing directions: its rank is collapsing.",
+        "{} are losing directions: their rank is collapsing.",
     ),
     "explosion": (
-        "{} grows or jumps, and the loss gains nothing by it.",
-        "{} grow or jump, and the loss gains nothing by it.",
+        "{} grows or jumps without any gain in the loss.",
+        "{} grow or jump without any gain in the loss.",
     ),
     "dead layer": ("{} no longer learns, while other layers do.", "{} no longer learn, while other layers do."),
     "non-finite": ("{} holds NaN or infinity.", "{} hold NaN or infinity."),
     "representation collapse": (
-        "{} tells its inputs apart less and less: its features collapse.",
-        "{} tell their inputs apart less and less: their features collapse.",
+        "{} distinguishes its inputs less and less: its features are collapsing.",
+        "{} distinguish their inputs less and less: their features are collapsing.",
     ),
 }
 """Kind of alert → what it means for one layer and for several, without numbers."""
 OF_THE_MODEL = {
     "overtraining": "Training on makes the model worse.",
     "non-finite": "The training loss is NaN or infinite.",
-    "internal error": "The callback had a fault of its own; training was not touched.",
+    "internal error": "The callback hit an internal error; training was not affected.",
 }
 
 LEAST_SECONDS, MOST_COST = 60, 0.1

@@ -23,11 +23,11 @@ class Update:
     """What a poll found new.
 
     Attributes:
-        run: the header, where a run began or was taken up again since the last poll.
+        run: the header, where a run began or was resumed since the last poll.
         snapshots: the new snapshots as they were parsed; :attr:`layers` and :attr:`model` are their tables.
         alerts: the new alerts.
         verdict: the verdict, if it is new.
-        dropped_from: what was told before of this step and later no longer counts (the run was taken up again before
+        dropped_from: what was told before of this step and later no longer counts (the run was resumed before
             it); None if all stays. 0 where another run took the place of the one before.
     """
 

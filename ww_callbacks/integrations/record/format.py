@@ -48,7 +48,7 @@ def encode(record: Mapping[str, Any]) -> bytes:
 
 
 def header_line(run: RunInfo, resumed: bool, schema: int) -> bytes:
-    """The line that begins a run, and each time it is taken up again."""
+    """The line that begins a run, and each time it is resumed."""
     return encode({"record": "run", "schema": schema, "resumed": resumed, **dataclasses.asdict(run)})
 
 

@@ -27,7 +27,7 @@ class RecordedSnapshot:
 
     Attributes:
         step: optimiser steps done.
-        session: how many times the run had been taken up again.
+        session: how many times the run had been resumed.
         columns: column → the layers' values, one a layer in depth order.
         model: column → the model's value; the loop's metrics as ``metrics/<name>``.
     """
@@ -42,7 +42,7 @@ class RecordedSnapshot:
 class Parser:
     """What a record's lines say so far.
 
-    When a run is taken up again at some step, what had been recorded beyond that step no longer counts: the steps are
+    When a run is resumed at some step, what had been recorded beyond that step no longer counts: the steps are
     done again. The lines stay in the file; the parser leaves them out, so that an interrupted and resumed run reads
     like one that was never interrupted.
     """
@@ -100,7 +100,9 @@ class Parser:
         run = decode(RunInfo, value)
         if self.run is not None:
             if run.run_id != self.run.run_id:
-                raise ValueError(f"it is of another run, `{run.run_id}`, than the lines above, `{self.run.run_id}`")
+                raise ValueError(
+                    f"it belongs to another run, `{run.run_id}`, than the lines above, `{self.run.run_id}`"
+                )
             self.sessions += 1
         self.run = run
         self.pending.clear()

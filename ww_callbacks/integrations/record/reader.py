@@ -64,7 +64,8 @@ class RunRecord:
             RecordError: if the file of densities is damaged, or another run has taken this one's place.
         """
         if _run_id(self.path) != self.run.run_id:
-            raise RecordError(self.path, 1, f"another run is here now; that of {self.run.run_id} was moved aside")
+            said = f"another run is recorded here now; the one of {self.run.run_id} was moved aside"
+            raise RecordError(self.path, 1, said)
         self.index.update()
         recorded = set(self.model["step"].tolist())
         return self.index.read(layer, recorded if steps is None else recorded.intersection(steps))

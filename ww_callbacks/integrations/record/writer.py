@@ -96,7 +96,7 @@ class RecordSink:
     """Writes ``spectral.jsonl`` and, where densities are kept, ``spectra.jsonl`` in the run's folder.
 
     A snapshot goes out in one append, so that a kill at any byte costs at most the snapshot that was being written. A
-    run that is taken up again is appended to the same file, after a tail that such a kill left was cut off; another
+    run that is resumed is appended to the same file, after a tail that such a kill left was cut off; another
     run's record is first moved aside to ``spectral.1.jsonl`` (2, 3, …): nothing is ever overwritten.
 
     What cannot be written (a full disk, a file system that is away) is kept in memory and comes first at the next call.

@@ -88,7 +88,7 @@ class Detector(Protocol):
         """The state as JSON-able plain values."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a saved state.
+        """Restore a saved state.
 
         Raises:
             ValueError: if it is not one of this detector's.

@@ -77,7 +77,7 @@ class NonFinite:
         return copy.deepcopy(self._state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a saved state.
+        """Restore a saved state.
 
         Raises:
             ValueError: if it is not one of this detector's.

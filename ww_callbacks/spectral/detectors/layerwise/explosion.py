@@ -75,7 +75,7 @@ class Explosion(LayerwiseDetector):
             words.append(f"moves by {worst.evidence['relative_update_norm']:.2g} of its norm between snapshots")
         if worst.evidence.get("norm_ratio_to_first", 0) > 2:
             words.append(f"has {worst.evidence['norm_ratio_to_first']:.3g} times its first norm")
-        seen = "the training loss does not gain by it" if known else "no training loss is known"
+        seen = "the training loss does not improve" if known else "no training loss is known"
         return Finding(
             kind=self.kind,
             severity="critical" if known else "warning",

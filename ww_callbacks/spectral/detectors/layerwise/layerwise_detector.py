@@ -79,7 +79,7 @@ class LayerwiseDetector(ABC):
         return copy.deepcopy({"detector": self.kind, "layers": self._layers, "run": self._run})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a saved state.
+        """Restore a saved state.
 
         Raises:
             ValueError: if it is not one of this detector's.

@@ -44,7 +44,7 @@ class Clock:
         return {"time": self.time, "step": self._step, "rate": self._rate}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a saved state."""
+        """Restore a saved state."""
         self.time, self._step, self._rate = state["time"], state["step"], state["rate"]
 
 
@@ -110,7 +110,7 @@ class LogSlopes:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a saved state."""
+        """Restore a saved state."""
         self.snapshots = state["snapshots"]
         self.slopes, self.lowest = dict(state["slopes"]), dict(state["lowest"])
         self.past = dict(state["past"])

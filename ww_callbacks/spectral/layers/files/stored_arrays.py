@@ -55,7 +55,7 @@ def why_not_dtype(dtype: str) -> str:
         return f"{dtype}: 8-bit floats without their scale are not the weights"
     if "int" in dtype or dtype == "bool":
         return f"{dtype}: integers without their scale are not the weights"
-    return f"{dtype}: not a type of numbers that weights have"
+    return f"{dtype}: not a numeric type of weights"
 
 
 def widened(array: np.ndarray) -> np.ndarray:

@@ -216,7 +216,7 @@ def _own_by_name(place: Place, convolution: Convention) -> Iterator[tuple[str, l
 
 
 def _original(place: Place, name: str, shape: tuple[int, ...], effective_name: str) -> LayerSpec:
-    why = f"an ingredient of `{place.join(effective_name)}`, which is measured as the module uses it"
+    why = f"an ingredient of `{place.join(effective_name)}`, which is measured instead"
     return skipped(place.join(name), why, type=place.type, shape=shape)
 
 
