@@ -108,7 +108,7 @@ class Comparison:
         sizes = moved["relative_distance_from_init"].dropna()
         parts = [f"{counted(len(self.layers), 'layer')} compared, {len(moved)} changed"]
         if len(sizes):
-            most = moved.sort_values("relative_distance_from_init", ascending=False)[:3]
+            most = moved.loc[sizes.sort_values(ascending=False).index[:3]]
             named = [f"{row['layer']} {100 * row['relative_distance_from_init']:.3g} %" for row in rows_of(most)]
             parts[0] += f" by a median of {100 * sizes.median():.3g} % of their norm (most: {', '.join(named)})"
         parts.append(f"{len(self.findings)} with a finding" if len(self.findings) else "no finding")

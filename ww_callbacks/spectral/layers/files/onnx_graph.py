@@ -1,37 +1,34 @@
-"""An ONNX file's initialisers → layers; the nodes that use them say which axis is what."""
+"""An ONNX file → layers: each stored tensor is followed to the node that applies it.
+
+The walk goes through every subgraph (``If``, ``Loop``, ``Scan``) and every local function. A tensor may be an
+initialiser or lie in a ``Constant`` node. Nodes that only pass it on are looked through (see ``onnx_constants``); the
+node that consumes it says whether it is a weight, and which axis is what (see ``onnx_uses``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ww_callbacks.spectral.layers import matrix_layouts as layouts
-from ww_callbacks.spectral.layers.files.state_dict import Names, guess
-from ww_callbacks.spectral.layers.files.stored_arrays import Stored, why_not_dtype, widened
-from ww_callbacks.spectral.layers.matrix_layouts import Convention, Index, Part, skipped, specs
+from ww_callbacks.spectral.layers.files.onnx_constants import Attributes, Constant, outputs
+from ww_callbacks.spectral.layers.files.onnx_uses import Use, use
+from ww_callbacks.spectral.layers.files.stored_arrays import why_not_dtype, widened
+from ww_callbacks.spectral.layers.matrix_layouts import Convention, skipped, specs
 from ww_callbacks.spectral.layers.spec import LayerSpec
 
-_GATES = {"LSTM": ("input", "output", "forget", "cell"), "GRU": ("update", "reset", "new"), "RNN": ("hidden",)}
-"""ONNX's own orders: iofc and zrh."""
-_PASSED_ON = ("Identity", "Cast", "Transpose")
-
-
-@dataclass(frozen=True)
-class Use:
-    """Where an initialiser enters the computation."""
-
-    node: Any
-    position: int
-    transposed: bool
+Identity = tuple[object, ...]
+Where = tuple[str, ...]
+Scope = Mapping[str, Constant]
+"""Name → constant, as it is known at one place of the graph."""
 
 
 def inspect_onnx(path: Path, convolution: Convention = "matrix") -> list[LayerSpec]:
-    """The layers of an ONNX file, in the order in which the graph uses its initialisers.
+    """The layers of an ONNX file, in the order in which the graph uses its tensors.
 
     Raises:
         ImportError: if ``onnx`` is not installed.
@@ -39,7 +36,6 @@ def inspect_onnx(path: Path, convolution: Convention = "matrix") -> list[LayerSp
     """
     try:
         import onnx
-        from onnx import numpy_helper
     except ImportError as error:
         raise ImportError(f'{path} needs the package onnx: pip install "ww-callbacks[onnx]".') from error
     try:
@@ -48,103 +44,263 @@ def inspect_onnx(path: Path, convolution: Convention = "matrix") -> list[LayerSp
         raise ValueError(f"{path} is not a readable ONNX file: {error}.") from error
     if not model.graph.node and not model.graph.initializer:
         raise ValueError(f"{path} is not a readable ONNX file: it has no graph.")
-    external = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
-    files = dict.fromkeys(entry.value for t in external for entry in t.external_data if entry.key == "location")
-    if missing := [file for file in files if not (path.parent / file).is_file()]:
+    walk = Walk(model, path.parent)
+    # What has a name outside of the graph's nodes is spoken of even where it is no weight.
+    initialisers = {tensor.name for tensor in model.graph.initializer}
+    try:
+        walk.graph(model.graph, {})
+    except Exception as error:  # a damaged file names what is not there and gives nodes what they cannot take
+        raise ValueError(f"{path} is not a readable ONNX file: {type(error).__name__}: {error}.") from error
+    if walk.missing:
         raise ValueError(
-            f"{path} keeps weights in files beside it that are not there: {', '.join(missing)}. "
+            f"{path} keeps weights in files beside it that are not there: {', '.join(walk.missing)}. "
             "Put them into its folder."
         )
-    entries = {
-        tensor.name: Stored(
-            tuple(tensor.dims),
-            partial(_read, tensor, str(path.parent), numpy_helper.to_array),
-            _why_not(tensor.data_type, onnx),
-        )
-        for tensor in model.graph.initializer
-    }
-    uses = _uses(model.graph, entries)
-    order = {name: i for i, name in enumerate(uses)}
+    return _layers(walk, initialisers, convolution)
+
+
+@dataclass
+class Walk:
+    """What is found on the way through a model.
+
+    Attributes:
+        model: the model.
+        folder: where the files lie that hold its external data.
+        stored: every initialiser, and every tensor of a ``Constant`` node that could be a weight, by its identity.
+        uses: the identity of a constant → each node that consumes it, with how it applies it or why it is no weight.
+        consumed: the constants that nodes consume, by their identity.
+        missing: external files that are not there.
+        calling: the local functions that are being gone through.
+    """
+
+    model: Any
+    folder: Path
+    stored: dict[Identity, Constant] = field(default_factory=dict)
+    uses: dict[Identity, list[tuple[str, Use | str]]] = field(default_factory=dict)
+    consumed: dict[Identity, Constant] = field(default_factory=dict)
+    missing: dict[str, None] = field(default_factory=dict)
+    calling: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.functions = {(f.domain, f.name): f for f in self.model.functions}
+
+    def graph(self, graph: Any, scope: Scope, where: tuple[str, ...] = ()) -> None:
+        """Go through a graph.
+
+        Args:
+            graph: the model's graph or a subgraph.
+            scope: the constants that are known around it, and those that it is given.
+            where: the nodes in which it is nested.
+        """
+        here = dict(scope)
+        for tensor in graph.initializer:
+            here[tensor.name] = self._store(tensor, tensor.name, where)
+        for tensor in graph.sparse_initializer:
+            self._sparse(tensor, tensor.values.name, where)
+        self._nodes(graph.node, here, {}, where)
+
+    def _nodes(self, nodes: Sequence[Any], scope: dict[str, Constant], arguments: Attributes, where: Where) -> None:
+        """Go through nodes in their order, adding the constants that they make to ``scope``.
+
+        Args:
+            nodes: the nodes of a graph or of a local function.
+            scope: what is known before.
+            arguments: the attributes that a local function was called with.
+            where: the nodes in which they are nested.
+        """
+        for i, node in enumerate(nodes):
+            attributes, graphs = _attributes(node.attribute, arguments)
+            function = self.functions.get((node.domain, node.op_type))
+            if node.op_type == "Constant" and node.domain in _ONNX:
+                made = self._constant(node.output[0], attributes, where)
+            elif function is not None:
+                made = self._call(node, function, scope, attributes)
+            elif graphs:
+                made = {}
+                for name, body in graphs:
+                    inside = _entering(node, body, scope)
+                    self.graph(body, inside, (*where, f"{node.name or node.op_type}#{i}", name))
+            else:
+                made = self._node(node, scope, attributes)
+            scope |= made
+
+    def _constant(self, name: str, attributes: Attributes, where: Where) -> Scope:
+        if "value" in attributes:
+            return {name: self._store(attributes["value"], name, where)}
+        if "sparse_value" in attributes:
+            self._sparse(attributes["sparse_value"], name, where)
+            return {}
+        values = next((v for key, v in attributes.items() if key.startswith(("value_float", "value_int"))), None)
+        if values is None:
+            return {}
+        array = np.asarray(values, np.int64 if np.asarray(values).dtype.kind == "i" else np.float32)
+        return {name: Constant(name, array.shape, lambda: array, array.dtype.name, ((*where, name),), (name,))}
+
+    def _call(self, node: Any, function: Any, scope: Scope, attributes: Attributes) -> Scope:
+        """A local function, with the constants that it is called with."""
+        name = f"{function.domain}.{function.name}"
+        if name in self.calling:
+            raise ValueError(f"the function {name} calls itself")
+        pairs = zip(function.input, node.input, strict=False)
+        inside = {inner: scope[given] for inner, given in pairs if given in scope}
+        defaults, _ = _attributes(function.attribute_proto, {})
+        self.calling.append(name)
+        self._nodes(function.node, inside, {**defaults, **attributes}, (name,))  # the same tensors whoever calls
+        self.calling.pop()
+        pairs = zip(node.output, function.output, strict=False)
+        return {given: inside[inner] for given, inner in pairs if inner in inside}
+
+    def _node(self, node: Any, scope: Scope, attributes: Attributes) -> Scope:
+        given = [scope.get(name) for name in node.input]
+        if node.domain not in _KNOWN:
+            return self._consume(node, given, lambda _: f"`{node.domain}.{node.op_type}` is not known here")
+        try:
+            computed = any(name and name not in scope for name in node.input[: 1 if node.op_type in _ONE else None])
+            made = None if computed else outputs(node.op_type, given, attributes, len(node.output))
+        except Exception as error:  # a damaged node loses what it consumes, not the file
+            why = f"`{node.op_type}` cannot be followed: {error}"
+            return self._consume(node, given, lambda _: why)
+        if made is not None:
+            return dict(zip(node.output, made, strict=False))
+
+        def applied(position: int) -> Use | str:
+            weight = given[position]
+            scale = scope.get(f"{weight.name.removesuffix('_quantized')}_scale") if weight is not None else None
+            try:
+                return use(node.op_type, position, given, attributes, scale)
+            except Exception as error:
+                return f"`{node.op_type}` cannot be read: {error}"
+
+        return self._consume(node, given, applied)
+
+    def _consume(self, node: Any, given: Sequence[Constant | None], applied: Callable[[int], Use | str]) -> Scope:
+        """Note what a node makes of its inputs; nothing that it computes is a constant."""
+        for position, constant in enumerate(given):
+            if constant is not None:
+                self.uses.setdefault(constant.identity, []).append((node.name or node.op_type, applied(position)))
+                self.consumed.setdefault(constant.identity, constant)
+        return {}
+
+    def _store(self, tensor: Any, name: str, where: Where) -> Constant:
+        import onnx
+
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            file = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+            if not _beside(self.folder, file):
+                self.missing[file] = None
+        dtype = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
+        dtype = {"float": "float32", "double": "float64"}.get(dtype, dtype)
+        read = partial(_read, tensor, str(self.folder))
+        identity = ((*where, name),)
+        constant = Constant(name, tuple(tensor.dims), read, dtype, identity, (name,), skipped=why_not_dtype(dtype))
+        self.stored.setdefault(identity, constant)
+        return constant
+
+    def _sparse(self, tensor: Any, name: str, where: Where) -> None:
+        why, identity = "sparse: only dense tensors are read", ((*where, name),)
+        shape = tuple(tensor.dims)
+        self.stored[identity] = Constant(name, shape, lambda: np.empty(0), "", identity, (name,), skipped=why)
+
+
+_ONNX = ("", "ai.onnx")
+_KNOWN = (*_ONNX, "com.microsoft", "com.ms.internal.nhwc")
+_ONE = ("CastLike", "Dropout")
+"""Nodes that pass their first input on, whatever the others are."""
+
+
+def _attributes(given: Sequence[Any], arguments: Attributes) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
+    """A node's attributes, and its subgraphs with their names."""
+    import onnx
+
+    found: dict[str, Any] = {}
+    graphs = []
+    for attribute in given:
+        if attribute.ref_attr_name:
+            if attribute.ref_attr_name in arguments:
+                found[attribute.name] = arguments[attribute.ref_attr_name]
+        elif attribute.type == onnx.AttributeProto.GRAPH:
+            graphs.append((attribute.name, attribute.g))
+        elif attribute.type == onnx.AttributeProto.GRAPHS:
+            graphs += [(f"{attribute.name}{i}", graph) for i, graph in enumerate(attribute.graphs)]
+        else:
+            value = onnx.helper.get_attribute_value(attribute)
+            found[attribute.name] = value.decode(errors="replace") if isinstance(value, bytes) else value
+    return found, graphs
+
+
+def _entering(node: Any, body: Any, scope: Scope) -> dict[str, Constant]:
+    """What is known inside a subgraph: what is known around it, and each state that it hands on as it came."""
+    hidden = {given.name for given in body.input}
+    inside = {name: constant for name, constant in scope.items() if name not in hidden}
+    # A loop has its number and its condition before its states, and its body the condition before what it hands on.
+    before, first = (2, 1) if node.op_type == "Loop" else (0, 0)
+    passed = {n.output[0]: n.input[0] for n in body.node if n.op_type == "Identity"}
+    handed = [passed.get(result.name, result.name) for result in body.output[first:]]
+    for outer, inner, result in zip(node.input[before:], body.input[before:], handed, strict=False):
+        if inner.name == result and outer in scope:
+            inside[inner.name] = scope[outer]
+    return inside
+
+
+def _beside(folder: Path, file: str) -> bool:
+    """Whether ``file`` is in ``folder`` or below, and there."""
+    place = Path(file)
+    return bool(file) and not place.is_absolute() and ".." not in place.parts and (folder / place).is_file()
+
+
+def _read(tensor: Any, folder: str) -> np.ndarray:
+    from onnx import numpy_helper
+
+    return numpy_helper.to_array(tensor, base_dir=folder)
+
+
+def _layers(walk: Walk, initialisers: set[str], convolution: Convention) -> list[LayerSpec]:
+    """The measured weights in the order of their use, and the other tensors with the reason."""
     found: list[LayerSpec] = []
-    for name in sorted(entries, key=lambda name: order.get(name, len(order))):
-        found.extend(_entry_specs(name, entries, uses.get(name), convolution))
-    return found
+    for identity, uses in walk.uses.items():
+        applied = next(((node, use) for node, use in uses if isinstance(use, Use)), None)
+        if applied is not None:
+            others = [node for node, _ in uses if node != applied[0]]
+            found += _measured(*applied, others, convolution)
+        else:
+            found.append(_left_out(walk.consumed[identity], str(uses[0][1])))
+    spoken = {name for spec in found for name in spec.parameters}
+    found += [
+        _left_out(constant, constant.skipped or "no node uses it as a weight")
+        for constant in walk.stored.values()
+        if constant.name not in spoken
+    ]
+    weights = {name for spec in found if not spec.skipped for name in spec.parameters}
+    # A scale is part of the weight that it belongs to, and a number in the graph is no parameter.
+    return [
+        spec
+        for spec in found
+        if not spec.skipped or (spec.name not in weights and (spec.name in initialisers or len(spec.shape) > 1))
+    ]
 
 
-def _read(tensor: Any, folder: str, to_array: Callable[..., np.ndarray]) -> np.ndarray:
-    return widened(to_array(tensor, base_dir=folder))
+def _measured(node: str, use: Use, others: list[str], convolution: Convention) -> list[LayerSpec]:
+    weight = use.weight
+    try:
+        parts = use.cut(convolution)
+    except ValueError as error:
+        return [_left_out(weight, str(error))]
+    by = use.type if node in (use.type, "") else f"{use.type} {node}"
+    also = f", also by {', '.join(dict.fromkeys(others))}" if others else ""
+    return specs(
+        weight.name,
+        parts,
+        lambda: widened(weight.read()),
+        kind=use.kind,
+        type=use.type,
+        shape=weight.shape,
+        parameters=weight.parameters,
+        note="; ".join((f"used by {by}{also}", *weight.how)),
+    )
 
 
-def _why_not(data_type: int, onnx: Any) -> str:
-    name = onnx.TensorProto.DataType.Name(data_type).lower()
-    return why_not_dtype({"float": "float32", "double": "float64"}.get(name, name))
-
-
-def _uses(graph: Any, entries: dict[str, Stored]) -> dict[str, list[Use]]:
-    """Initialiser → the nodes that compute with it, looking through nodes that only pass it on."""
-    origin: dict[str, tuple[str, bool]] = {name: (name, False) for name in entries}
-    uses: dict[str, list[Use]] = {}
-    for node in graph.node:
-        known = [(i, *origin[name]) for i, name in enumerate(node.input) if name in origin]
-        if node.op_type in _PASSED_ON and known:
-            _, name, transposed = known[0]
-            swaps = node.op_type == "Transpose" and len(entries[name].shape) == 2
-            if node.op_type != "Transpose" or swaps:
-                origin[node.output[0]] = (name, transposed != swaps)
-                continue
-        for position, name, transposed in known:
-            uses.setdefault(name, []).append(Use(node, position, transposed))
-    return uses
-
-
-def _entry_specs(
-    name: str, entries: dict[str, Stored], uses: list[Use] | None, convolution: Convention
-) -> list[LayerSpec]:
-    entry = entries[name]
-    if entry.skipped:
-        return [skipped(name, entry.skipped, shape=entry.shape)]
-    for use in uses or ():
-        if (result := _by_node(use, entry.shape, convolution)) is not None:
-            kind, cut = result
-            also = [u.node.name or u.node.op_type for u in uses or () if u is not use]
-            note = f"used by {use.node.op_type}" + (f", also by {', '.join(also)}" if also else "")
-            type_ = use.node.op_type
-            return specs(name, cut, entry.read, kind=kind, type=type_, shape=entry.shape, note=note)
-    kind, guessed = guess(name, entry.shape, Names(entries), convolution)
-    if isinstance(guessed, str):
-        return [skipped(name, guessed, kind=kind, shape=entry.shape)]
-    if uses is None or kind in ("conv", "other"):
-        return [skipped(name, "no node uses it as a weight", kind="other", shape=entry.shape)]
-    return specs(name, guessed, entry.read, kind=kind, type="", shape=entry.shape, note="guessed from name and shape")
-
-
-def _by_node(use: Use, shape: tuple[int, ...], convolution: Convention) -> tuple[str, list[Part]] | None:
-    """The kind and the parts of an initialiser as this use has it; None where the use tells nothing."""
-    node, position, swapped = use.node, use.position, use.transposed
-    attributes = {a.name: a.i for a in node.attribute}
-    if node.op_type == "Gemm" and position == 1 and len(shape) == 2:
-        return "dense", layouts.matrix(shape, transposed=bool(attributes.get("transB")) == swapped)
-    if node.op_type == "MatMul" and position < 2 and len(shape) == 2:
-        return "dense", layouts.matrix(shape, transposed=(position == 1) != swapped)
-    if node.op_type == "MatMul" and position < 2 and len(shape) == 3:
-        return "experts", layouts.stack(shape, "matrix", transposed=position == 1)
-    if node.op_type in ("Conv", "ConvTranspose") and position == 1 and len(shape) > 2:
-        layout: layouts.KernelLayout = "torch" if node.op_type == "Conv" else "torch transposed"
-        return "conv", layouts.convolution(shape, convolution, groups=attributes.get("group", 1), layout=layout)
-    if node.op_type == "Gather" and position == 0 and len(shape) == 2:
-        return "embedding", layouts.embedding(shape)
-    if node.op_type in _GATES and position in (1, 2) and len(shape) == 3:
-        return "recurrent", _directions(shape, _GATES[node.op_type])
-    return None
-
-
-def _directions(shape: tuple[int, ...], gates: tuple[str, ...]) -> list[Part]:
-    """Recurrent weights (directions, gates·hidden, in): one matrix for each gate and direction."""
-    found = []
-    for direction in range(shape[0]):
-        way = ("forward", "backward")[direction] if shape[0] == 2 else ""
-        for part in layouts.packed(shape[1:], gates, "gates"):
-            index: Index = (direction, *part.index)
-            label = ",".join(filter(None, (way, part.label)))
-            found.append(replace(part, label=label, index=index))
-    return found
+def _left_out(constant: Constant, why: str) -> LayerSpec:
+    if len(constant.shape) < 2 and not constant.skipped:
+        why = "a vector: it has no spectrum" if constant.shape else "a scalar"
+    kind = "bias" if "bias" in why or constant.name.endswith("bias") else "other"
+    return replace(skipped(constant.name, why, kind=kind, shape=constant.shape), parameters=constant.parameters)

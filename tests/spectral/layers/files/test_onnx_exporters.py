@@ -1,0 +1,134 @@
+"""ONNX files as real exporters and quantisers write them: the weights are those of the model that was exported."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ww_callbacks.spectral.layers import inspect
+
+onnx = pytest.importorskip("onnx")
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the exporters' own
+
+
+def matrices(model):
+    return [spec.matrices()[0] for spec in inspect(model) if not spec.skipped]
+
+
+def assert_same_matrices(here, there, tolerance=0.0):
+    """Each matrix of one is a matrix of the other; layers may be in another order."""
+    assert sorted(m.shape for m in here) == sorted(m.shape for m in there)
+    left = list(there)
+    for matrix in here:
+        near = [np.abs(matrix - m).max() if m.shape == matrix.shape else np.inf for m in left]
+        place = int(np.argmin(near))
+        assert near[place] <= tolerance * np.abs(left[place]).max()
+        del left[place]
+
+
+class Recurrent(nn.Module):
+    """Everything whose weights an exporter lays out anew."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(11, 8)
+        self.lstm = nn.LSTM(8, 6, 2, bidirectional=True, batch_first=True)
+        self.gru = nn.GRU(12, 5, batch_first=True)
+        self.conv = nn.Conv1d(5, 10, 3, padding=1, groups=5)
+        self.wide = nn.Linear(10, 4)
+        self.bare = nn.Linear(4, 3, bias=False)
+
+    def forward(self, tokens):
+        x = self.embedding(tokens)
+        x, _ = self.lstm(x)
+        x, _ = self.gru(x)
+        x = self.conv(x.transpose(1, 2)).transpose(1, 2)
+        return self.bare(self.wide(x))
+
+
+def pieces(model):
+    return [matrix for spec in inspect(model) if not spec.skipped for matrix in spec.matrices()]
+
+
+@pytest.mark.parametrize("folding", [True, False])
+def test_what_torch_exports_gives_what_the_module_gives(tmp_path, folding):
+    """Without constant folding the gates are cut and joined by nodes of the graph."""
+    torch.manual_seed(0)
+    model, path = Recurrent().eval(), tmp_path / "model.onnx"
+    tokens = torch.zeros(1, 4, dtype=torch.long)
+    torch.onnx.export(model, (tokens,), str(path), dynamo=False, do_constant_folding=folding)
+    assert_same_matrices(pieces(path), pieces(model))
+
+
+def test_what_torch_s_newer_exporter_writes(tmp_path):
+    pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36, 5), nn.Linear(5, 2, bias=False))
+    path = tmp_path / "model.onnx"
+    torch.onnx.export(model.eval(), (torch.zeros(1, 3, 5, 5),), str(path), dynamo=True, verbose=False)
+    assert_same_matrices(matrices(path), matrices(model))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A model with its ONNX file, its input's name and some inputs."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 32), nn.ReLU(), nn.Linear(32, 10))
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    torch.onnx.export(model.eval(), (torch.zeros(4, 3, 5, 5),), str(path), dynamo=False)
+    return model, path, onnx.load(path).graph.input[0].name
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("form", ["QDQ", "QOperator", "dynamic"])
+def test_what_onnx_runtime_quantises_is_measured_within_its_rounding(exported, tmp_path, form, per_channel):
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    model, path, name = exported
+
+    class Reader(quantization.CalibrationDataReader):
+        batches = iter([{name: np.random.default_rng(0).standard_normal((4, 3, 5, 5)).astype(np.float32)}])
+
+        def get_next(self):
+            return next(self.batches, None)
+
+    out, int8 = tmp_path / "quantised.onnx", quantization.QuantType.QInt8
+    if form == "dynamic":
+        quantization.quantize_dynamic(path, out, per_channel=per_channel, weight_type=int8)
+    else:
+        how = quantization.QuantFormat[form]
+        quantization.quantize_static(path, out, Reader(), quant_format=how, per_channel=per_channel, weight_type=int8)
+    specs = [spec for spec in inspect(out) if not spec.skipped]
+    assert [spec.name for spec in specs] == ["0.weight", "3.weight", "5.weight"]
+    assert all("dequantised from int8" in spec.note for spec in specs)
+    assert_same_matrices(matrices(out), matrices(model), tolerance=0.5 / 127)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("form", ["QDQ", "QOperator"])
+def test_four_bit_weights_of_onnx_runtime(tmp_path, form, symmetric):
+    runtime = pytest.importorskip("onnxruntime.quantization.matmul_nbits_quantizer")
+    from onnxruntime.quantization import QuantFormat
+
+    torch.manual_seed(0)
+    model, path = nn.Linear(72, 32, bias=False), tmp_path / "model.onnx"
+    torch.onnx.export(model, (torch.zeros(3, 72),), str(path), dynamo=False)
+    quantiser = runtime.MatMulNBitsQuantizer(
+        onnx.load(path), block_size=16, is_symmetric=symmetric, quant_format=QuantFormat[form]
+    )
+    quantiser.process()
+    onnx.save(quantiser.model.model, path)
+    (spec,) = (spec for spec in inspect(path) if not spec.skipped)
+    assert "dequantised from" in spec.note
+    assert_same_matrices(spec.matrices(), matrices(model), tolerance=1 / 8 if symmetric else 1 / 15)
+
+
+def test_what_scikit_learn_s_converter_writes(tmp_path):
+    """Its biases are rows of shape (1, n)."""
+    skl2onnx = pytest.importorskip("skl2onnx")
+    from sklearn.neural_network import MLPClassifier
+
+    x = np.random.default_rng(0).standard_normal((60, 7)).astype(np.float32)
+    model, path = MLPClassifier((9, 5), max_iter=3).fit(x, x[:, 0] > 0), tmp_path / "model.onnx"
+    path.write_bytes(skl2onnx.to_onnx(model, x[:1]).SerializeToString())
+    assert_same_matrices(matrices(path), [w.T.astype(np.float32) for w in model.coefs_])
