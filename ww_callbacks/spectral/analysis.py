@@ -36,12 +36,14 @@ class Analysis:
             evidence suffices (see :func:`ww_callbacks.spectral.aggregate.summary.summarise`).
         specs: what was done with every parameter, without access to its values: a result keeps no model alive.
         unmatched: the layers that the baseline does not hold.
+        remarks: what has to be known of how the layers were found, such as which of several files was taken.
     """
 
     layers: pd.DataFrame
     summary: dict[str, float]
     specs: list[LayerSpec] = field(repr=False)
     unmatched: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def describe(self) -> pd.DataFrame:
         """For every parameter what was done with it, and why (see :func:`ww_callbacks.spectral.describe`)."""
@@ -64,6 +66,7 @@ class Analysis:
             parts.append(f"{counted(skipped, 'parameter')} not measured (see `describe()`)")
         if self.unmatched:
             parts.append(f"{counted(len(self.unmatched), 'layer')} not in the baseline ({some(self.unmatched)})")
+        parts += self.remarks
         look = [f"{name} ({why})" for name, why in self._concerns()]
         return ", ".join(parts) + (f"; look at {some(look)}" if look else "")
 
@@ -184,13 +187,15 @@ def analyze(
 
     Args:
         model: a torch module, a Keras model, a state dict or other mapping of names to arrays, one 2-D array, or the
-            path of a safetensors file, a torch checkpoint (loaded weights-only), an ONNX file or a Hugging Face folder.
+            path of a safetensors file, a torch checkpoint (nothing in it is executed), an ONNX file or a folder of
+            Hugging Face, PEFT, diffusers or a Trainer; ``file.pt:teacher`` chooses one of several sets of weights.
         quantities: ``"default"``, ``"all"`` or names; the default adds ``warning``, WeightWatcher's over- and
             under-trained label where the evidence suffices. Those that compare with earlier weights need ``baseline``;
             those that compare with the last snapshot of a run are left out.
         convolution: how a convolution becomes matrices: ``matrix`` (out, in·kernel), ``slices`` (pooled), ``separate``
             or ``weightwatcher``; see :data:`ww_callbacks.spectral.layers.matrix_layouts.Convention`.
-        baseline: W_0, given like ``model``; layers are matched by name and shape.
+        baseline: W_0, given like ``model``; layers are matched by name and shape. The folder of an adapter is measured
+            as the sum of this base and its updates.
         layers: shell patterns of the layers to measure (``encoder.*``); all by default.
         exclude: shell patterns of layers to leave out.
         types: class names of modules (``Linear``) or kinds (``conv``) to measure.
@@ -226,7 +231,7 @@ def analyze(
             raise ValueError(f"Expected `{name}` to be a whole number from {least} but got {number!r}.")
     wanted = _wanted(quantities, with_baseline=baseline is not None)
     pool = WorkerPool(workers)
-    specs = inspect(model, convolution)
+    specs = inspect(model, convolution, base=baseline)
     chosen = select(
         specs, names_of(layers, "layers"), names_of(exclude, "exclude"), names_of(types, "types"), min_eigenvalues
     )
@@ -242,7 +247,7 @@ def analyze(
 
     rows = ahead.map(pool, telling(row, len(chosen), progress), chosen)
     unmatched = () if baseline is None else tuple(spec.name for spec in chosen if spec.name not in initial)
-    return _analysis(rows, wanted, specs, unmatched)
+    return replace(_analysis(rows, wanted, specs, unmatched), remarks=specs.remarks)
 
 
 def names_of(names: str | Iterable[str], argument: str) -> Sequence[str]:

@@ -187,7 +187,7 @@ def compare(
     from ww_callbacks.spectral.measuring.registry import resolve
 
     pool = WorkerPool(workers)
-    later = inspect(after, convolution)
+    later = inspect(after, convolution, base=before)
     chosen = select(
         later, names_of(layers, "layers"), names_of(exclude, "exclude"), names_of(types, "types"), min_eigenvalues
     )

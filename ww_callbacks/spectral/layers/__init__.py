@@ -10,21 +10,23 @@ from dataclasses import replace
 from typing import Any
 
 from ww_callbacks.spectral.layers.matrix_layouts import check_convention
-from ww_callbacks.spectral.layers.spec import LayerSpec
+from ww_callbacks.spectral.layers.spec import Layers, LayerSpec
 
 __all__ = ["inspect"]
 
 
-def inspect(model: Any, convolution: str = "matrix") -> list[LayerSpec]:
+def inspect(model: Any, convolution: str = "matrix", *, base: Any = None) -> Layers:
     """What is done with every parameter of ``model``, in depth order; skipped ones have their reason.
 
     Imports no framework that the model does not already use, reads no values, and changes nothing.
 
     Args:
         model: a torch module, a Keras model or layer, a state dict or any other mapping of names to arrays, one
-            matrix, or the path of a safetensors file, a torch checkpoint, an ONNX file or a Hugging Face folder.
+            matrix, or the path of a safetensors file, a torch checkpoint, an ONNX file or a Hugging Face folder. A
+            path may choose one of several sets of weights, ``file.pt:teacher``.
         convolution: how a convolution becomes matrices: ``matrix``, ``slices``, ``separate`` or ``weightwatcher`` (see
             :data:`ww_callbacks.spectral.layers.matrix_layouts.Convention`).
+        base: the weights that an adapter's folder changes, so that their sum is measured; of no use to any other model.
 
     Raises:
         TypeError: if ``model`` is none of these.
@@ -46,7 +48,7 @@ def inspect(model: Any, convolution: str = "matrix") -> list[LayerSpec]:
     if isinstance(model, str | os.PathLike):
         from ww_callbacks.spectral.layers.files.formats import inspect_file
 
-        return _unique(inspect_file(model, convention))
+        return _unique(inspect_file(model, convention, base=base))
     from ww_callbacks.spectral.layers.files.state_dict import inspect_mapping
 
     if isinstance(model, Mapping):
@@ -61,11 +63,11 @@ def inspect(model: Any, convolution: str = "matrix") -> list[LayerSpec]:
     )
 
 
-def _unique(specs: list[LayerSpec]) -> list[LayerSpec]:
+def _unique(specs: list[LayerSpec]) -> Layers:
     """``specs`` with ``#2``, ``#3``, … after a name that came before: Keras lets two layers have one."""
     seen: Counter[str] = Counter()
     found = []
     for spec in specs:
         seen[spec.name] += 1
         found.append(replace(spec, name=f"{spec.name}#{seen[spec.name]}") if seen[spec.name] > 1 else spec)
-    return found
+    return Layers(found, specs.remarks if isinstance(specs, Layers) else ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -120,3 +120,16 @@ class LayerSpec:
         if self.read is None or self.arrange is None:
             raise ValueError(f"`{self.name}` is not measured: {self.skipped}")
         return self.arrange(self.read())
+
+
+class Layers(list[LayerSpec]):
+    """The layers of one model or file, in depth order.
+
+    Attributes:
+        remarks: what a reader of the results has to know of how they were found: which of several files was taken, that
+            names were matched without a prefix.
+    """
+
+    def __init__(self, specs: Iterable[LayerSpec] = (), remarks: Sequence[str] = ()) -> None:
+        super().__init__(specs)
+        self.remarks = tuple(filter(None, remarks))

@@ -128,15 +128,16 @@ def _low_rank(entries: Entries, scaling: Scaling | None, transposed: bool) -> It
         if base is not None and scaling is not None and len(pairs) == 1:
             ((a, b),) = pairs.values()
             update, shape = _update_reader(entries, layer, a, b, scaling), _update_shape(entries, a, b)
+            length = next((n for n in entries if n.startswith(f"{layer}.lora_magnitude_vector")), None)
             if entries[base].shape not in (shape, shape[::-1]):
                 continue
             flip = entries[base].shape != shape or (transposed and shape[0] == shape[-1])
             yield Composed(
                 f"{layer}.merged_weight",
-                (base, a, b),
+                (base, a, b, *([length] if length else [])),
                 entries[base].shape,
-                _merged_reader(entries, base, update, flip),
-                "the base weight with its update",
+                _merged_reader(entries, base, update, flip, length),
+                "the base weight with its update" + (" and DoRA's lengths" if length else ""),
                 f"{layer}.weight",
                 "lora",
             )
@@ -156,5 +157,16 @@ def _update_reader(entries: Entries, layer: str, a: str, b: str, scaling: Scalin
     return read
 
 
-def _merged_reader(entries: Entries, base: str, update: Callable[[], Array], flip: bool) -> Callable[[], Array]:
-    return lambda: _read(entries, base) + (update().T if flip else update())
+def _merged_reader(
+    entries: Entries, base: str, update: Callable[[], Array], flip: bool, length: str | None
+) -> Callable[[], Array]:
+    def read() -> Array:
+        merged = _read(entries, base) + (update().T if flip else update())
+        if length is None:
+            return merged
+        # DoRA (Liu et al. 2024): each output's weights keep a learned length, m·V/‖V‖.
+        axes = tuple(i for i in range(merged.ndim) if i != (merged.ndim - 1 if flip else 0))
+        norm = np.sqrt(np.sum(np.square(merged), axis=axes, keepdims=True))
+        return merged * (_read(entries, length).reshape(norm.shape) / norm)
+
+    return read

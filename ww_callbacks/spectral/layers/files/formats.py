@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,22 +16,16 @@ from typing import Any
 import numpy as np
 import orjson
 
+from ww_callbacks.spectral.layers.files.adapter_folders import Scaling, on_base, scaling_of
+from ww_callbacks.spectral.layers.files.folders import FOLDERS, Held, in_depth_order, is_folder_of_adapter, read_folder
+from ww_callbacks.spectral.layers.files.holders import contents
 from ww_callbacks.spectral.layers.files.state_dict import inspect_mapping
 from ww_callbacks.spectral.layers.files.stored_arrays import Stored, why_not_dtype
 from ww_callbacks.spectral.layers.files.torch_checkpoint import read_checkpoint, unknown_classes
 from ww_callbacks.spectral.layers.matrix_layouts import Convention
-from ww_callbacks.spectral.layers.spec import LayerSpec
+from ww_callbacks.spectral.layers.spec import Layers
 
-FORMATS = "a safetensors file, a torch checkpoint (.pt, .pth, .ckpt, .bin), an ONNX file or a Hugging Face folder"
-_FOLDER_FILES = (
-    "model.safetensors.index.json",
-    "model.safetensors",
-    "diffusion_pytorch_model.safetensors",
-    "pytorch_model.bin.index.json",
-    "pytorch_model.bin",
-    "adapter_model.safetensors",
-    "adapter_model.bin",
-)
+FORMATS = f"a safetensors file, a torch checkpoint (.pt, .pth, .ckpt, .bin), an ONNX file or {FOLDERS}"
 _SAFETENSORS_TYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -46,8 +39,15 @@ _SAFETENSORS_TYPES = {
 }
 
 
-def inspect_file(path: str | os.PathLike[str], convolution: Convention = "matrix") -> list[LayerSpec]:
+def inspect_file(path: str | os.PathLike[str], convolution: Convention = "matrix", *, base: Any = None) -> Layers:
     """The layers of a file or a folder of weights; values are read when a layer is measured.
+
+    Args:
+        path: the file or folder; ``file.pt:teacher`` chooses one of several sets of weights by its path in the file,
+            ``folder:unet`` a subfolder.
+        convolution: how a convolution becomes matrices.
+        base: for a folder of an adapter: the weights that it changes, as a path or a mapping. Its layers are then those
+            of the base with the updates in them.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -55,18 +55,57 @@ def inspect_file(path: str | os.PathLike[str], convolution: Convention = "matrix
         ValueError: if the path is empty, or if the file is none of the known formats, is corrupt, or could be read only
             by executing code in it.
     """
+    path, choice = _located(path)
+    if path.suffix == ".onnx":
+        from ww_callbacks.spectral.layers.files.onnx_graph import inspect_onnx
+
+        return Layers(inspect_onnx(path, convolution))
+    held = _held(path)
+    scaling = None if held.adapter is None else scaling_of(held.adapter)
+    if held.adapter is not None and (under := _flat(base)) is not None:
+        try:
+            tree = on_base(held.tree, under)
+        except ValueError as error:
+            raise ValueError(f"{held.file}: {error}") from error
+        found = _inspected(held.file, tree, convolution, choice, scaling)
+        merged = [spec for spec in found if ".lora_update[" not in spec.name]
+        return Layers(merged, (*found.remarks, "the base with the updates of the adapter"))
+    found = _inspected(held.file, held.tree, convolution, choice, scaling)
+    return Layers(found, (held.said, *found.remarks))
+
+
+def _located(path: str | os.PathLike[str]) -> tuple[Path, str]:
+    """The file or folder that ``path`` names or chooses within a folder, and what is chosen inside it.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`inspect_file`.
+    """
     if not os.fspath(path):  # which `Path` takes for the current folder
         raise ValueError(f"Expected {FORMATS} but got an empty path.")
     path, choice = _chosen(Path(path))
     if not path.exists():
         raise FileNotFoundError(f"No such file or folder: {path}. Expected {FORMATS}.")
-    if path.is_dir():
-        return _inspect_folder(path, convolution)
-    if path.suffix == ".onnx":
-        from ww_callbacks.spectral.layers.files.onnx_graph import inspect_onnx
+    inside, _, rest = choice.partition(":")
+    if path.is_dir() and inside not in ("", ".", "..") and Path(inside).name == inside and (path / inside).exists():
+        path, choice = path / inside, rest
+    if path.is_dir() and len(graphs := list(path.glob("*.onnx"))) == 1 and not any(path.glob("*.safetensors")):
+        return graphs[0], choice
+    return path, choice
 
-        return inspect_onnx(path, convolution)
-    return _inspected(path, convolution, choice)
+
+def _held(path: Path) -> Held:
+    """The arrays of a file or a folder."""
+    return read_folder(path, entries) if path.is_dir() else Held(entries(path), path)
+
+
+def _flat(base: Any) -> Mapping[str, Any] | None:
+    """The arrays by name of what an adapter changes; None where that is no file, folder or mapping, or an adapter."""
+    if isinstance(base, str | os.PathLike):
+        path, choice = _located(base)
+        if path.suffix == ".onnx" or (path.is_dir() and is_folder_of_adapter(path)):
+            return None
+        return contents(_held(path).tree, choice).weights
+    return contents(base).weights if isinstance(base, Mapping) else None
 
 
 def _chosen(path: Path) -> tuple[Path, str]:
@@ -107,7 +146,7 @@ def _safetensors(path: Path) -> dict[str, Stored]:
             header = orjson.loads(file.read(length))
         header.pop("__metadata__", None)
         # safetensors stores tensors in the order of their names; numbers read as numbers come nearest to depth order.
-        placed = sorted(header.items(), key=lambda item: _natural(item[0]))
+        placed = sorted(header.items(), key=lambda item: in_depth_order(item[0]))
         return {
             name: Stored(
                 tuple(entry["shape"]),
@@ -119,10 +158,6 @@ def _safetensors(path: Path) -> dict[str, Stored]:
         }
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}.") from error
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _mapped(path: Path, offset: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
@@ -137,17 +172,13 @@ def _mapped(path: Path, offset: int, shape: tuple[int, ...], dtype: str) -> np.n
 
 
 def _inspected(
-    path: Path,
-    convolution: Convention,
-    choice: str = "",
-    lora_scaling: Callable[[str, int], float] | None = None,
-) -> list[LayerSpec]:
-    """The layers of one file.
+    path: Path, tree: Mapping[str, Any], convolution: Convention, choice: str, lora_scaling: Scaling | None
+) -> Layers:
+    """The layers of what a file or a folder holds.
 
     Raises:
         ValueError: if nothing in it is a weight, or what was chosen is not there.
     """
-    tree = entries(path)
     try:
         found = inspect_mapping(tree, convolution, lora_scaling=lora_scaling, choice=choice)
     except ValueError as error:
@@ -163,53 +194,3 @@ def _inspected(
             + (f" Objects of {classes} are not loaded, as that could execute code." if classes else "")
         )
     return found
-
-
-def _inspect_folder(path: Path, convolution: Convention) -> list[LayerSpec]:
-    name = next((name for name in _FOLDER_FILES if (path / name).is_file()), None)
-    if name is None:
-        named = sorted(p.name for p in path.glob("*.safetensors")) or sorted(p.name for p in path.glob("*.onnx"))
-        if len(named) != 1:
-            expected = ", ".join(_FOLDER_FILES)
-            found = f"several files of weights ({', '.join(named)}): name one" if named else "none"
-            raise ValueError(f"{path} has {found}. Expected one of {expected}.")
-        return inspect_file(path / named[0], convolution)
-    if name.endswith(".index.json"):
-        return inspect_mapping(_sharded(path, path / name), convolution)
-    scaling = _adapter_scaling(path / "adapter_config.json") if name.startswith("adapter_") else None
-    return inspect_mapping(entries(path / name), convolution, lora_scaling=scaling)
-
-
-def _sharded(folder: Path, index: Path) -> dict[str, Any]:
-    """The entries of all files that an index names."""
-    try:
-        placed: dict[str, str] = orjson.loads(index.read_bytes())["weight_map"]
-        files = dict.fromkeys(placed.values())
-        if any(Path(file).name != file for file in files):
-            raise ValueError("it names files outside of its folder")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index} is not a readable index of weights: {error}.") from error
-    if missing := [file for file in files if not (folder / file).is_file()]:
-        raise FileNotFoundError(f"{index} names files that are not there: {', '.join(missing)}.")
-    held = {file: entries(folder / file) for file in files}
-    if missing := [name for name, file in placed.items() if name not in held[file]]:
-        raise ValueError(f"{index} names weights that its files do not hold: {', '.join(missing[:5])}.")
-    return {name: held[file][name] for name, file in sorted(placed.items(), key=lambda item: _natural(item[0]))}
-
-
-def _adapter_scaling(config: Path) -> Callable[[str, int], float] | None:
-    """PEFT's scaling α/r (α/√r if rank-stabilised) of a layer, from the adapter's configuration."""
-    if not config.is_file():
-        return None
-    try:
-        settings = orjson.loads(config.read_bytes())
-        alpha, patterns = float(settings["lora_alpha"]), dict(settings.get("alpha_pattern") or {})
-        stabilised = bool(settings.get("use_rslora"))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{config} is not a readable adapter configuration: {error}.") from error
-
-    def scaling(layer: str, rank: int) -> float:
-        own = next((float(a) for key, a in patterns.items() if layer == key or layer.endswith(f".{key}")), alpha)
-        return own / (math.sqrt(rank) if stabilised else rank)
-
-    return scaling

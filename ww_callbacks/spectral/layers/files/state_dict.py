@@ -16,11 +16,11 @@ from typing import Any
 
 from ww_callbacks.spectral.layers import matrix_layouts as layouts
 from ww_callbacks.spectral.layers.files.composed_weights import Composed, composed
-from ww_callbacks.spectral.layers.files.holders import Aside, contents
+from ww_callbacks.spectral.layers.files.holders import Aside, Contents, contents
 from ww_callbacks.spectral.layers.files.roles import split, why_no_weight
 from ww_callbacks.spectral.layers.files.stored_arrays import Stored, stored
 from ww_callbacks.spectral.layers.matrix_layouts import Convention, Part, skipped, specs
-from ww_callbacks.spectral.layers.spec import LayerSpec
+from ww_callbacks.spectral.layers.spec import Layers, LayerSpec
 
 _EMBEDDING = re.compile(r"(^|_)(emb|embed|embedding|embeddings|wte|wpe)(s|$|_tokens|_positions|_in)")
 _GPT2 = ("c_attn", "c_proj", "c_fc", "q_attn")
@@ -62,7 +62,7 @@ def inspect_mapping(
     *,
     lora_scaling: Callable[[str, int], float] | None = None,
     choice: str = "",
-) -> list[LayerSpec]:
+) -> Layers:
     """The layers of a state dict, of nested parameters or of a file's entries, in their order.
 
     Args:
@@ -95,12 +95,23 @@ def inspect_mapping(
         else:
             found.extend(_entry_specs(name, entry, names, convolution))
     found.extend(skipped(aside.path, _said(aside)) for aside in held.asides)
-    return [
+    noted = (
         replace(s, note=f"{s.note}; also stored as {', '.join(shared[s.parameters[0]])}")
         if s.parameters[0] in shared and not s.skipped
         else s
         for s in found
-    ]
+    )
+    return Layers(noted, [_choices(held)])
+
+
+def _choices(held: Contents) -> str:
+    """Which sets of weights are measured, and which others can be chosen; empty where there is one."""
+    others = [aside.path for aside in held.asides if aside.can_be_chosen]
+    if len(held.sets) > 1:
+        return (
+            f"{len(held.sets)} sets of weights ({', '.join((*held.sets, *others))}): choose one as `…:{held.sets[0]}`"
+        )
+    return f"there is also {', '.join(others)}: choose it as `…:{others[0]}`" if others else ""
 
 
 def _said(aside: Aside) -> str:
