@@ -91,8 +91,7 @@ def _keras_average(model: Any, path: str, part: Any) -> list[Array]:
 
     optimizer = model.optimizer
     pairs = zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True)
-    array = to_array(next(average for variable, average in pairs if variable.path == path))
-    return [array[part] if part else array]
+    return [to_array(next(average for variable, average in pairs if variable.path == path), part)]
 
 
 def _keras_has_begun(model: Any) -> bool:

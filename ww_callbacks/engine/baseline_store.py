@@ -6,16 +6,15 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from ww_callbacks.engine.accelerator import to_host
 from ww_callbacks.spectral.layers.spec import Array, LayerSpec
+from ww_callbacks.spectral.linalg.half_precision import Narrowed, narrowed
 
 FILE_NAME = "w0.safetensors"
 
@@ -23,29 +22,34 @@ _DTYPES = {
     "F64": np.float64,
     "F32": np.float32,
     "F16": np.float16,
+    "BF16": np.uint16,  # as its bits
     "I64": np.int64,
     "I32": np.int32,
     "I16": np.int16,
     "I8": np.int8,
     "U8": np.uint8,
 }
+_NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_ENTRY = 300
+"""Bytes that the header's entry of one array takes at most, besides its names."""
 
 
 class Baseline:
     """The arrays of every layer at the baseline, by layer, in the framework's own layout.
 
     They lie in ``w0.safetensors``; where several processes share the layers, each writes those that it measures to a
-    file of its own (``w0-1.safetensors``, …), and layers that appear during training go to further files.
+    file of its own (``w0-1.safetensors``, …), and layers that appear during training go to further files. What 16 bits
+    hold exactly is kept in 16 bits.
     """
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], keys: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, arrays: Mapping[str, Narrowed], keys: Mapping[str, Sequence[str]]) -> None:
         self._arrays = dict(arrays)
         self._keys = dict(keys)
 
     def get(self, layer: str) -> list[np.ndarray] | None:
-        """W_0 of one layer, or None where the layer was not there."""
+        """W_0 of one layer, or None where the layer was not there; a float32 copy of what is kept in 16 bits."""
         keys = self._keys.get(layer)
-        return None if keys is None else [self._arrays[k] for k in keys]
+        return None if keys is None else [self._arrays[k].widened() for k in keys]
 
     def extend(self, other: Baseline) -> None:
         """Take the layers of ``other`` too."""
@@ -54,37 +58,34 @@ class Baseline:
 
     @classmethod
     def write(
-        cls, folder: Path, captured: Mapping[str, Sequence[Array]], specs: Sequence[LayerSpec], part: str = ""
+        cls,
+        folder: Path,
+        captured: Mapping[str, Sequence[Array]] | Iterable[tuple[str, Sequence[Array]]],
+        specs: Sequence[LayerSpec],
+        part: str = "",
     ) -> Baseline:
-        """Write the arrays of ``captured`` (layer → arrays) to ``folder`` once and map them back.
+        """Write the arrays of ``captured`` to ``folder``, one layer after another, and map them back.
 
         Args:
             folder: the folder of the record.
-            captured: the weights.
-            specs: the layers; those that are not in ``captured`` are left out.
+            captured: layer → arrays, or pairs of these; an iterator's are asked for one at a time, and none is kept.
+            specs: the layers; what belongs to none of them is left out.
             part: tells the file from those of other processes and of layers that came later.
 
         Raises:
             OSError: if the file cannot be written, with the room that it needs.
         """
-        tensors: dict[str, np.ndarray] = {}
-        keys: dict[str, list[str]] = {}
-        for spec in specs:
-            if spec.name in captured:
-                names = _storage_names(spec, len(captured[spec.name]))
-                keys[spec.name] = names
-                for name, array in zip(names, captured[spec.name], strict=True):
-                    tensors[name] = np.ascontiguousarray(to_host(array))
+        known = {spec.name: spec for spec in specs}
         path = folder / (f"w0-{part}.safetensors" if part else FILE_NAME)
         partial = path.with_suffix(".partial")
         try:
-            save_file(tensors, partial, metadata={"layers": json.dumps(keys)})
+            _write(partial, captured.items() if isinstance(captured, Mapping) else captured, known)
             os.replace(partial, path)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             with contextlib.suppress(OSError):
                 partial.unlink()
-            room = sum(tensor.nbytes for tensor in tensors.values())
-            raise OSError(f"{error}; it needs {_bytes(room)}{_free(folder)}") from error
+            elements = sum(rows * columns for spec in specs for rows, columns in spec.matrix_shapes)
+            raise OSError(f"{error}; it needs up to {_bytes(4 * elements)}{_free(folder)}") from error
         return cls._map(path)
 
     @classmethod
@@ -121,7 +122,41 @@ def _free(folder: Path) -> str:
         return f" in {folder}"
 
 
-def map_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+def _write(path: Path, captured: Iterable[tuple[str, Sequence[Array]]], known: Mapping[str, LayerSpec]) -> None:
+    """Write the arrays of the layers that are ``known`` as a safetensors file, one layer after another."""
+    header: dict[str, Any] = {}
+    keys: dict[str, list[str]] = {}
+    # The header comes first and holds what is known last, so room is left for it; blanks may follow its text.
+    room = _ENTRY + sum(_ENTRY + 8 * len(name.encode()) for name in known)
+    room += -room % 8
+    with path.open("wb") as file:
+        file.seek(8 + room)
+        end = 0
+        for layer, arrays in captured:
+            if layer not in known:
+                continue
+            keys[layer] = _storage_names(known[layer], len(arrays))
+            for name, array in zip(keys[layer], arrays, strict=True):
+                header[name] = _append(file, array, end)
+                end = header[name]["data_offsets"][1]
+                del array  # before the next one is made
+            del arrays
+        text = json.dumps({"__metadata__": {"layers": json.dumps(keys)}, **header}).encode()
+        if len(text) > room:
+            raise OSError(f"the header of {path} takes {len(text)} bytes, more than the {room} kept for it")
+        file.seek(0)
+        file.write(room.to_bytes(8, "little") + text.ljust(room))
+
+
+def _append(file: BinaryIO, array: Array, begin: int) -> dict[str, Any]:
+    """Write an array in as few bits as hold it; its entry of the header."""
+    kept = narrowed(np.ascontiguousarray(to_host(array)))
+    file.write(kept.array.reshape(-1).view(np.uint8).data)
+    dtype = _NAMES[kept.kind or kept.array.dtype.name]
+    return {"dtype": dtype, "shape": list(kept.array.shape), "data_offsets": [begin, begin + kept.array.nbytes]}
+
+
+def map_tensors(path: Path) -> tuple[dict[str, Narrowed], dict[str, list[str]]]:
     """The tensors of a safetensors file of ours, memory-mapped, and which layers they make up.
 
     Raises:
@@ -154,12 +189,14 @@ def _storage_names(spec: LayerSpec, count: int) -> list[str]:
     return [f"{spec.name}#{i}" for i in range(count)]
 
 
-def _map(path: Path, start: int, size: int, entry: Mapping[str, Any]) -> np.ndarray:
+def _map(path: Path, start: int, size: int, entry: Mapping[str, Any]) -> Narrowed:
     begin, end = (int(n) for n in entry["data_offsets"])
     shape = tuple(int(n) for n in entry["shape"])
-    dtype: np.dtype[Any] = np.dtype(_DTYPES[str(entry["dtype"])])
+    name = str(entry["dtype"])
+    dtype: np.dtype[Any] = np.dtype(_DTYPES[name])
     if not 0 <= begin <= end <= size - start or end - begin != dtype.itemsize * int(np.prod(shape, dtype=object)):
         raise ValueError("a tensor lies outside of the file")
+    kind: Literal["", "bfloat16", "float16"] = "bfloat16" if name == "BF16" else "float16" if name == "F16" else ""
     if begin == end:
-        return np.empty(shape, dtype)
-    return np.memmap(path, dtype=dtype, mode="r", offset=start + begin, shape=shape)
+        return Narrowed(kind, np.empty(shape, dtype))
+    return Narrowed(kind, np.memmap(path, dtype=dtype, mode="r", offset=start + begin, shape=shape))

@@ -19,6 +19,7 @@ from ww_callbacks.scheduling.cadence import Kind
 from ww_callbacks.spectral.layers.spec import Array, LayerSpec
 from ww_callbacks.spectral.linalg.arrays import largest_magnitude
 from ww_callbacks.spectral.linalg.density import spectral_density
+from ww_callbacks.spectral.linalg.half_precision import Narrowed, narrowed
 from ww_callbacks.spectral.linalg.workers import WorkerPool
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
 from ww_callbacks.spectral.measuring.registry import Quantity, Value
@@ -34,7 +35,7 @@ class LayerState:
         values: what is known of those weights: quantity → value.
         status: the status of those values.
         reference: the quantities' values at W_0; None until they are measured.
-        previous: the weights of the last snapshot, where a quantity compares with them.
+        previous: the weights of the last snapshot, where a quantity compares with them; what 16 bits hold in 16 bits.
         changed: whether the weights had changed at the last snapshot.
         seconds: what its spectrum cost when it was last computed, None before.
     """
@@ -43,7 +44,7 @@ class LayerState:
     values: dict[str, Value] = field(default_factory=dict)
     status: str = "ok"
     reference: Mapping[str, Value] | None = None
-    previous: list[np.ndarray] | None = None
+    previous: list[Narrowed] | None = None
     changed: bool = True
     seconds: float | None = None
 
@@ -152,10 +153,7 @@ class Engine:
         """
         arrays: dict[str, list[Array] | Exception] = {}
         non_finite: list[str] = []
-        for spec in self.specs:
-            if only is not None and spec.name not in only:
-                continue
-            read = self._read(spec)
+        for spec, read in self._each(only):
             if keep is not None and spec.name not in keep:
                 if not isinstance(read, Exception) and not all(np.isfinite(largest_magnitude(a)) for a in read):
                     non_finite.append(spec.name)
@@ -164,6 +162,20 @@ class Engine:
             else:
                 arrays[spec.name] = read
         return Capture(arrays, tuple(non_finite), _nothing if copies is None else copies.wait)
+
+    def initial(
+        self, keep: Collection[str] | None = None, only: Collection[str] | None = None
+    ) -> Iterator[tuple[str, list[Array]]]:
+        """The weights of each layer that can be read, one layer after another, as :meth:`capture` reads them."""
+        for spec, read in self._each(only):
+            if not isinstance(read, Exception) and (keep is None or spec.name in keep):
+                yield spec.name, read
+            del read  # before the next one is made
+
+    def _each(self, only: Collection[str] | None) -> Iterator[tuple[LayerSpec, list[Array] | Exception]]:
+        for spec in self.specs:
+            if only is None or spec.name in only:
+                yield spec, self._read(spec)
 
     def _read(self, spec: LayerSpec) -> list[Array] | Exception:
         try:
@@ -240,7 +252,7 @@ class Engine:
         sample = LayerWeights(
             matrices=spec.arrange(arrays),
             initial=None if initial is None else spec.arrange(initial),
-            previous=None if state.previous is None else spec.arrange(state.previous),
+            previous=None if state.previous is None else spec.arrange([a.widened() for a in state.previous]),
             seed=spec.null_seed(self.seed),
         )
         values, state.status = measure_quantities(sample, [q for q in missing if q.needs != "reference"])
@@ -282,7 +294,7 @@ class Engine:
         for spec in self.specs:
             previous = self.states[spec.name].previous
             if previous is not None and self._fingerprint_now(spec) != self.states[spec.name].fingerprint:
-                yield spec.name, previous
+                yield spec.name, [a.widened() for a in previous]
 
     def restore(self, memories: Mapping[str, LayerMemory], previous: Mapping[str, Sequence[Array]]) -> None:
         """Take up the states of a saved run; the weights must be those of its checkpoint already.
@@ -299,7 +311,7 @@ class Engine:
             if not self._keep_previous:
                 continue
             if spec.name in previous:
-                state.previous = [np.array(to_host(a)) for a in previous[spec.name]]
+                state.previous = _copy_into(None, previous[spec.name])
                 continue
             read = self._read(spec)
             if not isinstance(read, Exception) and fingerprint(read) == memory.fingerprint:
@@ -317,14 +329,21 @@ def _equal(arrays: Sequence[Array], others: Sequence[Array] | None) -> bool:
     )
 
 
-def _copy_into(kept: list[np.ndarray] | None, arrays: Sequence[Array]) -> list[np.ndarray]:
-    """Copy ``arrays`` to the host, into the memory of ``kept`` where it fits."""
-    hosts = [to_host(a) for a in arrays]
-    if kept is None or [(a.shape, a.dtype) for a in kept] != [(a.shape, a.dtype) for a in hosts]:
-        return [np.array(a) for a in hosts]
-    for old, new in zip(kept, hosts, strict=True):
-        np.copyto(old, new)
-    return kept
+def _copy_into(kept: list[Narrowed] | None, arrays: Sequence[Array]) -> list[Narrowed]:
+    """Copy ``arrays`` to the host, into the memory of ``kept`` where it fits, in 16 bits where these hold them."""
+    found = []
+    for i, array in enumerate(arrays):
+        host = to_host(array)
+        new = narrowed(host)
+        old = kept[i].array if kept is not None and i < len(kept) else None
+        if new.kind:  # a copy already
+            found.append(new)
+        elif old is not None and old.shape == host.shape and old.dtype == host.dtype:
+            np.copyto(old, host)
+            found.append(Narrowed("", old))
+        else:
+            found.append(Narrowed("", np.array(host)))
+    return found
 
 
 def _failed(spec: LayerSpec, index: int, wanted: Sequence[Quantity], error: Exception) -> LayerRow:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from ww_callbacks.engine.baseline_store import Baseline
 from ww_callbacks.engine.engine import Engine
 from ww_callbacks.scheduling.snapshots import SnapshotTaker
 from ww_callbacks.settings import Settings
-from ww_callbacks.spectral.layers.matching import arrays_from
+from ww_callbacks.spectral.layers.matching import Arrays, arrays_from
 
 
 class InitialWeights:
@@ -48,14 +47,13 @@ class InitialWeights:
 
     def _write(self, folder: Path, only: Collection[str] | None, part: str) -> Baseline:
         """Write the weights of the layers that this process measures to a file of its own."""
-        capture = self._engine.capture(keep=self._measuring.own, only=only)
-        arrays = {name: a for name, a in capture.arrays.items() if not isinstance(a, Exception)}
         folder.mkdir(parents=True, exist_ok=True)
         parts = filter(None, (str(self._rank) if self._rank else "", part))
+        arrays = self._engine.initial(self._measuring.own, only)
         return Baseline.write(folder, arrays, self._engine.specs, "-".join(parts))
 
 
-def _of_checkpoint(settings: Settings, engine: Engine) -> dict[str, list[Any]]:
+def _of_checkpoint(settings: Settings, engine: Engine) -> Arrays:
     found = arrays_from(engine.specs, settings.baseline, settings.convolution)
     if not found:
         names = ", ".join(s.name for s in engine.specs[:5])

@@ -145,7 +145,7 @@ def read_sidecar(folder: Path, name: str) -> Saved:
     if not weights.exists():
         return Saved(state)
     arrays, keys = map_tensors(weights)
-    return Saved(state, {layer: [np.array(arrays[n]) for n in names] for layer, names in keys.items()})
+    return Saved(state, {layer: [np.array(arrays[n].widened()) for n in names] for layer, names in keys.items()})
 
 
 def _partial(path: Path) -> Path:

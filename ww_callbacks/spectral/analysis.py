@@ -235,7 +235,7 @@ def analyze(
     chosen = select(
         specs, names_of(layers, "layers"), names_of(exclude, "exclude"), names_of(types, "types"), min_eigenvalues
     )
-    initial = {} if baseline is None else _baseline(chosen, baseline, convolution)
+    initial: Mapping[str, list[Array]] = {} if baseline is None else _baseline(chosen, baseline, convolution)
 
     ahead = Prefetch(wanted if pool.workers > 1 else (), seed)
 
@@ -297,7 +297,7 @@ def _wanted(quantities: str | Sequence[str], with_baseline: bool) -> list[Quanti
     return usable
 
 
-def _baseline(specs: Sequence[LayerSpec], baseline: Any, convolution: str) -> dict[str, list[Array]]:
+def _baseline(specs: Sequence[LayerSpec], baseline: Any, convolution: str) -> Mapping[str, list[Array]]:
     from ww_callbacks.spectral.layers.matching import arrays_from
 
     found = arrays_from(specs, baseline, convolution)

@@ -198,12 +198,13 @@ def compare(
     wanted = resolve([*_CHANGES, *_DISTANCES, *_EVIDENCE, "frobenius_norm"])
 
     def row(spec: LayerSpec) -> dict[str, Value]:
-        old, old_status = measure_layer(spec, wanted, arrays=earlier[spec.name])
+        arrays = earlier[spec.name]
+        old, old_status = measure_layer(spec, wanted, arrays=arrays)
         unusable = _unusable(old, old_status)
-        new, status = measure_layer(spec, wanted, initial=None if unusable else earlier[spec.name])
+        new, status = measure_layer(spec, wanted, initial=None if unusable else arrays)
         size = (float("nan"), float("nan"))
         if not unusable and status == "ok" and new["distance_from_init"] != 0.0:
-            size = change(spec.matrices(), spec.arrange(earlier[spec.name]) if spec.arrange else ())
+            size = change(spec.matrices(), spec.arrange(arrays) if spec.arrange else ())
         return _row(spec, (old, old_status), (new, status), size, unusable)
 
     rows = pool.map(telling(row, len(both), progress), both, cost=lambda spec: spec.cost)

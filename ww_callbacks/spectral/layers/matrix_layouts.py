@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ww_callbacks.spectral.layers.spec import Array, LayerSpec
+from ww_callbacks.spectral.layers.spec import Array, Index, LayerSpec
 
 Convention = Literal["matrix", "slices", "separate", "weightwatcher"]
 """How a convolution's kernel becomes matrices.
@@ -43,7 +43,6 @@ QKV = ("q", "k", "v")
 UNKNOWN_PACKING = "q, k and v are packed in a way that differs between models: measured whole"
 
 KernelLayout = Literal["torch", "torch transposed", "keras", "keras transposed", "keras depthwise"]
-Index = tuple[int | slice, ...]
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,11 @@ def check_convention(convolution: str) -> Convention:
 def contiguous(array: Any) -> Array:
     """``array`` in C order; itself where it already is."""
     return np.ascontiguousarray(array) if isinstance(array, np.ndarray) else array.contiguous()
+
+
+def copied(array: Any) -> Array:
+    """A copy of ``array`` in C order."""
+    return np.array(array, order="C") if isinstance(array, np.ndarray) else array.clone().contiguous()
 
 
 def permuted(array: Any, axes: Sequence[int]) -> Array:
@@ -317,6 +321,7 @@ def specs(
     parts: Sequence[Part],
     read: Callable[[], Array],
     *,
+    read_part: Callable[[Index], Array] | None = None,
     kind: str,
     type: str,
     shape: Sequence[int],
@@ -329,6 +334,8 @@ def specs(
         name: the parameter's path.
         parts: its parts.
         read: returns the parameter as stored.
+        read_part: returns one slice of it and holds no more than that, so that a fused parameter is widened or copied
+            slice by slice; without it, slices of what ``read`` returns are copied.
         kind: as in :class:`LayerSpec`.
         type: as in :class:`LayerSpec`.
         shape: as in :class:`LayerSpec`.
@@ -337,7 +344,11 @@ def specs(
     """
 
     def reader(index: Index) -> Callable[[], list[Array]]:
-        return lambda: [read()[index] if index else read()]
+        if not index:
+            return lambda: [read()]
+        if read_part is not None:
+            return lambda: [read_part(index)]
+        return lambda: [copied(read()[index])]  # a view would keep the whole parameter alive
 
     def arranger(arrange: Callable[[Array], list[Array]]) -> Callable[[Sequence[Array]], list[Array]]:
         return lambda arrays: arrange(arrays[0])

@@ -50,6 +50,10 @@ class Array(Protocol):
     def __matmul__(self, other: Any, /) -> Any: ...
 
 
+Index = tuple[int | slice, ...]
+"""A slice of a parameter as stored."""
+
+
 @dataclass(frozen=True)
 class LayerSpec:
     """One layer to measure, or one parameter that is not measured and why.
@@ -86,7 +90,7 @@ class LayerSpec:
     skipped: str = ""
     read: Callable[[], Sequence[Array]] | None = field(default=None, compare=False)
     arrange: Callable[[Sequence[Array]], list[Array]] | None = field(default=None, compare=False)
-    part: tuple[int | slice, ...] = field(default=(), compare=False)
+    part: Index = field(default=(), compare=False)
     is_frozen: Callable[[], bool] | None = field(default=None, compare=False)
 
     @property

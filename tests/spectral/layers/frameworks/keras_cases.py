@@ -124,6 +124,13 @@ def main(weights_file, out_file):
         inner = keras.Sequential([keras.Input((6,)), L.Dense(5, name="inner")], name="inside")
         outer = torch.nn.Sequential(torch.nn.Linear(6, 6), torch.nn.ModuleDict({"keras": inner}))
         info["mixed"] = {s.name: row(s) for s in inspect(outer)}
+    for dtype in ("bfloat16",) if info["backend"] == "torch" else ("bfloat16", "float32"):
+        packed = L.LSTM(5, recurrent_initializer="glorot_uniform", dtype=dtype)
+        packed.build((None, 7, 6))
+        gates = [array for s in inspect(packed) if not s.skipped for array in s.read()]
+        owners = [array if array.base is None else array.base for array in gates]
+        owned = sum(owner.untyped_storage().nbytes() if hasattr(owner, "numpy") else owner.nbytes for owner in owners)
+        assert len(gates) == 8 and owned == sum(array.nbytes for array in gates), "a gate keeps the others alive"
     info["torch"] = "torch" in sys.modules
     np.savez(out_file, info=json.dumps(info), **arrays)
 

@@ -23,7 +23,8 @@ from ww_callbacks.spectral.layers.files.state_dict import inspect_mapping
 from ww_callbacks.spectral.layers.files.stored_arrays import Stored, why_not_dtype
 from ww_callbacks.spectral.layers.files.torch_checkpoint import read_checkpoint, unknown_classes
 from ww_callbacks.spectral.layers.matrix_layouts import Convention
-from ww_callbacks.spectral.layers.spec import Layers
+from ww_callbacks.spectral.layers.spec import Index, Layers
+from ww_callbacks.spectral.linalg.half_precision import bfloat16_to_float32
 
 FORMATS = f"a safetensors file, a torch checkpoint (.pt, .pth, .ckpt, .bin), an ONNX file or {FOLDERS}"
 _SAFETENSORS_TYPES = {
@@ -147,28 +148,26 @@ def _safetensors(path: Path) -> dict[str, Stored]:
         header.pop("__metadata__", None)
         # safetensors stores tensors in the order of their names; numbers read as numbers come nearest to depth order.
         placed = sorted(header.items(), key=lambda item: in_depth_order(item[0]))
-        return {
-            name: Stored(
-                tuple(entry["shape"]),
-                partial(_mapped, path, 8 + length + entry["data_offsets"][0], tuple(entry["shape"]), entry["dtype"]),
-                why_not_dtype(_SAFETENSORS_TYPES.get(entry["dtype"], entry["dtype"])),
-                dtype=_SAFETENSORS_TYPES.get(entry["dtype"], entry["dtype"]),
-            )
-            for name, entry in placed
-        }
+        found = {}
+        for name, entry in placed:
+            shape, dtype = tuple(entry["shape"]), _SAFETENSORS_TYPES.get(entry["dtype"], entry["dtype"])
+            read = partial(_mapped, path, 8 + length + entry["data_offsets"][0], shape, entry["dtype"])
+            found[name] = Stored(shape, read, why_not_dtype(dtype), dtype=dtype, read_part=read)
+        return found
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}.") from error
 
 
-def _mapped(path: Path, offset: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """A memory-mapped view of one tensor; a float32 copy of one in half precision."""
+def _mapped(path: Path, offset: int, shape: tuple[int, ...], dtype: str, index: Index = ()) -> np.ndarray:
+    """A memory-mapped view of one tensor, or of a slice of it; a float32 copy of one in half precision."""
     stored_as = {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8"}[dtype]
-    array = np.asarray(np.memmap(path, dtype=stored_as, mode="r", offset=offset, shape=(math.prod(shape),)))
-    if dtype == "BF16":  # the upper half of a float32; NumPy has no type for it
-        array = (array.astype("<u4") << 16).view("<f4")
-    elif dtype == "F16":
-        array = array.astype(np.float32)
-    return array.reshape(shape)
+    flat = np.asarray(np.memmap(path, dtype=stored_as, mode="r", offset=offset, shape=(math.prod(shape),)))
+    array = flat.reshape(shape)
+    if index:
+        array = array[index]
+    if dtype == "BF16":
+        return bfloat16_to_float32(array)
+    return array.astype(np.float32) if dtype == "F16" else array
 
 
 def _inspected(

@@ -291,6 +291,7 @@ def _measured(node: str, use: Use, others: list[str], convolution: Convention) -
         weight.name,
         parts,
         lambda: widened(weight.read()),
+        read_part=lambda index: widened(np.array(weight.read()[index])),  # a view would keep the whole alive
         kind=use.kind,
         type=use.type,
         shape=weight.shape,

@@ -125,7 +125,8 @@ def _entry_specs(name: str, entry: Stored, names: Names, convolution: Convention
     kind, cut = guess(name, entry.shape, names, convolution)
     if isinstance(cut, str):
         return [skipped(name, cut, kind=kind, shape=entry.shape)]
-    return specs(name, cut, entry.read, kind=kind, type="", shape=entry.shape, note=_guessed(kind))
+    note = _guessed(kind)
+    return specs(name, cut, entry.read, read_part=entry.read_part, kind=kind, type="", shape=entry.shape, note=note)
 
 
 def _guessed(kind: str) -> str:

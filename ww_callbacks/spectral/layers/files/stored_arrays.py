@@ -6,11 +6,12 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ww_callbacks.spectral.layers.spec import Array
+from ww_callbacks.spectral.layers.spec import Array, Index
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 LARGEST_SPELT_OUT = 1 << 26
@@ -27,6 +28,7 @@ class Stored:
         skipped: why it cannot be measured; empty if it can.
         identity: equal for two names of the same memory; None where that is not known.
         dtype: the name of the type it is stored in; empty where that is not known.
+        read_part: returns the values of one slice, widened after it is cut; None where that needs all of it.
     """
 
     shape: tuple[int, ...]
@@ -34,6 +36,7 @@ class Stored:
     skipped: str = ""
     identity: object = None
     dtype: str = ""
+    read_part: Callable[[Index], Array] | None = None
 
     @property
     def is_coded(self) -> bool:
@@ -73,10 +76,14 @@ def stored(value: Any) -> Stored:
     if not hasattr(value, "shape") or not hasattr(value, "dtype"):
         return Stored((), lambda: value, f"not an array but {type(value).__name__}")
     name, shape = np.dtype(value.dtype).name, tuple(value.shape)
+    memory: object = id(value)
     if isinstance(value, np.ndarray):
         memory = (value.ctypes.data, shape, value.strides, name) if value.size else None
-        return Stored(shape, lambda: widened(value), why_not_dtype(name), memory, name)
-    return Stored(shape, lambda: widened(np.asarray(value)), why_not_dtype(name), id(value), name)
+
+    def read_part(index: Index) -> Array:
+        return widened(np.asarray(value[index]))
+
+    return Stored(shape, lambda: widened(np.asarray(value)), why_not_dtype(name), memory, name, read_part)
 
 
 def _torch(tensor: Any) -> Stored:
@@ -85,7 +92,8 @@ def _torch(tensor: Any) -> Stored:
     why = torch_tensors.why_not(tensor) or _why_not_spelt_out(tensor)
     shape = () if why.startswith("not initialised") else tuple(tensor.shape)
     dtype = str(tensor.dtype).removeprefix("torch.")
-    return Stored(shape, lambda: torch_tensors.to_array(tensor), why, torch_tensors.memory(tensor), dtype)
+    read = partial(torch_tensors.to_array, tensor)
+    return Stored(shape, read, why, torch_tensors.memory(tensor), dtype, read)
 
 
 def _why_not_spelt_out(tensor: Any) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ww_callbacks.spectral.layers import matrix_layouts as layouts
 from ww_callbacks.spectral.layers.matrix_layouts import Convention, Part, skipped, specs
-from ww_callbacks.spectral.layers.spec import Array, LayerSpec
+from ww_callbacks.spectral.layers.spec import Array, Index, LayerSpec
 
 _CONV = ("Conv1D", "Conv2D", "Conv3D")
 _TRANSPOSED = ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
@@ -80,10 +80,14 @@ def _places(layer: Any, ancestors: tuple[str, ...] = ()) -> list[Place]:
     return [Place(layer, ancestors), *(place for child in children for place in _places(child, inner))]
 
 
-def to_array(variable: Any) -> Array:
+def to_array(variable: Any, index: Index = ()) -> Array:
     """The values of a Keras variable: NumPy, or a torch tensor where the torch backend holds it on an accelerator.
 
     A view on torch's CPU; elsewhere a copy, since a jax buffer may be donated to the next step. Half becomes float32.
+
+    Args:
+        variable: the variable.
+        index: a slice of it, all of it by default; taken before anything is widened.
     """
     import keras
 
@@ -92,9 +96,11 @@ def to_array(variable: Any) -> Array:
     if torch is not None and isinstance(value, torch.Tensor):
         from ww_callbacks.spectral.layers.frameworks import torch_tensors
 
-        return torch_tensors.to_array(value)
+        return torch_tensors.to_array(value, index)
     array = np.asarray(keras.ops.convert_to_numpy(value))
-    return array.astype(np.float32) if keras.backend.standardize_dtype(variable.dtype) in _HALVES else array
+    if keras.backend.standardize_dtype(variable.dtype) in _HALVES:
+        return array[index].astype(np.float32)
+    return layouts.copied(array[index]) if index else array
 
 
 def _float(array: Any) -> Array:
@@ -113,6 +119,7 @@ def _variable_specs(variable: Any, place: Place, convolution: Convention) -> lis
     if name.startswith("lora_"):
         return []  # part of the rows of the kernel, below
     read: Callable[[], Array]
+    read_part: Callable[[Index], Array] | None = None
     parameters: tuple[str, ...] = (path,)
     note = ""
     scale = next((v for v in layer.weights if v.path == f"{path}_scale"), None)
@@ -130,12 +137,22 @@ def _variable_specs(variable: Any, place: Place, convolution: Convention) -> lis
         )
         return [skipped(path, why, kind=kind, type=type_, shape=shape)]
     else:
-        read = partial(to_array, variable)
+        read = read_part = partial(to_array, variable)
     kind, cut = classify(place, name, shape, convolution)
     if isinstance(cut, str):
         return [skipped(path, cut, kind=kind, type=type_, shape=shape)]
     if not (main and adapted):
-        return specs(path, cut, read, kind=kind, type=type_, shape=shape, parameters=parameters, note=note)
+        return specs(
+            path,
+            cut,
+            read,
+            read_part=read_part,
+            kind=kind,
+            type=type_,
+            shape=shape,
+            parameters=parameters,
+            note=note,
+        )
     return _adapted(layer, folder, name, cut, read, type_, shape, parameters, note)
 
 

@@ -18,6 +18,7 @@ from ww_callbacks.spectral.layers.frameworks.torch_tensors import (
     has_weight,
     memory,
     own_parameters,
+    partitioned,
     to_array,
     whole_shape,
     why_not,
@@ -277,10 +278,13 @@ def _parameter_specs(
     if isinstance(cut, str):
         return [skipped(path, cut, kind=kind, type=place.type, shape=shape, note=note)]
     source = read or (lambda: effective(module, name))
+    held = own_parameters(module).get(name)
+    made = held is None or partitioned(held)
     return specs(
         path,
         cut,
         lambda: to_array(source()),
+        read_part=lambda index: to_array(source(), index, made=made),
         kind=kind,
         type=place.type,
         shape=shape,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ww_callbacks.spectral.layers.spec import Array
+from ww_callbacks.spectral.layers.spec import Array, Index
 
 _HALVES = (torch.float16, torch.bfloat16)
 _ONE_AT_A_TIME = Lock()
@@ -48,17 +48,29 @@ def gather(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def to_array(tensor: torch.Tensor) -> Array:
+def to_array(tensor: torch.Tensor, index: Index = (), *, made: bool = False) -> Array:
     """The values of ``tensor``, detached: a NumPy view on the CPU, a tensor where it lies on an accelerator.
 
     Half precision becomes float32 (a copy); sparse and quantised tensors become the dense real values they stand for.
+
+    Args:
+        tensor: the tensor.
+        index: a slice of it, all of it by default. It is taken before anything is widened, and a slice of what exists
+            for this call only is copied, so that no more than the slice stays in memory.
+        made: whether ``tensor`` was computed for this call, and is no memory of the model's.
     """
     with torch.no_grad():
-        tensor = gather(tensor.detach())
+        given = tensor.detach()
+        tensor = gather(given)
+        made = made or tensor is not given
         if tensor.is_quantized:
-            tensor = tensor.dequantize()
+            tensor, made = tensor.dequantize(), True
         elif tensor.layout != torch.strided:
-            tensor = tensor.to_dense()
+            tensor, made = tensor.to_dense(), True
+        if index:
+            tensor = tensor[index]
+            if made and tensor.dtype not in _HALVES:
+                tensor = tensor.clone()
         if tensor.dtype in _HALVES:
             tensor = tensor.float()
         return tensor.resolve_neg().numpy() if tensor.device.type == "cpu" else tensor
