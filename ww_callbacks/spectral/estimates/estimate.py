@@ -1,0 +1,48 @@
+"""A number with the error that it may have."""
+
+from __future__ import annotations
+
+from math import inf, isfinite, log10, nan
+from typing import NamedTuple
+
+
+class Estimate(NamedTuple):
+    """A value and how far from the exact one it may lie.
+
+    Attributes:
+        value: the estimate.
+        error: bound on |value − exact|, in units of the value; 0 for an exact value, infinite where none is known.
+    """
+
+    value: float
+    error: float = 0.0
+
+    def within(self, tolerance: float, logarithm: bool = False) -> bool:
+        """Whether the error is at most ``tolerance`` times the value.
+
+        Args:
+            tolerance: the relative error that is allowed.
+            logarithm: whether the value is a log10: then what counts is the relative error of its argument.
+
+        Examples:
+            >>> Estimate(50.0, 0.4).within(0.01), Estimate(50.0, 0.6).within(0.01)
+            (True, False)
+            >>> Estimate(0.0, 0.004).within(0.01, logarithm=True)
+            True
+        """
+        return self.error <= (log10(1.0 + tolerance) if logarithm else tolerance * abs(self.value))
+
+
+UNKNOWN = Estimate(nan, inf)
+"""What cannot be estimated."""
+
+
+def midpoint(low: float, high: float) -> Estimate:
+    """The middle of an interval, with half its width as the error; :data:`UNKNOWN` unless both ends are finite.
+
+    >>> midpoint(1.0, 3.0)
+    Estimate(value=2.0, error=1.0)
+    """
+    if not (isfinite(low) and isfinite(high)):
+        return UNKNOWN
+    return Estimate(0.5 * (low + high), 0.5 * abs(high - low))

@@ -1,0 +1,129 @@
+r"""The largest eigenvalues of WᵀW from a Krylov space, each with an error.
+
+A Ritz value θ_i is at most λ_i. Some eigenvalue lies within its residual r_i = ‖Au − θu‖, and where all that the space
+has not resolved lies a gap γ below, the distance is only r_i²/γ (Parlett: The symmetric eigenvalue problem, §11.5). The
+gap is taken to the first Ritz value that has not converged, and the error is three times that.
+
+More eigenvalues near each other than the start has columns may be found in part only. Where as many Ritz values crowd
+together as there are columns, nearer than the space can tell apart, the error is at least the width of the crowd.
+
+That an eigenvalue is missed altogether, so that θ_1 converges to λ_2, would need all random columns of the start to be
+blind to its vector: with b columns and q steps, (λ_1 − θ_1)/λ_1 > ε has a probability of at most
+(1.648·√M·e^{−√ε(2q−1)})^b (Kuczyński and Woźniakowski 1992, for each of b independent columns).
+"""
+
+from __future__ import annotations
+
+from math import exp, log, sqrt
+from typing import NamedTuple
+
+import numpy as np
+
+from ww_callbacks.spectral.estimates.estimate import UNKNOWN, Estimate, midpoint
+from ww_callbacks.spectral.estimates.lanczos import ROUNDING, BlockLanczos
+
+CONVERGED = 0.05
+"""Residual below which a Ritz value counts as resolved, in units of its distance from the smallest one."""
+
+
+_RESOLUTION = 0.58
+"""Eigenvalues that lie nearer than (this/steps)² of the spectrum's width are not told apart: a polynomial of degree 2q
+grows by less than a factor 10 over it."""
+
+
+class Leading(NamedTuple):
+    """The largest eigenvalues, in units of (2^exponent)².
+
+    Attributes:
+        values: descending.
+        errors: how much larger each may be.
+        exponent: of the unit.
+    """
+
+    values: np.ndarray
+    errors: np.ndarray
+    exponent: int
+
+
+def leading_eigenvalues(space: BlockLanczos, count: int) -> Leading:
+    """The ``count`` largest eigenvalues of WᵀW, each with how much larger it may be.
+
+    Args:
+        space: a Krylov space of W.
+        count: how many; fewer where the space has fewer.
+
+    Returns:
+        Values, errors (infinite for what has not converged) and their unit.
+
+    Examples:
+        >>> space = BlockLanczos(np.diag(np.arange(1.0, 65.0)), block=4)
+        >>> space.extend(10)
+        >>> found = leading_eigenvalues(space, 2)
+        >>> bool(np.all(np.abs(found.values - [4096.0, 3969.0]) <= found.errors))
+        True
+    """
+    ritz = space.ritz
+    values, residuals = ritz.values, ritz.residuals
+    spread = values - values[-1]
+    open_ = np.flatnonzero(residuals > CONVERGED * spread)
+    first = int(open_[0]) if len(open_) else len(values)
+    gaps = values - (values[first] + residuals[first] if len(open_) else 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        errors = np.where(gaps > residuals, 3.0 * residuals**2 / gaps, np.inf) + ROUNDING * values[0]
+    errors[first:] = np.inf  # of these it is not known which eigenvalue they are near
+    crowd = _crowding(values[: count + space.block], space.block)
+    crowded = crowd < (_RESOLUTION / space.steps) ** 2 * spread[0]
+    errors[: len(crowd)] = np.where(crowded, np.maximum(errors[: len(crowd)], crowd), errors[: len(crowd)])
+    return Leading(values[:count], errors[:count], space.exponent)
+
+
+def _crowding(values: np.ndarray, block: int) -> np.ndarray:
+    """For each value the width of the narrowest window that holds it and ``block`` values in all."""
+    if len(values) < block:
+        return np.full(len(values), np.inf)
+    spans = values[: len(values) - block + 1] - values[block - 1 :]
+    padded = np.concatenate([np.full(block - 1, np.inf), spans, np.full(block - 1, np.inf)])
+    return np.lib.stride_tricks.sliding_window_view(padded, block).min(axis=1)
+
+
+def missed_probability(side: int, block: int, steps: int, share: float) -> float:
+    """Highest probability that λ_1 is underestimated by more than ``share`` of it (Kuczyński and Woźniakowski 1992).
+
+    Args:
+        side: M.
+        block: random columns of the start.
+        steps: Lanczos steps.
+        share: relative error ε.
+
+    Examples:
+        >>> missed_probability(4096, 16, 28, 0.01) < 1e-5
+        True
+    """
+    return float(min(1.0, exp(block * min(0.0, log(1.648 * sqrt(side)) - sqrt(share) * (2 * steps - 1)))))
+
+
+def largest_singular_value(leading: Leading) -> Estimate:
+    """σ_1 = √λ_1, between √θ_1 and √(θ_1 + its error)."""
+    value, error = float(leading.values[0]), float(leading.errors[0])
+    low, high = sqrt(value), sqrt(value + error)
+    return Estimate(float(np.ldexp(low, leading.exponent)), float(np.ldexp(high - low, leading.exponent)))
+
+
+def hill_alpha_of_top(leading: Leading, tail: int) -> Estimate:
+    r"""Hill's α = 1 + k/Σ_{i≤k} ln(λ_i/λ_{k+1}) of the k = ``tail`` largest eigenvalues.
+
+    The sum lies between its values with λ_{k+1} as large, and with all others as large, as they may be.
+
+    Args:
+        leading: at least k + 1 eigenvalues.
+        tail: k.
+
+    Returns:
+        The middle of what α may be; unknown with fewer eigenvalues, or where the sum may be zero.
+    """
+    values, errors = leading.values, leading.errors
+    if len(values) <= tail or not values[tail] > 0.0:
+        return UNKNOWN
+    low = float(np.sum(np.log(values[:tail]))) - tail * log(values[tail] + errors[tail])
+    high = float(np.sum(np.log(values[:tail] + errors[:tail]))) - tail * log(values[tail])
+    return midpoint(1.0 + tail / high, 1.0 + tail / low) if low > 1e-13 else UNKNOWN
