@@ -197,7 +197,7 @@ def _multiplication(array: Array, exponent: int) -> Callable[[np.ndarray], np.nd
             return (there.T @ (there @ column)).to(torch.float32).cpu().numpy()
 
         return multiply_there
-    kept = array if exponent == 0 else np.ldexp(array, -exponent)
-    kept = kept.astype(np.float32, copy=False)
+    kept = np.asarray(array)
+    kept = (kept if exponent == 0 else np.ldexp(kept, -exponent)).astype(np.float32, copy=False)
     kept = kept if kept.shape[0] >= kept.shape[1] else kept.T
     return lambda x: kept.T @ (kept @ x)
