@@ -8,6 +8,7 @@ from typing import Any
 
 from ww_callbacks.adapters.base import Watcher, default_directory, shows_settings
 from ww_callbacks.adapters.best_checkpoint import saver
+from ww_callbacks.adapters.current_arrays import CurrentArrays
 from ww_callbacks.adapters.model_structure import Structure
 from ww_callbacks.adapters.training_metrics import StepLosses, values_of
 from ww_callbacks.integrations.record import free_directory
@@ -41,7 +42,10 @@ class SpectralMonitor(Watcher):
     all weights, as under DDP, make it in one process only.
 
     Args:
-        model: a torch module, a Keras model, or a mapping of names to arrays that stays the same object.
+        model: a torch module, a Keras model, a pytree of arrays (a module of Flax NNX or Equinox, a dictionary, nested
+            lists, …), or a function without arguments that returns one. JAX makes new arrays at each update: where the
+            pytree is not updated in place, as an NNX module is, give a function that returns the weights of now,
+            ``SpectralMonitor(lambda: params)``, or hand them to :meth:`observe` as ``weights``.
         probe: a :class:`~ww_callbacks.probes.representation.RepresentationProbe`, run at its own cadence.
         settings: see :class:`ww_callbacks.settings.Settings`.
 
@@ -56,7 +60,8 @@ class SpectralMonitor(Watcher):
         super().__init__(probe=probe, **settings)
         log_dir = self.settings.log_dir
         directory = free_directory(Path(log_dir)) if log_dir else default_directory()
-        self._model = model
+        self._arrays = CurrentArrays.of(model)
+        self._model = model = model if self._arrays is None else self._arrays
         self._sharded = is_sharded(model)
         if self._sharded and self.settings.keep_best:
             raise ValueError(
@@ -99,7 +104,13 @@ class SpectralMonitor(Watcher):
         return Cadence(by_epochs, asked.every_n_steps, asked.cheap_every_n_steps)
 
     def observe(
-        self, step: int, epoch: float | None = None, metrics: Mapping[str, float] | None = None, **more: float
+        self,
+        step: int,
+        epoch: float | None = None,
+        metrics: Mapping[str, float] | None = None,
+        *,
+        weights: Any = None,
+        **more: float,
     ) -> Snapshot | None:
         """Tell where the loop is; measures if a snapshot is due, at every call where no cadence was asked for.
 
@@ -108,15 +119,18 @@ class SpectralMonitor(Watcher):
             epoch: epochs completed so far, fractional inside an epoch; where there are none, leave it out.
             metrics: what the loop knows: ``train_loss`` (where :meth:`step` is not used), ``train_accuracy``,
                 ``learning_rate``, ``val_loss``, ``val_accuracy``, under these or other usual names.
-            more: the same, by keyword.
+            weights: the pytree of now, where the monitor was given one that is not updated in place.
+            more: the metrics, by keyword.
 
         Returns:
             The snapshot, or None if none was due.
 
         Raises:
-            TypeError: if a step, an epoch or a metric is no number.
+            TypeError: if a step, an epoch or a metric is no number, or for ``weights`` of a model that is no pytree.
             ValueError: if the loop went back.
         """
+        if weights is not None:
+            self._take(weights)
         given = {"step": step, "epoch": epoch or 0.0, **(metrics or {}), **more}
         for name, value in given.items():
             if isinstance(value, str) or not hasattr(value, "__float__"):
@@ -141,11 +155,22 @@ class SpectralMonitor(Watcher):
             self._losses.reset()
             self._epoch = int(now[1])
         snapshot = self.run.snapshot(kind, *now, told)
+        if self._arrays is not None and self._arrays.stands_still:
+            self.run.faults.warn_once(
+                "the weights are the same arrays as at the start, and JAX never changes an array in place. "
+                "Give a function that returns those of now, `SpectralMonitor(lambda: params)`, or `observe(weights=…)`",
+                "arrays that stand still",
+            )
         if not self._sharded:
             with self.run.guarded("keeping the best weights"):
                 suffix, save = saver(self._model)
                 self._keep_best(suffix, save, validated=False)
         return snapshot
+
+    def _take(self, weights: Any) -> None:
+        if self._arrays is None:
+            raise TypeError("Expected no `weights`: those of a module are read from the module itself.")
+        self._arrays.look(weights)
 
     @property
     def should_stop(self) -> bool:

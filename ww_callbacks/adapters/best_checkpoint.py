@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ww_callbacks.adapters.current_arrays import CurrentArrays
+from ww_callbacks.engine.accelerator import to_host
 
 
 class BestCheckpoint:
@@ -45,10 +49,15 @@ def saver(model: Any) -> tuple[str, Callable[[Path], object]]:
     """The suffix of a checkpoint of ``model``, and what writes one: Keras's own format, safetensors for all else."""
     if hasattr(model, "save_weights"):
         return ".weights.h5", model.save_weights
-    if isinstance(model, Mapping):
-        from safetensors.numpy import save_file
-
-        return ".safetensors", lambda path: save_file({k: np.ascontiguousarray(v) for k, v in model.items()}, path)
+    if isinstance(model, CurrentArrays):
+        return ".safetensors", partial(_save_arrays, model)
     from safetensors.torch import save_model
 
     return ".safetensors", lambda path: save_model(model, str(path))
+
+
+def _save_arrays(model: CurrentArrays, path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    arrays = {name: entry.read() for name, entry in model.items() if not entry.skipped}
+    save_file({name: np.ascontiguousarray(to_host(array)) for name, array in arrays.items()}, path)

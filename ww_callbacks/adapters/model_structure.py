@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ww_callbacks.adapters.current_arrays import CurrentArrays
 from ww_callbacks.spectral.layers.spec import LayerSpec
 
 
@@ -25,6 +26,8 @@ class Structure:
 
     def refresh(self) -> list[LayerSpec] | None:
         """The layers of now if the structure has changed since the last call, else None."""
+        if isinstance(self._model, CurrentArrays):
+            self._model.look()
         signature = tuple(_parameters(self._model))
         if signature == self._signature:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -172,4 +173,7 @@ def _floats(values: Sequence[Any]) -> list[float]:
 
         on_device = [v if isinstance(v, torch.Tensor) else torch.tensor(float(v)) for v in values]
         return [float(x) for x in torch.stack([v.double().reshape(()) for v in on_device]).cpu()]
+    jax = sys.modules.get("jax")
+    if jax is not None and values and isinstance(values[0], jax.Array):
+        values = jax.device_get(list(values))
     return [float(v) for v in values]

@@ -21,9 +21,10 @@ def inspect(model: Any, convolution: str = "matrix", *, base: Any = None) -> Lay
     Imports no framework that the model does not already use, reads no values, and changes nothing.
 
     Args:
-        model: a torch module, a Keras model or layer, a state dict or any other mapping of names to arrays, one
-            matrix, or the path of a safetensors file, a torch checkpoint, an ONNX file or a Hugging Face folder. A
-            path may choose one of several sets of weights, ``file.pt:teacher``.
+        model: a torch module, a Keras model or layer, a state dict or any other mapping of names to arrays, a
+            pytree of arrays (a module of Flax NNX or Equinox, nested lists, dataclasses), one matrix, or the path of a
+            safetensors file, a torch checkpoint, an ONNX file or a Hugging Face folder. A path may choose one of
+            several sets of weights, ``file.pt:teacher``.
         convolution: how a convolution becomes matrices: ``matrix``, ``slices``, ``separate`` or ``weightwatcher`` (see
             :data:`ww_callbacks.spectral.layers.matrix_layouts.Convention`).
         base: the weights that an adapter's folder changes, so that their sum is measured; of no use to any other model.
@@ -50,14 +51,17 @@ def inspect(model: Any, convolution: str = "matrix", *, base: Any = None) -> Lay
 
         return _unique(inspect_file(model, convention, base=base))
     from ww_callbacks.spectral.layers.files.state_dict import inspect_mapping
+    from ww_callbacks.spectral.layers.frameworks.pytrees import has_arrays, leaves
 
     if isinstance(model, Mapping):
         return _unique(inspect_mapping(model, convention))
+    if has_arrays(model):
+        return _unique(inspect_mapping(leaves(model), convention))
     if len(getattr(model, "shape", ())) == 2:
         return inspect_mapping({"matrix": model}, convention)
     shape = getattr(model, "shape", None)
     raise TypeError(
-        "Expected a torch module, a Keras model, a mapping of names to arrays, one 2-D array or a path, "
+        "Expected a torch module, a Keras model, a mapping of names to arrays, a pytree, one 2-D array or a path, "
         f"but got {type(model).__module__}.{type(model).__qualname__}"
         f"{'' if shape is None else f' of shape {tuple(shape)}: give it a name, as a mapping, or make it 2-D'}."
     )

@@ -154,7 +154,7 @@ def test_one_matrix_is_a_layer():
     assert (spec.name, spec.matrix_shapes) == ("matrix", ((3, 2),))
 
 
-@pytest.mark.parametrize("thing", [3, None, np.ones(3), [np.eye(2)]])
+@pytest.mark.parametrize("thing", [3, None, np.ones(3), [3]])
 def test_anything_else_is_refused(thing):
     with pytest.raises(TypeError, match=r"Expected a torch module, .* but got"):
         inspect(thing)

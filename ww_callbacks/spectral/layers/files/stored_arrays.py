@@ -75,7 +75,7 @@ def stored(value: Any) -> Stored:
         return _torch(value)
     if not hasattr(value, "shape") or not hasattr(value, "dtype"):
         return Stored((), lambda: value, f"not an array but {type(value).__name__}")
-    name, shape = np.dtype(value.dtype).name, tuple(value.shape)
+    name, shape = _type_name(value.dtype), tuple(value.shape)
     memory: object = id(value)
     if isinstance(value, np.ndarray):
         memory = (value.ctypes.data, shape, value.strides, name) if value.size else None
@@ -84,6 +84,13 @@ def stored(value: Any) -> Stored:
         return widened(np.asarray(value[index]))
 
     return Stored(shape, lambda: widened(np.asarray(value)), why_not_dtype(name), memory, name, read_part)
+
+
+def _type_name(dtype: Any) -> str:
+    try:
+        return np.dtype(dtype).name
+    except TypeError:  # JAX's random keys
+        return str(dtype)
 
 
 def _torch(tensor: Any) -> Stored:
