@@ -110,7 +110,7 @@ def test_hopeless_layers_are_recorded_and_said(tmp_path):
     weights = {
         "zero": np.zeros((20, 30)),
         "rank_one": np.outer(np.arange(1.0, 21.0), np.arange(1.0, 31.0)),
-        "row": generator.normal(size=(1, 30)),
+        "row": generator.normal(size=(2, 30)),
         "good": generator.normal(size=(40, 30)),
     }
     with SpectralMonitor(weights, log_dir=tmp_path, verbose=0) as monitor:
