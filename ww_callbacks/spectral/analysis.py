@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from numbers import Integral
 from threading import Lock
@@ -15,6 +16,7 @@ from ww_callbacks.spectral.for_people import HINT, counted, hint, ordered, rows_
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ww_callbacks.spectral.layers.matching import Arrays
     from ww_callbacks.spectral.layers.spec import Array, LayerSpec
     from ww_callbacks.spectral.measuring.registry import Quantity, Value
 
@@ -235,19 +237,19 @@ def analyze(
     chosen = select(
         specs, names_of(layers, "layers"), names_of(exclude, "exclude"), names_of(types, "types"), min_eigenvalues
     )
-    initial: Mapping[str, list[Array]] = {} if baseline is None else _baseline(chosen, baseline, convolution)
+    initial = None if baseline is None else _baseline(specs, chosen, baseline, convolution)
 
     ahead = Prefetch(wanted if pool.workers > 1 else (), seed)
 
     def row(spec: LayerSpec) -> dict[str, Value]:
-        values, status = measure_layer(
-            spec, wanted, initial=initial.get(spec.name), seed=seed, promised=ahead.promised(spec)
-        )
+        before = None if initial is None or spec.name not in initial else partial(initial.__getitem__, spec.name)
+        values, status = measure_layer(spec, wanted, initial=before, seed=seed, promised=ahead.promised(spec))
         return {**_identity(spec), "status": status, **values}
 
     rows = ahead.map(pool, telling(row, len(chosen), progress), chosen)
-    unmatched = () if baseline is None else tuple(spec.name for spec in chosen if spec.name not in initial)
-    return replace(_analysis(rows, wanted, specs, unmatched), remarks=specs.remarks)
+    unmatched = () if initial is None else tuple(spec.name for spec in chosen if spec.name not in initial)
+    remarks = dict.fromkeys((*specs.remarks, *(() if initial is None else initial.remarks)))
+    return replace(_analysis(rows, wanted, specs, unmatched), remarks=tuple(remarks))
 
 
 def names_of(names: str | Iterable[str], argument: str) -> Sequence[str]:
@@ -297,14 +299,14 @@ def _wanted(quantities: str | Sequence[str], with_baseline: bool) -> list[Quanti
     return usable
 
 
-def _baseline(specs: Sequence[LayerSpec], baseline: Any, convolution: str) -> Mapping[str, list[Array]]:
+def _baseline(specs: Sequence[LayerSpec], chosen: Sequence[LayerSpec], baseline: Any, convolution: str) -> Arrays:
     from ww_callbacks.spectral.layers.matching import arrays_from
 
     found = arrays_from(specs, baseline, convolution)
-    if not found:
+    if not any(spec.name in found for spec in chosen):
         raise ValueError(
             "The baseline holds none of the layers to measure: names and shapes must be those of the model "
-            f"({', '.join(spec.name for spec in specs[:3])}{', …' if len(specs) > 3 else ''})."
+            f"({', '.join(spec.name for spec in chosen[:3])}{', …' if len(chosen) > 3 else ''})."
         )
     return found
 
@@ -319,8 +321,8 @@ def measure_layer(
     spec: LayerSpec,
     wanted: Sequence[Quantity],
     *,
-    arrays: Sequence[Array] | None = None,
-    initial: Sequence[Array] | None = None,
+    arrays: Callable[[], Sequence[Array]] | None = None,
+    initial: Callable[[], Sequence[Array]] | None = None,
     seed: int = 0,
     promised: Mapping[Any, object] | None = None,
 ) -> tuple[dict[str, Value], str]:
@@ -329,8 +331,8 @@ def measure_layer(
     Args:
         spec: the layer.
         wanted: the quantities.
-        arrays: the arrays to measure in place of those that the layer holds now.
-        initial: those of W_0.
+        arrays: reads the arrays to measure in place of those that the layer holds now.
+        initial: reads those of W_0.
         seed: seed of the random nulls.
         promised: what another worker computes of the layer meanwhile (see ``measuring.prefetch``).
     """
@@ -339,8 +341,8 @@ def measure_layer(
 
     try:
         assert spec.arrange is not None, f"`{spec.name}` is not measured: {spec.skipped}"
-        matrices = spec.matrices() if arrays is None else spec.arrange(arrays)
-        before = None if initial is None else spec.arrange(initial)
+        matrices = spec.matrices() if arrays is None else spec.arrange(arrays())
+        before = None if initial is None else spec.arrange(initial())
     except Exception as error:  # one layer that cannot be read must not lose the others
         missing: dict[str, Value] = {q.name: "" if q.text else float("nan") for q in wanted}
         return missing, f"failed: {type(error).__name__}: {error}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -58,11 +59,13 @@ class Comparison:
             in what respect the weights broke or collapsed, empty if in none.
         only_before: layers that only the earlier weights have.
         only_after: layers that only the later weights have, or have in another shape.
+        remarks: what has to be known of how the layers were found and matched.
     """
 
     layers: pd.DataFrame
     only_before: tuple[str, ...]
     only_after: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
     @property
     def findings(self) -> pd.DataFrame:
@@ -120,6 +123,7 @@ class Comparison:
         ):
             if names:
                 parts.append(f"{len(names)} {where} ({some(names)})")
+        parts += self.remarks
         if len(self.findings):
             look = [f"{row['layer']} ({row['finding']})" for row in rows_of(self.findings)]
             parts[-1] += f"; look at {some(look)}"
@@ -160,7 +164,8 @@ def compare(
 
     Args:
         before: the earlier weights, a model or a file as :func:`ww_callbacks.spectral.analyze` takes it.
-        after: the later weights; layers are matched by name and shape.
+        after: the later weights; layers are matched by name, without the prefixes of wrappers, and by shape. The folder
+            of an adapter is compared as the sum of ``before`` and its updates.
         convolution: how a convolution becomes matrices.
         layers: shell patterns of the layers to compare; all by default.
         exclude: shell patterns of layers to leave out.
@@ -191,29 +196,28 @@ def compare(
     chosen = select(
         later, names_of(layers, "layers"), names_of(exclude, "exclude"), names_of(types, "types"), min_eigenvalues
     )
-    earlier = arrays_from(chosen, before, convolution)
+    earlier = arrays_from(later, before, convolution)
     both = [spec for spec in chosen if spec.name in earlier]
     if not both:
         raise ValueError("The two sets of weights have no layer of the same name and shape in common.")
     wanted = resolve([*_CHANGES, *_DISTANCES, *_EVIDENCE, "frobenius_norm"])
 
     def row(spec: LayerSpec) -> dict[str, Value]:
-        arrays = earlier[spec.name]
+        arrays = cache(partial(earlier.__getitem__, spec.name))
         old, old_status = measure_layer(spec, wanted, arrays=arrays)
         unusable = _unusable(old, old_status)
         new, status = measure_layer(spec, wanted, initial=None if unusable else arrays)
         size = (float("nan"), float("nan"))
         if not unusable and status == "ok" and new["distance_from_init"] != 0.0:
-            size = change(spec.matrices(), spec.arrange(arrays) if spec.arrange else ())
+            size = change(spec.matrices(), spec.arrange(arrays()) if spec.arrange else ())
         return _row(spec, (old, old_status), (new, status), size, unusable)
 
     rows = pool.map(telling(row, len(both), progress), both, cost=lambda spec: spec.cost)
-    here = {spec.name for spec in later}
-    there = [spec.name for spec in inspect(before, convolution) if not spec.skipped]
-    only_before = tuple(name for name in there if name not in here)
-    return Comparison(
-        pd.DataFrame(rows, columns=list(COLUMNS)), only_before, tuple(s.name for s in chosen if s.name not in earlier)
-    )
+    here = {spec.name for spec in later}  # what was left out by a filter is not said to be missing
+    only_before = tuple(name for name in earlier.unused if name not in here)
+    only_after = tuple(spec.name for spec in chosen if spec.name not in earlier)
+    remarks = tuple(dict.fromkeys((*later.remarks, *earlier.remarks)))
+    return Comparison(pd.DataFrame(rows, columns=list(COLUMNS)), only_before, only_after, remarks)
 
 
 def change(after: Sequence[Array], before: Sequence[Array]) -> tuple[float, float]:

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from ww_callbacks.spectral.layers import inspect
 from ww_callbacks.spectral.layers.matrix_layouts import copied
+from ww_callbacks.spectral.layers.names import renaming
 from ww_callbacks.spectral.layers.spec import Array, Index, LayerSpec
 
 
 class Arrays(Mapping[str, list[Array]]):
     """Layer → arrays, read each time a layer is asked for, so that no more than one layer need be in memory."""
 
-    def __init__(self, readers: Mapping[str, Callable[[], list[Array]]]) -> None:
+    def __init__(
+        self,
+        readers: Mapping[str, Callable[[], list[Array]]],
+        remarks: Sequence[str] = (),
+        unused: Sequence[str] = (),
+    ) -> None:
         self._readers = readers
+        #: What has to be known of how they were found, such as a prefix that names were matched without.
+        self.remarks = tuple(filter(None, remarks))
+        #: The layers of the source that were asked for by none.
+        self.unused = tuple(unused)
 
     def __getitem__(self, layer: str) -> list[Array]:
         return self._readers[layer]()
@@ -33,8 +44,9 @@ class Arrays(Mapping[str, list[Array]]):
 def arrays_from(specs: Sequence[LayerSpec], source: Any, convolution: str = "matrix") -> Arrays:
     """What ``read`` of each of ``specs`` would return if the model held the weights of ``source``.
 
-    Layers are matched by name and by the parameter's shape as stored, so that a file whose layout could only be guessed
-    is arranged as the model arranges it.
+    Layers are matched by name, without what wrappers put into it and without a prefix that most names of one side have
+    (see :func:`ww_callbacks.spectral.layers.names.renaming`); and by the parameter's shape as stored, so that a file
+    whose layout could only be guessed is arranged as the model arranges it.
 
     Args:
         specs: the layers of a model.
@@ -44,22 +56,33 @@ def arrays_from(specs: Sequence[LayerSpec], source: Any, convolution: str = "mat
     Returns:
         Layer name → arrays, to be given to that layer's ``arrange``; layers that ``source`` does not hold are left out.
     """
-    others = {other.name: other for other in inspect(source, convolution) if other.read is not None}
+    others: dict[str, list[LayerSpec]] = defaultdict(list)
+    there = inspect(source, convolution)
+    for other in there:
+        if other.read is not None:
+            others[_parameter(other)].append(other)
+    ours = {_parameter(spec): spec.shape for spec in specs if not spec.skipped}
+    names = renaming(ours, {name: held[0].shape for name, held in others.items()})
     found: dict[str, Callable[[], list[Array]]] = {}
+    used: set[str] = set()
     for spec in specs:
-        if spec.skipped:
-            continue
-        for name in (spec.name, *spec.parameters[:1]):
-            other = others.get(name)
-            if other is None or other.read is None or other.shape != spec.shape:
-                continue
+        for other in others.get(names.theirs.get(_parameter(spec), ""), ()) if not spec.skipped else ():
+            assert other.read is not None
             if other.part == spec.part:
                 found[spec.name] = partial(_whole, other.read)
-                break
-            if not other.part:
+            elif not other.part:
                 found[spec.name] = partial(_part, other.read, spec.part)
-                break
-    return Arrays(found)
+            else:
+                continue
+            used.add(other.name)
+            break
+    unused = [other.name for held in others.values() for other in held if other.name not in used]
+    return Arrays(found, (*there.remarks, names.said), unused)
+
+
+def _parameter(spec: LayerSpec) -> str:
+    """The name of the parameter of which the layer is a part, or of the layer where it is the whole."""
+    return spec.name.rpartition("[")[0] if spec.part and spec.name.endswith("]") else spec.name
 
 
 def _whole(read: Callable[[], Sequence[Array]]) -> list[Array]:
