@@ -95,7 +95,8 @@ class Run:
             self.faults.fault,
         )
         self.initial_weights = InitialWeights(settings, self.engine, self._measuring, self._group.rank)
-        own: list[Sink] = [RecordSink(warn=self._warn), ConsoleSink(write=write, verbose=settings.verbose)]
+        self.console = ConsoleSink(write=write, verbose=settings.verbose)
+        own: list[Sink] = [RecordSink(warn=self._warn), self.console]
         self._sinks = SinkGroup([*own, *sinks, *settings.sinks] if self.leads else [], self.faults)
         self._publisher = Publisher(
             self._sinks, self.diagnosis, self.progress, self.faults, probing, quiet=settings.verbose == 0

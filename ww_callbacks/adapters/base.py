@@ -73,6 +73,7 @@ _OF_A_RUN = (
     "_model",
     "_looks",
     "_steps",
+    "_values",
 )
 """Attributes that belong to a run and are neither copied nor pickled."""
 

@@ -36,12 +36,14 @@ class ConsoleSink:
     """
 
     name = "console"
+    brief = False
+    """Whether the run is one of many short ones, and gets one line beside its alerts."""
 
     def __init__(self, write: Callable[[str], object] | None = None, verbose: int = 1) -> None:
         self._write = write
         self._verbose = verbose
         self._quiet = os.environ.get("CI", "").lower() not in ("", "0", "false")
-        self._directory = ""
+        self._directory = self._line = ""
         self._alerts = self._snapshots = 0
         self._said: set[str] = set()
         self._overhead = self._spent = 0.0
@@ -50,7 +52,7 @@ class ConsoleSink:
         """Say what is watched and where the record lies."""
         self._directory = run.directory
         self._alerts = self._snapshots = 0
-        if not self._quiet:
+        if not self._quiet and not self.brief:
             again = f", resumed at step {run.resumed_at}" if resumed and run.resumed_at is not None else ""
             self._say(
                 f"spectra: watching {_count(len(run.layers), 'layer')}{again}; record in {_near(self._directory)}"
@@ -61,8 +63,9 @@ class ConsoleSink:
         self._snapshots += 1
         self._overhead = snapshot.overhead
         self._spent = _spent(snapshot)
-        if not self._quiet:
-            self._say(snapshot_line(snapshot, self._alerts))
+        self._line = snapshot_line(snapshot, self._alerts)
+        if not self._quiet and not self.brief:
+            self._say(self._line)
 
     def alert(self, alert: Alert) -> None:
         """Print the alert: where, what, since when, the evidence, and what to do."""
@@ -82,6 +85,9 @@ class ConsoleSink:
     def close(self, verdict: Verdict | None) -> None:
         """Print the verdict, the cost, and how to see more."""
         if not self._snapshots:
+            return
+        if self.brief:
+            self._say(f"{self._line} · verdict: {verdict.state if verdict else 'none'}")
             return
         if verdict is not None:
             self._say(f"spectra: verdict: {verdict.state}. {verdict.reason} {verdict.recommendation}".rstrip())

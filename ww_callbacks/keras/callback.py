@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fnmatch
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from ww_callbacks.keras.backends import what_is_missing
 
@@ -16,30 +19,38 @@ except ImportError as missing:
 
 from ww_callbacks.adapters.averages import keras_specs
 from ww_callbacks.adapters.base import Watcher, default_directory, shows_settings
-from ww_callbacks.adapters.call_stack import caller
 from ww_callbacks.adapters.model_structure import Structure
-from ww_callbacks.adapters.training_metrics import values_of
+from ww_callbacks.faults import logger
 from ww_callbacks.integrations.record import free_directory
+from ww_callbacks.integrations.scalars import PREFIX, scalars
+from ww_callbacks.keras import private
+from ww_callbacks.keras.looks import Looks
+from ww_callbacks.keras.loop_values import LoopValues, steps_itself
 from ww_callbacks.keras.sidecars import Sidecars
 from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.publishing.sinks_by_default import default_sinks
 from ww_callbacks.run import Run
-from ww_callbacks.scheduling.cadence import Plan
-from ww_callbacks.scheduling.loop_metrics import LoopMetrics
+from ww_callbacks.scheduling.cadence import Kind, Plan
 from ww_callbacks.spectral.layers import inspect
 from ww_callbacks.spectral.layers.spec import LayerSpec
+
+_watched: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+"""How many fits of each model were watched, by whichever callback."""
 
 
 @shows_settings
 class SpectralCallback(Watcher, keras.callbacks.Callback):
     """Watches the spectra of the weights while ``model.fit`` trains.
 
-    Writes the model-level values into the epoch's ``logs``, so that ``History``, ``EarlyStopping`` and
-    ``ModelCheckpoint`` see ``spectral/<quantity>/<statistic>``, whatever the order of the callbacks; they and all else
-    go to TensorBoard event files in ``log_dir`` and to the W&B run that is open. Stops through
-    ``model.stop_training``.
+    Writes the model-level values into the epoch's ``logs``, so that ``History``, ``CSVLogger``, ``EarlyStopping`` and
+    ``ModelCheckpoint`` see ``spectral/<quantity>/<statistic>``, whatever the order of the callbacks. The keys are the
+    same from the first epoch on; a value is NaN where the epoch's weights were not measured or have none. Where a
+    callback monitors one of them, every epoch is measured. They and all else go to TensorBoard event files in
+    ``log_dir`` and to the W&B run that is open. Stops through ``model.stop_training``.
 
     Args:
+        logs: which of our values go into Keras's ``logs``: shell patterns, such as ``"*/median"`` or
+            ``"overtraining/*"``; an empty list for none. What a callback monitors is always there.
         probe: a :class:`~ww_callbacks.probes.representation.RepresentationProbe`, run at its own cadence.
         settings: see :class:`ww_callbacks.settings.Settings`; with no argument it measures every eligible layer after
             each epoch, writes to ``spectral_runs/<time>`` and stops nothing.
@@ -49,36 +60,79 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         ValueError: if a value is invalid.
     """
 
-    def __init__(self, *, probe: RepresentationProbe | None = None, **settings: Any) -> None:
+    def __init__(
+        self, *, logs: str | Sequence[str] = "*", probe: RepresentationProbe | None = None, **settings: Any
+    ) -> None:
         keras.callbacks.Callback.__init__(self)
         Watcher.__init__(self, probe=probe, **settings)
+        self.logs = [logs] if isinstance(logs, str) else list(logs)
+        if not all(isinstance(pattern, str) for pattern in self.logs):
+            raise ValueError(
+                f"Expected `logs` to be one or several shell patterns such as '*/median' but got {logs!r}."
+            )
+        self._by_steps = False
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Forget what an earlier fit left."""
+        self._values = LoopValues(self.settings.metrics)
         self._begun = False
         self._measured_step = -1
-        self._steps = 0
-        self._epoch = 0
-        self._batch = 0
-        if self.settings.every_n_steps or self.settings.cheap_every_n_steps:
-            self.on_train_batch_end = self._after_batch
+        self._counter: int | None = None
+        self._counts = True
+        self._keys: list[str] = []
+        self._in_epoch = self._explained = self._brief = False
+        self._best_checkpoint = None
+        self._by_steps = bool(self.settings.every_n_steps or self.settings.cheap_every_n_steps)
+
+    @property
+    def async_safe(self) -> bool:
+        """Whether Keras may report batches from other threads; not where snapshots are due between epochs."""
+        return not (self.settings.every_n_steps or self.settings.cheap_every_n_steps)
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
         """Refuse what cannot work before anything is trained, and take a place before the callbacks that monitor."""
-        log_dir = self.settings.log_dir
-        folder = free_directory(Path(log_dir)) if log_dir else default_directory()
-        self._begun = False
-        self._measured_step = -1
-        self._best_checkpoint = None
-        structure = Structure(self.model, self._look)
-        self._queue = caller(keras.callbacks.CallbackList)
+        if self.run is not None:
+            self.run.abandon()  # an earlier fit that ended with an error
+            self.run = None
+        self._begin_anew()
+        self._queue = private.running_list()
+        callbacks = self._queue.callbacks if self._queue is not None else []
+        if sum(isinstance(c, SpectralCallback) for c in callbacks) > 1:
+            raise ValueError("`fit` has two SpectralCallbacks: give it one, with the settings of both.")
+        self._looks = Looks(callbacks)
+        self._sidecars = Sidecars(callbacks)
         if self._queue is not None:
-            if sum(isinstance(c, SpectralCallback) for c in self._queue.callbacks) > 1:
-                raise ValueError("`fit` has two SpectralCallbacks: give it one, with the settings of both.")
-            self._queue.callbacks = _in_order(self._queue.callbacks, self)
+            self._queue.callbacks = _in_order(callbacks, self)
+        if self._is_built():
+            self._make_run()
+
+    def _is_built(self) -> bool:
+        """Whether the model has its weights; TensorFlow makes those of a model without an input shape only later."""
+        model = self.model
+        if keras.backend.backend() == "tensorflow" and not model.built:
+            try:
+                private.build(model)
+            except Exception as error:  # whatever the user's model raises on symbolic inputs
+                logger.warning(
+                    "ww-callbacks: `%s` has no weights before its first batch, and cannot be built without one (%s). "
+                    "Distances start from the weights after the first batch. Give it an input shape, or call it on a "
+                    "batch before `fit`. Training goes on.",
+                    type(model).__name__,
+                    str(error).partition("\n")[0],
+                )
+        return bool(model.built)
+
+    def _make_run(self) -> None:
+        log_dir = self.settings.log_dir
+        structure = Structure(self.model, self._look)
         self.run = Run(
             self.settings,
             structure.specs,
             "keras",
-            folder,
+            free_directory(Path(log_dir)) if log_dir else default_directory(),
             default_sinks(self.settings),
+            self._write,
             refresh=structure.refresh,
             probing=self._probing(self.model),
         )
@@ -87,90 +141,194 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         look = partial(inspect, convolution=self.settings.convolution)
         return keras_specs(self.model, look) if self.settings.weights == "average" else look(self.model)
 
+    def _write(self, line: str) -> None:
+        """Print a line, on one of its own where Keras's progress bar stands in the middle of an epoch."""
+        bars = [
+            c for c in (self._queue.callbacks if self._queue else ()) if isinstance(c, keras.callbacks.ProgbarLogger)
+        ]
+        torn = self._in_epoch and self._values.batches and any(bar.verbose == 1 for bar in bars)
+        print(f"\n{line}" if torn else line, flush=True)
+
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Take W_0 before the first step of the first epoch."""
-        self._epoch, self._batch = epoch, 0
-        if self._begun:
-            return
+        self._values.begin_epoch()
+        if self.run is not None and not self._begun:
+            self._begin(epoch)
+        self._epoch = epoch
+        self._in_epoch = True
+
+    def _begin(self, epoch: int) -> None:
         self._begun = True
         run = self._watched()
-        self._steps = self._iterations()
-        self._sidecars = Sidecars(self._queue.callbacks if self._queue is not None else ())
-        saved = self._sidecars.find(self.settings.log_dir, epoch, self._steps)
-        run.begin(self._plan(), self._steps, float(epoch), saved)
+        model = self.model
+        self._counter = self._iterations()
+        steps = self._counter or 0
+        saved = self._sidecars.find(self.settings.log_dir, epoch, steps)
+        plan = self._plan()
+        self._brief = run.console.brief = _watched.get(model, 0) > 0 and plan.epochs == epoch + 1
+        run.begin(plan, steps, float(epoch), saved)
         if saved is not None and run.resumed:
             self._measured_step = int(saved.state.adapter["measured"])
+            self._values.first_loss = saved.state.adapter.get("first_loss")
+        else:
+            self._measured_step = run.clock.steps
+            self._say_how_to_go_on(epoch)
+            self._per_step, begun = private.accumulation(model.optimizer)
+            run.clock.saw_batches(begun, stepped=False)
+        _watched[model] = _watched.get(model, 0) + 1
+        self._looks.check(run)
+        self._per_step, _ = private.accumulation(model.optimizer)
         if run.cadence.every_n_steps or run.cadence.cheap_every_n_steps:
-            self.on_train_batch_end = self._after_batch
+            self._by_steps = True
             if self._queue is not None:
-                # Keras decided when it made the list whether batches are reported at once; a count of steps needs it.
-                self._queue._async_train = False
+                private.report_batches_at_once(self._queue)
 
-    def _after_batch(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+    def _say_how_to_go_on(self, epoch: int) -> None:
+        if _watched.get(self.model, 0) == 1 and self.settings.verbose:
+            self._write(
+                "spectra: an earlier `fit` has trained this model; each has a record of its own, with distances from "
+                "the weights that it begins with. For one record give `log_dir=` to the callback, and to the next "
+                f"`fit` initial_epoch={epoch + 1}, epochs={epoch + 2}, and so on."
+            )
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Keep the loss, and take a snapshot where one is due within the epoch; else Keras may call from any thread.
+
+        A snapshot due at the epoch's last batch waits for the epoch's end, when the validation is known too.
+        """
+        before = self._values.batches
+        self._values.saw_batch(batch, logs or {})
+        if not self._begun:
+            self._begin_late()
+        if not self._by_steps:
+            return
         run = self._watched()
-        before, self._batch = self._batch, batch + 1
-        self._steps += self._batch - before
-        kind = run.cadence.due_between((self._steps - (self._batch - before), 0.0), (self._steps, 0.0))
+        per_epoch = (self.params or {}).get("steps")
+        done = self._values.batches
+        run.clock.saw_batches(done - before, per_step=self._per_step, fraction=done / per_epoch if per_epoch else 0.0)
+        if per_epoch and done >= per_epoch:
+            return
+        kind = run.due()
         if kind is not None:
-            per_epoch = (self.params or {}).get("steps")
-            fraction = self._batch / per_epoch if per_epoch else 0.0
-            self._snapshot(kind, self._steps, self._epoch + fraction, logs)
+            self._snapshot(kind, logs)
+
+    def _begin_late(self) -> None:
+        """Begin with the weights after the first batch, which are the first that there are."""
+        self._make_run()
+        self._begin(self._epoch)
+
+    def on_test_begin(self, logs: Mapping[str, float] | None = None) -> None:
+        """Before the epoch's validation resets them, look at what Keras's metrics hold of the training."""
+        if self._in_epoch and self._begun:
+            self._ask_trackers()
+
+    def _ask_trackers(self) -> None:
+        self._in_epoch = False
+        with self._watched().guarded("reading Keras's metrics"):
+            self._values.saw_trackers(self.model.get_metrics_result())
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Take the epoch's snapshot if one is due, and write its values into ``logs``."""
+        if self._in_epoch and self._begun:
+            self._ask_trackers()
+        self._in_epoch = False
+        if not self._begun:
+            return
         run = self._watched()
-        kind = run.cadence.due_at_epoch(epoch + 1)
-        if kind is not None:
-            self._snapshot(kind, self._iterations(), float(epoch + 1), logs)
-        if logs is not None:
-            logs.update(run.scalars())
+        self._count_epoch(epoch)
+        kind = run.due()
+        looked = bool(self._looks)
+        if (looked or kind is not None) and self._is_due(run):
+            self._snapshot("full" if looked or kind is None else kind, logs, ended=True, needed=looked)
         run.poll()
+        if not self._explained:
+            self._explained = True
+            if self.settings.verbose and not self._brief:
+                self._write(f"spectra: {self._values.explained(logs or {})}")
+        if logs is not None:
+            with run.guarded("writing into Keras's logs"):
+                self._publish(logs)
         self._act()
         with run.meter.running():
-            saved = run.saved({"measured": self._measured_step, "steps": self._iterations()})
+            first = self._values.first_loss
+            saved = run.saved({"measured": self._measured_step, "iterations": self._counter or 0, "first_loss": first})
             if saved is not None:
                 self._sidecars.write(run.directory, epoch + 1, saved)
 
+    def _is_due(self, run: Run) -> bool:
+        """Whether the weights of now are not measured yet."""
+        return run.missed(run.clock.steps) or self._measured_step != run.clock.steps
+
+    def _count_epoch(self, epoch: int) -> None:
+        """Bring the clock to the end of the epoch, and see whether the optimizer's counter counts this training."""
+        run = self._watched()
+        counter, before = self._iterations(), self._counter
+        self._counter = counter
+        moved = counter is not None and before is not None and counter > before
+        self._counts = moved or self._values.batches < self._per_step
+        if not self._by_steps:
+            run.clock.saw_batches(self._values.batches, counter=counter, per_step=self._per_step)
+        run.clock.saw_epoch(epoch + 1)
+
+    def _publish(self, logs: dict[str, float]) -> None:
+        """Write our values of the weights of now into ``logs``: the same keys in every epoch."""
+        run = self._watched()
+        known = run.monitorable()
+        chosen = [k for k in sorted(known) if any(fnmatch.fnmatchcase(k.removeprefix(PREFIX), p) for p in self.logs)]
+        self._keys = list(dict.fromkeys([*self._keys, *chosen, *sorted(self._looks.names)]))
+        now = run.last is not None and run.last.step == run.clock.steps
+        values = scalars(run.last) if run.last is not None and now else {}
+        for key in self._keys:
+            if key in values:
+                logs[key] = values[key]
+            elif key in self._looks.names:
+                # Keras's own callbacks take NaN for "no improvement"; what is missing they pass over.
+                logs.pop(key, None)
+            else:
+                logs[key] = math.nan
+
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         """Take the last snapshot if the run ended between two, and close."""
+        if self.run is None:
+            return
         run = self._watched()
-        if self._begun:
-            step = self._iterations()
-            if run.missed(step) or self._measured_step != step:
-                self._snapshot("full", step, float(self._epoch + 1), logs)
+        if self._begun and self._is_due(run):
+            self._snapshot("full", logs, ended=True)
         run.finish()
 
-    def _snapshot(self, kind: Any, step: int, epoch: float, logs: Mapping[str, float] | None) -> None:
+    def _snapshot(
+        self, kind: Kind, logs: Mapping[str, float] | None, ended: bool = False, needed: bool = False
+    ) -> None:
         run = self._watched()
         with run.guarded("a snapshot"):
-            _ = self.model  # on jax this brings the weights of the running epoch into the model's variables
+            model = self.model  # on jax this brings the weights of the running epoch into the model's variables
+            step = run.clock.steps
             if kind == "full":
                 self._measured_step = step
-            run.snapshot(kind, step, epoch, self._metrics(logs or {}))
+            own = steps_itself(model)
+            optimizer = model.optimizer if self._counts else next(iter(own), None)
+            metrics = self._values.metrics(logs or {}, optimizer, ended)
+            run.snapshot(kind, step, run.clock.epoch, metrics, needed)
             self._act()
             validated = any(name.startswith("val_") for name in logs or {})
-            self._keep_best(".weights.h5", self.model.save_weights, validated)
+            self._keep_best(".weights.h5", model.save_weights, validated)
 
     def _act(self) -> None:
         if self._watched().should_stop:
             self.model.stop_training = True
 
-    def _metrics(self, logs: Mapping[str, float]) -> LoopMetrics:
-        metrics = LoopMetrics(values_of(logs, self.settings.metrics))
-        if "loss" in logs:
-            metrics["train_loss"] = float(logs["loss"])
-        optimizer = getattr(self.model, "optimizer", None)
-        if optimizer is not None:
-            metrics["learning_rate"] = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
-        return metrics
-
-    def _iterations(self) -> int:
-        return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+    def _iterations(self) -> int | None:
+        """What the compiled optimizer counts; None without one."""
+        iterations = getattr(self.model.optimizer, "iterations", None)
+        return None if iterations is None else int(keras.ops.convert_to_numpy(iterations))
 
     def _plan(self) -> Plan:
         params = self.params or {}
+        steps = params.get("steps")
+        per_step, _ = private.accumulation(self.model.optimizer)
         return Plan(
-            epochs=float(params["epochs"]) if params.get("epochs") else None, steps_per_epoch=params.get("steps")
+            epochs=float(params["epochs"]) if params.get("epochs") else None,
+            steps_per_epoch=math.ceil(steps / per_step) if steps else None,
         )
 
 

@@ -30,13 +30,13 @@ class Sidecars:
         folders = [c.backup_dir for c in callbacks if type(c).__name__ == "BackupAndRestore"]
         self._backup = Path(folders[0]) if folders else None
 
-    def find(self, log_dir: str | None, epoch: int, steps: int) -> Saved | None:
+    def find(self, log_dir: str | None, epoch: int, iterations: int) -> Saved | None:
         """The state at the beginning of ``epoch`` (epochs completed), None where the run begins or there is none.
 
         Args:
             log_dir: the folder named by the user.
             epoch: epochs completed.
-            steps: optimiser steps done; a state of more steps belongs to another run.
+            iterations: what the optimizer has counted; a state in which it had counted more belongs to another run.
         """
         if epoch == 0:
             return None
@@ -48,7 +48,7 @@ class Sidecars:
             except (OSError, ValueError) as error:
                 logger.warning("ww-callbacks: %s Starting a new record. Training continues.", error)
                 return None
-            if saved.state.adapter.get("steps", 0) <= steps:
+            if saved.state.adapter.get("iterations", 0) <= iterations:
                 return saved
         return None
 

@@ -1,0 +1,106 @@
+"""What the adapter needs of Keras beyond its documented interface, in one place.
+
+Each function names the attributes that it reads; all were there in the versions that :data:`TRIED` lists. Where one is
+gone in a later version, training goes on, and one warning says what no longer works. ``tests/keras/test_private.py``
+fails on the first version that lacks one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from ww_callbacks.adapters.call_stack import caller, local
+from ww_callbacks.faults import logger
+
+TRIED = ("3.6.0", "3.15.1")
+
+_said: set[str] = set()
+
+
+def _lost(attribute: str, consequence: str) -> None:
+    """Say once that ``attribute`` is gone, and what that costs."""
+    if attribute not in _said:
+        _said.add(attribute)
+        logger.warning(
+            "ww-callbacks: Keras %s has no %s: %s. Training goes on.", keras.__version__, attribute, consequence
+        )
+
+
+def running_list() -> Any:
+    """The ``CallbackList`` whose hook is running, found on the call stack; None outside of one."""
+    return caller(keras.callbacks.CallbackList)
+
+
+def report_batches_at_once(callbacks: Any) -> None:
+    """Have the hooks of batches called in the training's own thread (``CallbackList._async_train``).
+
+    Keras decides when it makes the list; only then do we learn that the run is so short that steps are counted.
+    """
+    if not hasattr(callbacks, "_async_train"):
+        _lost("CallbackList._async_train", "snapshots within an epoch may be some batches late")
+        return
+    callbacks._async_train = False
+
+
+def accumulation(optimizer: Any) -> tuple[int, int]:
+    """Batches whose gradients make one update, and how many of them are collected already.
+
+    Reads ``gradient_accumulation_steps`` and ``_iterations``, which counts batches; a loss scale's optimizer has them
+    in its ``inner_optimizer``.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    steps = getattr(inner, "gradient_accumulation_steps", None) or 1
+    if steps == 1:
+        return 1, 0
+    batches = getattr(inner, "_iterations", None)
+    if batches is None:
+        _lost("Optimizer._iterations", "a second `fit` may count its first accumulated step some batches late")
+        return steps, 0
+    return steps, int(keras.ops.convert_to_numpy(batches)) % steps
+
+
+def build(model: Any) -> None:
+    """Make the weights of a model that TensorFlow would only make while it traces the first batch.
+
+    Reads the shapes of a batch from ``epoch_iterator._distributed_dataset``, a local variable of ``fit``, so that no
+    batch is taken, and hands them to ``_symbolic_build``, which ``fit`` itself calls on the other backends.
+
+    Raises:
+        Exception: whatever the model raises on symbolic inputs; what was built by then stays built.
+    """
+    dataset = getattr(local(keras.Model, "epoch_iterator"), "_distributed_dataset", None)
+    spec = getattr(dataset, "element_spec", None)
+    if spec is None or not hasattr(model, "_symbolic_build"):
+        _lost(
+            "Model._symbolic_build or `epoch_iterator._distributed_dataset.element_spec`",
+            "a model without an input shape is watched from its first batch on",
+        )
+        return
+    symbolic = keras.tree.map_structure(_symbolic, spec)
+    model._symbolic_build(data_batch=symbolic)
+
+
+def _symbolic(spec: Any) -> Any:
+    if not hasattr(spec, "shape") or not hasattr(spec, "dtype"):
+        return None  # an optional input that the data leave out
+    return keras.KerasTensor(tuple(spec.shape), keras.backend.standardize_dtype(spec.dtype))
+
+
+def averages(optimizer: Any) -> Iterator[tuple[Any, Any]]:
+    """Each trainable variable with its moving average (``_trainable_variables``, ``_model_variables_moving_average``).
+
+    Raises:
+        ValueError: where this Keras has none of them.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    variables = getattr(inner, "_trainable_variables", None)
+    moving = getattr(inner, "_model_variables_moving_average", None)
+    if variables is None or moving is None:
+        raise ValueError(
+            f"Keras {keras.__version__} keeps the averages of `use_ema=True` where they cannot be read. Leave "
+            "`weights='trained'`."
+        )
+    return zip(variables, moving, strict=True)
