@@ -67,7 +67,7 @@ def test_torch_calls_us_after_steps_of_any_optimiser():
         (
             lambda: private.logging_step(SimpleNamespace(fit_loop=SimpleNamespace(epoch_loop=None)), 7),
             6,
-            "beside yours",
+            "away from yours",
         ),
         (
             lambda: private.validates_now(SimpleNamespace(fit_loop=SimpleNamespace(epoch_loop=None))),
