@@ -1,8 +1,20 @@
 """Fixed thresholds inform, with their evidence, and the verdict says what the findings come to."""
 
+import json
+
 import pytest
 
-from ww_callbacks.spectral.detectors import AlphaRange, CorrelationTrap, Finding, Observation, verdict
+from ww_callbacks.spectral.detectors import (
+    AlphaRange,
+    CorrelationTrap,
+    DeadLayer,
+    Explosion,
+    Finding,
+    Observation,
+    RankCollapse,
+    ScaleCollapse,
+    verdict,
+)
 
 
 def _alpha(i, **layers):
@@ -90,3 +102,20 @@ def test_too_little_known_is_not_called_healthy():
     assert verdict([], insufficient="only 2 snapshots so far").state == "not judged"
     # what was found counts whatever else is unknown
     assert verdict([_finding("non-finite", "critical")], insufficient="only 2 snapshots so far").state == "broken"
+
+
+@pytest.mark.parametrize("damage", [{"layers": {"a": {"unknown": 1}}}, {"run": {"unknown": 1}}, {"layers": [1]}])
+def test_a_state_of_another_version_is_refused(damage):
+    detector = RankCollapse()
+    with pytest.raises(ValueError, match="another version"):
+        detector.load_state_dict({**detector.state_dict(), **damage})
+
+
+@pytest.mark.parametrize("kind", [AlphaRange, CorrelationTrap, DeadLayer, Explosion, RankCollapse, ScaleCollapse])
+def test_the_state_is_plain_json_before_anything_was_measured(kind):
+    detector, other = kind(), kind()
+    detector.update(Observation(0, 0.0, {"a": {"alpha": float("nan")}}))
+    other.load_state_dict(json.loads(json.dumps(detector.state_dict(), allow_nan=False)))
+    for each in (detector, other):
+        each.update(Observation(1, 1.0, {"a": {"alpha": 2.5, "frobenius_norm": 1.0, "trap_z_centred": 3.0}}))
+    assert json.dumps(other.state_dict()) == json.dumps(detector.state_dict())

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 Values = Mapping[str, float | str]
-Memory = dict[str, Any]
 
 
 def number(values: Values | Mapping[str, float], name: str) -> float | None:

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from ww_callbacks.spectral.detectors.arguments import Memory, Values, number
+from dataclasses import dataclass
+
+from ww_callbacks.spectral.detectors.arguments import Values, number
 from ww_callbacks.spectral.detectors.base import Finding, Observation
-from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import LayerwiseDetector, Shown, name_layers, since
+from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import (
+    LayerMemory,
+    LayerwiseDetector,
+    RunMemory,
+    Shown,
+    name_layers,
+    since,
+)
 
 
-class AlphaRange(LayerwiseDetector):
+@dataclass
+class FirstAlpha(LayerMemory):
+    """The first α with evidence; None before it."""
+
+    first: float | None = None
+
+
+class AlphaRange(LayerwiseDetector[FirstAlpha, RunMemory]):
     """α below ``low`` or above ``high`` by more than ``errors`` standard errors, where its evidence suffices.
 
     WeightWatcher reads α < 2 as over-trained and α > 6 as under-trained. On real runs α < 2 fires in healthy ones as
@@ -26,6 +42,8 @@ class AlphaRange(LayerwiseDetector):
     can_stop: bool = False
     spoils_weights: bool = False
     state: str = "watch"
+    layer_memory = FirstAlpha
+    run_memory = RunMemory
     needs: tuple[str, ...] = ("alpha", "sigma", "alpha_evidence")
 
     def __init__(
@@ -36,14 +54,16 @@ class AlphaRange(LayerwiseDetector):
             raise ValueError(f"Expected 1 ≤ `low` < `high` but got low={low!r}, high={high!r}.")
         self.low, self.high, self.errors, self.fine_tuning = float(low), float(high), float(errors), bool(fine_tuning)
 
-    def judge(self, layer: str, values: Values, memory: Memory, observation: Observation) -> dict[str, float] | bool:
+    def judge(
+        self, layer: str, values: Values, memory: FirstAlpha, observation: Observation
+    ) -> dict[str, float] | bool:
         """See the class."""
         alpha = number(values, "alpha")
         if alpha is None:
             return not observation.full
         if values.get("alpha_evidence", "sufficient") != "sufficient":
             return False
-        first = memory.setdefault("first", alpha)
+        first = memory.first = alpha if memory.first is None else memory.first
         error = number(values, "sigma") or 0.0
         if self.low - self.errors * error <= alpha <= self.high + self.errors * error:
             return False

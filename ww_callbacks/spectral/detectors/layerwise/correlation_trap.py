@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from ww_callbacks.spectral.detectors.arguments import Memory, Values, number
+from dataclasses import dataclass
+
+from ww_callbacks.spectral.detectors.arguments import Values, number
 from ww_callbacks.spectral.detectors.base import Finding, Observation
-from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import LayerwiseDetector, Shown, name_layers, since
+from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import (
+    LayerMemory,
+    LayerwiseDetector,
+    RunMemory,
+    Shown,
+    name_layers,
+    since,
+)
 
 
-class CorrelationTrap(LayerwiseDetector):
+@dataclass
+class HighestZ(LayerMemory):
+    """The highest z so far; None before the first."""
+
+    highest: float | None = None
+
+
+class CorrelationTrap(LayerwiseDetector[HighestZ, RunMemory]):
     """The Tracy–Widom z of the largest eigenvalue of the shuffled, centred W lies above ``z``.
 
     A trap comes from a few very large elements. WeightWatcher holds it for a sign of overfitting or of a bad optimiser;
@@ -24,19 +40,21 @@ class CorrelationTrap(LayerwiseDetector):
     can_stop: bool = False
     spoils_weights: bool = False
     state: str = "watch"
+    layer_memory = HighestZ
+    run_memory = RunMemory
     needs: tuple[str, ...] = ()
 
     def __init__(self, z: float = 2.0234, quantity: str = "trap_z_centred", persistence: int = 3):
         super().__init__(persistence)
         self.z, self.quantity = float(z), quantity
 
-    def judge(self, layer: str, values: Values, memory: Memory, observation: Observation) -> dict[str, float] | bool:
+    def judge(self, layer: str, values: Values, memory: HighestZ, observation: Observation) -> dict[str, float] | bool:
         """See the class."""
         z = number(values, self.quantity)
         if z is None:
             return True
-        memory["highest"] = max(memory.get("highest", z), z)
-        return {"z": z, "highest_z": memory["highest"], "threshold": self.z} if z > self.z else False
+        memory.highest = z if memory.highest is None else max(memory.highest, z)
+        return {"z": z, "highest_z": memory.highest, "threshold": self.z} if z > self.z else False
 
     def finding(self, shown: list[Shown], observation: Observation) -> Finding:
         """See the class."""

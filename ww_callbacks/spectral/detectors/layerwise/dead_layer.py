@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from statistics import median
 
-from ww_callbacks.spectral.detectors.arguments import Memory, Values, number
+from ww_callbacks.spectral.detectors.arguments import Values, number
 from ww_callbacks.spectral.detectors.base import Finding, Observation
-from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import LayerwiseDetector, Shown, name_layers, since
+from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import (
+    LayerMemory,
+    LayerwiseDetector,
+    RunMemory,
+    Shown,
+    name_layers,
+    since,
+)
 
 
-class DeadLayer(LayerwiseDetector):
+@dataclass
+class UsualChange(LayerMemory):
+    """The relative changes of the first snapshots in which the layer moved."""
+
+    usual: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Movement(RunMemory):
+    """How the whole model moves.
+
+    Attributes:
+        median_ratio: change of the median layer in units of its own usual one; None while unknown.
+        moving: whether a layer moved since the last snapshot.
+        ever: whether one has moved since the start.
+        highest_rate: the highest learning rate so far.
+        rate_known_positive: whether the learning rate of now is known and no remnant of a schedule.
+    """
+
+    median_ratio: float | None = None
+    moving: bool = False
+    ever: bool = False
+    highest_rate: float = 0.0
+    rate_known_positive: bool = False
+
+
+class DeadLayer(LayerwiseDetector[UsualChange, Movement]):
     """The layer's relative change fell below ``share`` of its own usual one, while the median layer kept its own.
 
     The usual change is the median of ‖W_t − W_{t−1}‖_F / ‖W_{t−1}‖_F over the first five snapshots in which the layer
@@ -26,6 +60,8 @@ class DeadLayer(LayerwiseDetector):
     can_stop: bool = True
     spoils_weights: bool = False
     state: str = "watch"
+    layer_memory = UsualChange
+    run_memory = Movement
     needs: tuple[str, ...] = ("relative_update_norm",)
 
     def __init__(self, share: float = 0.01, persistence: int = 3):
@@ -40,9 +76,9 @@ class DeadLayer(LayerwiseDetector):
             return 0.0
         return number(values, "relative_update_norm")
 
-    def _ratio(self, memory: Memory, change: float) -> float | None:
+    def _ratio(self, memory: UsualChange | None, change: float) -> float | None:
         """The change in units of the layer's usual one; None while that is not known."""
-        usual = memory.get("usual", [])
+        usual = memory.usual if memory else []
         return change / median(usual) if len(usual) >= 2 else None
 
     def before(self, observation: Observation) -> None:
@@ -50,35 +86,37 @@ class DeadLayer(LayerwiseDetector):
         ratios = []
         for layer, values in observation.layers.items():
             change = self._change(layer, values, observation)
-            ratio = None if change is None else self._ratio(self._layers.get(layer, {}), change)
+            ratio = None if change is None else self._ratio(self._layers.get(layer), change)
             if ratio is not None:
                 ratios.append(ratio)
-        self._run["median_ratio"] = median(ratios) if ratios else None
-        self._run["moving"] = any((self._change(n, v, observation) or 0.0) > 0 for n, v in observation.layers.items())
+        self._run.median_ratio = median(ratios) if ratios else None
+        self._run.moving = any((self._change(n, v, observation) or 0.0) > 0 for n, v in observation.layers.items())
         moved = any(observation.changed.get(name, True) for name in observation.layers)
-        self._run["ever"] = (moved and observation.step > 0) or self._run.get("ever", False)
+        self._run.ever = (moved and observation.step > 0) or self._run.ever
         rate = observation.metrics.get("learning_rate")
-        self._run["rate_known_positive"] = rate is not None and rate > 0.01 * self._run.get("highest_rate", 0.0)
-        self._run["highest_rate"] = max(self._run.get("highest_rate", 0.0), rate or 0.0)
+        self._run.rate_known_positive = rate is not None and rate > 0.01 * self._run.highest_rate
+        self._run.highest_rate = max(self._run.highest_rate, rate or 0.0)
 
-    def judge(self, layer: str, values: Values, memory: Memory, observation: Observation) -> dict[str, float] | bool:
+    def judge(
+        self, layer: str, values: Values, memory: UsualChange, observation: Observation
+    ) -> dict[str, float] | bool:
         """See the class."""
         change = self._change(layer, values, observation)
         if layer in observation.frozen:
             return False
         if change is None or observation.step == 0 or observation.status.get(layer, "ok") != "ok":
             return True
-        usual = memory.setdefault("usual", [])
+        usual = memory.usual
         ratio = self._ratio(memory, change)
         if change > 0 and len(usual) < 5 and (ratio is None or ratio > self.share):
             usual.append(change)
-        if not self._run["ever"]:
+        if not self._run.ever:
             return {"relative_update_norm": 0.0, "layers_that_moved": 0.0}
         if ratio is None:  # never moved so far, or too seldom to know
-            return {"relative_update_norm": change} if change == 0 and not usual and self._run["moving"] else False
-        peers = self._run["median_ratio"] or 0.0
+            return {"relative_update_norm": change} if change == 0 and not usual and self._run.moving else False
+        peers = self._run.median_ratio or 0.0
         # where most layers stand still it is a finished schedule, unless the learning rate says otherwise
-        halted = change == 0 and self._run["rate_known_positive"]
+        halted = change == 0 and self._run.rate_known_positive
         dead = ratio < self.share * peers if peers > 0.1 else halted
         return {"relative_update_norm": change, "share_of_usual": ratio, "median_layer": peers} if dead else False
 

@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
-from ww_callbacks.spectral.detectors.arguments import Memory, Values, number, positive
+from ww_callbacks.spectral.detectors.arguments import Values, number, positive
 from ww_callbacks.spectral.detectors.base import Finding, Observation
-from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import LayerwiseDetector, Shown, name_layers, since
+from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import (
+    LayerMemory,
+    LayerwiseDetector,
+    Shown,
+    name_layers,
+    since,
+)
 from ww_callbacks.spectral.detectors.layerwise.loss_memory import LossMemory
 
 
-class Explosion(LayerwiseDetector):
+@dataclass
+class Norms(LayerMemory):
+    """‖W‖_F at the first and at the last snapshot; None before the first."""
+
+    first: float | None = None
+    last: float = 0.0
+
+
+@dataclass
+class SnapshotsAndLoss(LossMemory):
+    """Snapshots after the first, and the training loss."""
+
+    snapshots: int = 0
+
+
+class Explosion(LayerwiseDetector[Norms, SnapshotsAndLoss]):
     """A layer moves by more than ``update`` of its own norm between snapshots, or has grown ``growth``-fold.
 
     In formulas ‖W_t − W_{t−1}‖_F / ‖W_{t−1}‖_F > ``update`` (not for a layer that shrinks), or
@@ -31,6 +53,8 @@ class Explosion(LayerwiseDetector):
     can_stop: bool = True
     spoils_weights: bool = True
     state: str = "diverging"
+    layer_memory = Norms
+    run_memory = SnapshotsAndLoss
     needs: tuple[str, ...] = ("frobenius_norm", "relative_update_norm")
 
     def __init__(self, update: float = 0.5, growth: float = 20.0, burn_in: int = 2, persistence: int = 3):
@@ -41,25 +65,25 @@ class Explosion(LayerwiseDetector):
 
     def before(self, observation: Observation) -> None:
         """Follow the training loss."""
-        LossMemory.take(self._run, observation.metrics)
+        self._run.take(observation.metrics)
         if observation.step > 0:
-            self._run["snapshots"] = self._run.get("snapshots", 0) + 1
+            self._run.snapshots += 1
 
-    def judge(self, layer: str, values: Values, memory: Memory, observation: Observation) -> dict[str, float] | bool:
+    def judge(self, layer: str, values: Values, memory: Norms, observation: Observation) -> dict[str, float] | bool:
         """See the class."""
         norm, change = number(values, "frobenius_norm"), number(values, "relative_update_norm")
         if norm is None and change is None:
             return True
-        if norm is not None and "first" not in memory:
-            memory["first"] = norm
-        first = memory.get("first", 0.0)
+        if memory.first is None:
+            memory.first = norm
+        first = memory.first or 0.0
         ratio = norm / first if norm is not None and first > 0 else math.nan
-        moved = change is not None and change > self.update_limit and self._run.get("snapshots", 0) > self.burn_in
+        moved = change is not None and change > self.update_limit and self._run.snapshots > self.burn_in
         if norm is not None:
             # What takes half of a layer's norm away moves it as far, and is the collapse detectors' to say.
-            moved = moved and norm > (1.0 - self.update_limit / 2.0) * memory.get("last", 0.0)
-            memory["last"] = norm
-        useful = LossMemory.stuck(self._run) is False and not LossMemory.gained_little(self._run)
+            moved = moved and norm > (1.0 - self.update_limit / 2.0) * memory.last
+            memory.last = norm
+        useful = self._run.loss_stuck is False and not self._run.gained_little()
         if not (moved or ratio > self.growth) or (useful and not ratio > self.growth**2):
             return False
         evidence = {"relative_update_norm": change, "norm_ratio_to_first": ratio}
@@ -69,7 +93,7 @@ class Explosion(LayerwiseDetector):
         """See the class."""
         step, epoch = since(shown)
         worst = max(shown, key=lambda s: max(s.evidence.values(), default=0.0))
-        known = LossMemory.stuck(self._run) is not None
+        known = self._run.loss_stuck is not None
         words = []
         if worst.evidence.get("relative_update_norm", 0) > self.update_limit / 10:
             words.append(f"moves by {worst.evidence['relative_update_norm']:.2g} of its norm between snapshots")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, field
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from ww_callbacks.spectral.detectors.arguments import Memory, Values, at_least_one, check_state
+from ww_callbacks.spectral.detectors.arguments import Values, at_least_one, check_state
 from ww_callbacks.spectral.detectors.base import Finding, Observation
+from ww_callbacks.spectral.detectors.layerwise.loss_memory import LossMemory
+
+Layer = TypeVar("Layer", bound="LayerMemory")
+Run = TypeVar("Run", bound="RunMemory | LossMemory")
 
 
 class Shown(NamedTuple):
@@ -20,7 +24,30 @@ class Shown(NamedTuple):
     since_epoch: float
 
 
-class LayerwiseDetector(ABC):
+@dataclass
+class LayerMemory:
+    """What a detector remembers of one layer, as plain values; a detector adds fields of its own.
+
+    Attributes:
+        holds, fails: snapshots in a row on which the condition held, or failed.
+        active: whether the layer is reported.
+        since: step and epoch since which the condition has held.
+        evidence: numbers that showed it last.
+    """
+
+    holds: int = 0
+    fails: int = 0
+    active: bool = False
+    since: tuple[int, float] = (0, 0.0)
+    evidence: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class RunMemory:
+    """What a detector remembers of the whole run, as plain values; this one remembers nothing."""
+
+
+class LayerwiseDetector(ABC, Generic[Layer, Run]):
     """A condition judged layer by layer, reported where it has held on ``persistence`` snapshots in a row.
 
     A layer that is reported stays so until the condition has failed as many times in a row (hysteresis), so that one
@@ -28,28 +55,33 @@ class LayerwiseDetector(ABC):
 
     Args:
         persistence: snapshots in a row on which the condition must hold.
+
+    Attributes:
+        layer_memory, run_memory: the dataclasses of what is remembered of each layer and of the run.
     """
 
     kind: str
     needs: tuple[str, ...]
+    layer_memory: type[Layer]
+    run_memory: type[Run]
 
     def __init__(self, persistence: int = 3):
         self.persistence = at_least_one(persistence)
-        self._layers: dict[str, Memory] = {}
-        self._run: Memory = {}
+        self._layers: dict[str, Layer] = {}
+        self._run = self.run_memory()
 
     @abstractmethod
-    def judge(self, layer: str, values: Values, memory: Memory, observation: Observation) -> dict[str, float] | bool:
+    def judge(self, layer: str, values: Values, memory: Layer, observation: Observation) -> dict[str, float] | bool:
         """Whether the condition holds now: the evidence, False, or True where it cannot be told at this snapshot.
 
-        ``memory`` is the layer's own dict of plain values, kept between snapshots.
+        ``memory`` is what is remembered of the layer, and is updated.
         """
 
     @abstractmethod
     def finding(self, shown: list[Shown], observation: Observation) -> Finding:
         """Put the layers that show it into words."""
 
-    def before(self, observation: Observation) -> None:  # noqa: B027  (most detectors need nothing here)
+    def before(self, observation: Observation) -> None:
         """Look at the whole snapshot before its layers are judged; ``self._run`` is kept between snapshots."""
 
     def update(self, observation: Observation) -> list[Finding]:
@@ -57,26 +89,27 @@ class LayerwiseDetector(ABC):
         self.before(observation)
         shown: list[Shown] = []
         for layer, values in observation.layers.items():
-            memory = self._layers.setdefault(layer, {"holds": 0, "fails": 0, "active": False})
+            memory = self._layers.setdefault(layer, self.layer_memory())
             verdict = self.judge(layer, values, memory, observation)
             if isinstance(verdict, dict):
-                if memory["holds"] == 0 and not memory["active"]:
-                    memory["since"] = [observation.step, observation.epoch]
-                memory["holds"] += 1
-                memory["fails"] = 0
-                memory["evidence"] = verdict
-                memory["active"] = memory["active"] or memory["holds"] >= self.persistence
+                if memory.holds == 0 and not memory.active:
+                    memory.since = (observation.step, observation.epoch)
+                memory.holds += 1
+                memory.fails = 0
+                memory.evidence = verdict
+                memory.active = memory.active or memory.holds >= self.persistence
             elif not verdict:
-                memory["holds"] = 0
-                memory["fails"] += 1
-                memory["active"] = memory["active"] and memory["fails"] < self.persistence
-            if memory["active"]:
-                shown.append(Shown(layer, memory["evidence"], *memory["since"]))
+                memory.holds = 0
+                memory.fails += 1
+                memory.active = memory.active and memory.fails < self.persistence
+            if memory.active:
+                shown.append(Shown(layer, memory.evidence, *memory.since))
         return [self.finding(shown, observation)] if shown else []
 
     def state_dict(self) -> dict[str, Any]:
         """The state as JSON-able plain values."""
-        return copy.deepcopy({"detector": self.kind, "layers": self._layers, "run": self._run})
+        layers = {name: asdict(memory) for name, memory in self._layers.items()}
+        return {"detector": self.kind, "layers": layers, "run": asdict(self._run)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a saved state.
@@ -85,7 +118,11 @@ class LayerwiseDetector(ABC):
             ValueError: if it is not one of this detector's.
         """
         kept = check_state(state, self.kind)
-        self._layers, self._run = kept["layers"], kept["run"]
+        try:
+            layers = {name: self.layer_memory(**memory) for name, memory in kept["layers"].items()}
+            self._layers, self._run = layers, self.run_memory(**kept["run"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"The saved state of the detector `{self.kind}` is of another version.") from error
 
 
 def since(shown: list[Shown]) -> tuple[int, float]:

@@ -4,39 +4,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from ww_callbacks.spectral.detectors.arguments import Memory
 
-
+@dataclass
 class LossMemory:
-    """Whether the training loss has lost what the run had gained; kept in a detector's plain memory.
+    """The training loss so far, as plain values.
 
-    The gain is first − lowest. ``stuck`` is True where the loss is back above half of it (or nothing was ever gained),
-    False where it is not, None where no training loss is known.
+    The gain is first − lowest.
+
+    Attributes:
+        loss_first, loss_lowest: of the finite losses; None before the first.
+        loss_seen: how many there were.
+        loss_stuck: True where the loss is back above half of the gain (or nothing was ever gained), False where it is
+            not, None where no two training losses are known.
     """
 
-    @staticmethod
-    def take(memory: Memory, metrics: Mapping[str, float]) -> None:
+    loss_first: float | None = None
+    loss_lowest: float | None = None
+    loss_seen: int = 0
+    loss_stuck: bool | None = None
+
+    def take(self, metrics: Mapping[str, float]) -> None:
         """Take the snapshot's training loss, if there is one."""
         value = metrics.get("train_loss")
         if value is None:
             return
         if not math.isfinite(value):
-            memory["loss_stuck"] = True
+            self.loss_stuck = True
             return
-        first = memory.setdefault("loss_first", float(value))
-        lowest = min(memory.get("loss_lowest", math.inf), float(value))
-        memory["loss_lowest"] = lowest
+        loss = float(value)
+        first = self.loss_first = loss if self.loss_first is None else self.loss_first
+        lowest = self.loss_lowest = loss if self.loss_lowest is None else min(self.loss_lowest, loss)
+        self.loss_seen += 1
         # the first loss alone tells nothing: there is no gain yet
-        known = memory["loss_seen"] = memory.get("loss_seen", 0) + 1
-        memory["loss_stuck"] = None if known < 2 else value >= lowest + 0.5 * (first - lowest)
+        self.loss_stuck = None if self.loss_seen < 2 else loss >= lowest + 0.5 * (first - lowest)
 
-    @staticmethod
-    def stuck(memory: Memory) -> bool | None:
-        """See the class."""
-        return memory.get("loss_stuck")
-
-    @staticmethod
-    def gained_little(memory: Memory) -> bool:
+    def gained_little(self) -> bool:
         """Whether the lowest loss of several is still above 0.8 of the first."""
-        return memory.get("loss_seen", 0) >= 3 and memory["loss_lowest"] > 0.8 * memory["loss_first"]
+        if self.loss_first is None or self.loss_lowest is None:
+            return False
+        return self.loss_seen >= 3 and self.loss_lowest > 0.8 * self.loss_first

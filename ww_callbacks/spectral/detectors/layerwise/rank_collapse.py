@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from ww_callbacks.spectral.detectors.arguments import Memory, Values, number
+from dataclasses import dataclass
+
+from ww_callbacks.spectral.detectors.arguments import Values, number
 from ww_callbacks.spectral.detectors.base import Finding, Observation
-from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import LayerwiseDetector, Shown, name_layers, since
+from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import (
+    LayerMemory,
+    LayerwiseDetector,
+    Shown,
+    name_layers,
+    since,
+)
 from ww_callbacks.spectral.detectors.layerwise.loss_memory import LossMemory
 
 
-class RankCollapse(LayerwiseDetector):
+@dataclass
+class HighestRank(LayerMemory):
+    """The highest effective rank so far."""
+
+    highest: float = 0.0
+
+
+class RankCollapse(LayerwiseDetector[HighestRank, LossMemory]):
     """The effective rank is below ``share`` of the layer's own highest so far.
 
     Weight decay lowers the rank of a healthy layer too (to 0.28 of its first value in the strong-decay runs of the
@@ -25,6 +40,8 @@ class RankCollapse(LayerwiseDetector):
     can_stop: bool = True
     spoils_weights: bool = True
     state: str = "collapsing"
+    layer_memory = HighestRank
+    run_memory = LossMemory
     needs: tuple[str, ...] = ("effective_rank",)
 
     def __init__(self, share: float = 0.2, persistence: int = 3, smallest: float = 8.0):
@@ -36,14 +53,16 @@ class RankCollapse(LayerwiseDetector):
 
     def before(self, observation: Observation) -> None:
         """Follow the training loss."""
-        LossMemory.take(self._run, observation.metrics)
+        self._run.take(observation.metrics)
 
-    def judge(self, layer: str, values: Values, memory: Memory, observation: Observation) -> dict[str, float] | bool:
+    def judge(
+        self, layer: str, values: Values, memory: HighestRank, observation: Observation
+    ) -> dict[str, float] | bool:
         """See the class."""
         rank = number(values, "effective_rank")
         if rank is None:
             return True
-        highest = memory["highest"] = max(memory.get("highest", rank), rank)
+        highest = memory.highest = max(memory.highest, rank)
         if highest < self.smallest or rank >= self.share * highest:
             return False
         return {"effective_rank": rank, "highest": highest, "share": rank / highest}
@@ -52,7 +71,7 @@ class RankCollapse(LayerwiseDetector):
         """See the class."""
         step, epoch = since(shown)
         worst = min(shown, key=lambda s: s.evidence["share"])
-        stuck = LossMemory.stuck(self._run)
+        stuck = self._run.loss_stuck
         return Finding(
             kind=self.kind,
             severity="critical" if stuck else "warning",

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
-from ww_callbacks.spectral.detectors.arguments import Memory, Values, number
+from dataclasses import dataclass
+
+from ww_callbacks.spectral.detectors.arguments import Values, number
 from ww_callbacks.spectral.detectors.base import Finding, Observation
-from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import LayerwiseDetector, Shown, name_layers, since
+from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import (
+    LayerMemory,
+    LayerwiseDetector,
+    Shown,
+    name_layers,
+    since,
+)
 from ww_callbacks.spectral.detectors.layerwise.loss_memory import LossMemory
 
 QUANTITY = "feature_effective_rank"
 
 
-class RepresentationCollapse(LayerwiseDetector):
+@dataclass
+class HighestRank(LayerMemory):
+    """The highest effective rank of the layer's features so far."""
+
+    highest: float = 0.0
+
+
+@dataclass
+class BaselineAndLoss(LossMemory):
+    """The smallest effective rank over layers at the first probe (None before it), and the training loss."""
+
+    baseline: float | None = None
+
+
+class RepresentationCollapse(LayerwiseDetector[HighestRank, BaselineAndLoss]):
     """A layer's features have fewer dimensions than the narrowest layer of the untrained network.
 
     A healthy classifier's features fall from the network's width towards the dimension of its output, K − 1 for K
@@ -32,6 +54,8 @@ class RepresentationCollapse(LayerwiseDetector):
     can_stop: bool = True
     spoils_weights: bool = True
     state: str = "collapsing"
+    layer_memory = HighestRank
+    run_memory = BaselineAndLoss
     needs: tuple[str, ...] = ()  # the probe is asked for by its own argument
 
     def __init__(self, share: float = 0.3, fall: float = 0.1, persistence: int = 2):
@@ -44,32 +68,34 @@ class RepresentationCollapse(LayerwiseDetector):
 
     def before(self, observation: Observation) -> None:
         """Take the baseline at the first probe, and follow the training loss."""
-        LossMemory.take(self._run, observation.metrics)
-        if "baseline" not in self._run:
+        self._run.take(observation.metrics)
+        if self._run.baseline is None:
             ranks = [number(values, QUANTITY) for values in observation.layers.values()]
             # A layer that starts at zero (a residual branch, an adapter) has no rank to keep.
             positive = [rank for rank in ranks if rank]
             if positive:
-                self._run["baseline"] = min(positive)
+                self._run.baseline = min(positive)
 
-    def judge(self, layer: str, values: Values, memory: Memory, observation: Observation) -> dict[str, float] | bool:
+    def judge(
+        self, layer: str, values: Values, memory: HighestRank, observation: Observation
+    ) -> dict[str, float] | bool:
         """See the class."""
         rank = number(values, QUANTITY)
         if rank is None:
             return True
-        highest = memory["highest"] = max(memory.get("highest", rank), rank)
-        baseline = self._run.get("baseline")
+        highest = memory.highest = max(memory.highest, rank)
+        baseline = self._run.baseline
         if baseline is None or highest == 0:
             return False
         lost = rank < self.share * baseline
-        stuck = bool(LossMemory.stuck(self._run)) and rank < self.fall * highest
+        stuck = bool(self._run.loss_stuck) and rank < self.fall * highest
         return {QUANTITY: rank, "highest": highest, "baseline": baseline} if lost or stuck else False
 
     def finding(self, shown: list[Shown], observation: Observation) -> Finding:
         """See the class."""
         step, epoch = since(shown)
         worst = min(shown, key=lambda s: s.evidence[QUANTITY])
-        stuck = LossMemory.stuck(self._run)
+        stuck = self._run.loss_stuck
         rank = worst.evidence[QUANTITY]
         seen = f"the effective rank of the features of `{worst.layer}` is {rank:.1f}" + (
             " (it answers every input of the probe alike)" if rank == 0 else ""

@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from statistics import median
 
-from ww_callbacks.spectral.detectors.arguments import Memory, Values, number, positive
+from ww_callbacks.spectral.detectors.arguments import Values, number, positive
 from ww_callbacks.spectral.detectors.base import Finding, Observation
-from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import LayerwiseDetector, Shown, name_layers, since
+from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import (
+    LayerMemory,
+    LayerwiseDetector,
+    Shown,
+    name_layers,
+    since,
+)
 from ww_callbacks.spectral.detectors.layerwise.loss_memory import LossMemory
 
 
-class ScaleCollapse(LayerwiseDetector):
+@dataclass
+class HighestNorm(LayerMemory):
+    """The highest ‖W‖_F so far; None before the first."""
+
+    highest: float | None = None
+
+
+@dataclass
+class PeersAndLoss(LossMemory):
+    """How far ln ‖W‖_F of the median layer has fallen, and the training loss."""
+
+    median_fall: float = 0.0
+
+
+class ScaleCollapse(LayerwiseDetector[HighestNorm, PeersAndLoss]):
     """ln ‖W‖_F lies ``drop`` below its own highest value so far, or `scale_collapse` lies below ``ratio``.
 
     The first compares the layer with its own past; if it is not at least ``apart`` below the median layer as well, the
@@ -30,6 +51,8 @@ class ScaleCollapse(LayerwiseDetector):
     can_stop: bool = True
     spoils_weights: bool = True
     state: str = "collapsing"
+    layer_memory = HighestNorm
+    run_memory = PeersAndLoss
     needs: tuple[str, ...] = ("frobenius_norm", "scale_collapse")
 
     def __init__(self, drop: float = 0.5, apart: float = 0.25, ratio: float = 0.1, persistence: int = 3):
@@ -40,30 +63,32 @@ class ScaleCollapse(LayerwiseDetector):
 
     def before(self, observation: Observation) -> None:
         """Follow the training loss and how far the median layer has fallen."""
-        LossMemory.take(self._run, observation.metrics)
+        self._run.take(observation.metrics)
         falls = []
         for layer, values in observation.layers.items():
             norm = number(values, "frobenius_norm")
             if norm is None or norm <= 0:
                 continue
-            highest = self._layers.get(layer, {}).get("highest")
+            highest = self._layers[layer].highest if layer in self._layers else None
             falls.append(0.0 if highest is None else math.log(max(highest, norm) / norm))
-        self._run["median_fall"] = median(falls) if len(falls) > 1 else 0.0
+        self._run.median_fall = median(falls) if len(falls) > 1 else 0.0
 
-    def judge(self, layer: str, values: Values, memory: Memory, observation: Observation) -> dict[str, float] | bool:
+    def judge(
+        self, layer: str, values: Values, memory: HighestNorm, observation: Observation
+    ) -> dict[str, float] | bool:
         """See the class."""
         norm = number(values, "frobenius_norm")
         if norm is None:
             return True
-        highest = memory["highest"] = max(memory.get("highest", norm), norm)
+        highest = memory.highest = norm if memory.highest is None else max(memory.highest, norm)
         if highest <= 0:
             return False  # it began at zero and has not moved
         fall = math.log(highest / norm) if norm > 0 else math.inf
         own = number(values, "scale_collapse")
         fixed = own is not None and own < math.log10(self.ratio)
-        if not fixed and (fall < self.drop or fall - self._run["median_fall"] < self.apart):
+        if not fixed and (fall < self.drop or fall - self._run.median_fall < self.apart):
             return False
-        evidence = {"fraction_of_own_maximum": math.exp(-fall), "median_layer": math.exp(-self._run["median_fall"])}
+        evidence = {"fraction_of_own_maximum": math.exp(-fall), "median_layer": math.exp(-self._run.median_fall)}
         return evidence if own is None else {**evidence, "scale_collapse": own}
 
     def finding(self, shown: list[Shown], observation: Observation) -> Finding:
@@ -71,7 +96,7 @@ class ScaleCollapse(LayerwiseDetector):
         step, epoch = since(shown)
         worst = min(shown, key=lambda s: s.evidence["fraction_of_own_maximum"])
         share, peers = worst.evidence["fraction_of_own_maximum"], worst.evidence["median_layer"]
-        stuck = LossMemory.stuck(self._run)
+        stuck = self._run.loss_stuck
         return Finding(
             kind=self.kind,
             severity="critical" if stuck else "warning",
