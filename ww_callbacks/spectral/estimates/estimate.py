@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf, isfinite, log10, nan
 from typing import NamedTuple
 
@@ -31,6 +32,22 @@ class Estimate(NamedTuple):
             True
         """
         return self.error <= (log10(1.0 + tolerance) if logarithm else tolerance * abs(self.value))
+
+    def through(self, function: Callable[[float], float]) -> Estimate:
+        """What a monotonic function of the value may be.
+
+        Args:
+            function: a monotonic function that is finite over value ± error.
+
+        Examples:
+            >>> Estimate(2.0, 0.5).through(lambda x: x**2)
+            Estimate(value=4.0, error=2.25)
+        """
+        if not (isfinite(self.value) and isfinite(self.error)):
+            return UNKNOWN
+        value = function(self.value)
+        ends = [function(self.value + sign * self.error) for sign in (1.0, -1.0)]
+        return Estimate(value, max(abs(end - value) for end in ends))
 
 
 UNKNOWN = Estimate(nan, inf)

@@ -90,7 +90,9 @@ class BlockLanczos:
         if start is not None:
             first = np.hstack([first, start.astype(np.float32)])
         next_, self._first = np.linalg.qr(first)
-        self._basis: list[np.ndarray] = [next_]
+        self.width = next_.shape[1]
+        """Columns of a block, those of a given start among them."""
+        self._basis = np.asfortranarray(next_)  # blocks side by side, with room for more
         self._diagonal: list[np.ndarray] = []
         self._below: list[np.ndarray] = []
 
@@ -100,30 +102,32 @@ class BlockLanczos:
         return len(self._diagonal)
 
     @property
-    def width(self) -> int:
-        """Columns of a block, those of a given start among them."""
-        return self._basis[0].shape[1]
-
-    @property
     def most_steps(self) -> int:
         """Steps until the basis has half of all directions: beyond that the exact spectrum is no dearer."""
         return self.side // (2 * self.width)
 
     def extend(self, steps: int) -> None:
         """Go on by so many steps."""
-        for _ in range(steps):
-            last = self._basis[-1]
+        self._make_room(self.steps + steps + 1)
+        for end in range((self.steps + 1) * self.width, (self.steps + steps + 1) * self.width, self.width):
+            basis = self._basis[:, :end]
+            last = basis[:, -self.width :]
             product = self._multiply(last)
             diagonal = last.T @ product
             self._diagonal.append(0.5 * (diagonal + diagonal.T).astype(np.float64))
             # Twice is enough to be orthogonal to rounding, also where a block has lost its rank.
-            basis = np.hstack(self._basis)
             next_, upper = np.linalg.qr(product - basis @ (basis.T @ product))
             next_, again = np.linalg.qr(next_ - basis @ (basis.T @ next_))
             self._below.append((again @ upper).astype(np.float64))
-            self._basis.append(next_)
+            self._basis[:, end : end + self.width] = next_
         self.__dict__.pop("ritz", None)
         self.__dict__.pop("radau", None)
+
+    def _make_room(self, blocks: int) -> None:
+        kept = self._basis
+        if blocks * self.width > kept.shape[1]:
+            self._basis = np.empty((self.side, blocks * self.width), dtype=np.float32, order="F")
+            self._basis[:, : kept.shape[1]] = kept
 
     @cached_property
     def ritz(self) -> Ritz:
@@ -155,8 +159,7 @@ class BlockLanczos:
     def vectors(self, count: int) -> np.ndarray:
         """The leading Ritz vectors, M×``count``, float32: a start for the space of weights that lie near."""
         _, vectors = np.linalg.eigh(self._tridiagonal(self.steps))
-        basis = np.hstack(self._basis[:-1])
-        return basis @ vectors[:, ::-1][:, :count].astype(np.float32)
+        return self._basis[:, : len(vectors)] @ vectors[:, ::-1][:, :count].astype(np.float32)
 
     def _tridiagonal(self, steps: int) -> np.ndarray:
         width = self.width

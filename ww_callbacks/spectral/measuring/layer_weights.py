@@ -8,6 +8,7 @@ from math import isnan
 
 import numpy as np
 
+from ww_callbacks.spectral.estimates.lanczos import BlockLanczos
 from ww_callbacks.spectral.fits.clauset import PowerLawFit, clauset_fit
 from ww_callbacks.spectral.layers.spec import Array
 from ww_callbacks.spectral.linalg.arrays import dot, largest_magnitude, row_blocks
@@ -33,6 +34,8 @@ class LayerWeights:
         initial: the same matrices at the baseline, W_0, or None.
         previous: the same matrices at the last snapshot, or None.
         reference: the layer's quantity values at the baseline, or None; it spares a second spectrum of W_0.
+        reference_errors: the errors of those that are estimates.
+        space: a Krylov space of the layer's one matrix, which estimates read; None where all is exact.
         seed: seed of the generator from which random nulls of this layer are drawn.
         scratch: what a family of quantities computes once and shares among them.
     """
@@ -41,6 +44,8 @@ class LayerWeights:
     initial: Sequence[Array] | None = None
     previous: Sequence[Array] | None = None
     reference: Mapping[str, Value] | None = None
+    reference_errors: Mapping[str, float] = field(default_factory=dict)
+    space: BlockLanczos | None = None
     seed: int = 0
     scratch: dict[object, object] = field(default_factory=dict, repr=False)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from ww_callbacks.spectral.estimates.estimate import Estimate
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights, Value
 from ww_callbacks.spectral.measuring.quantity_info import Cost, QuantityInfo, Worst
 
@@ -31,6 +32,11 @@ class Quantity(QuantityInfo):
         text: whether the value is a short text and not a number.
         prefetch: a costly part of it, decorated with :func:`.shared.once`, that needs nothing of the
             rest, so that a second worker may do it meanwhile.
+        estimate: estimates it from a Krylov space (``layer.space``), with an error; None where only the whole spectrum
+            tells.
+        change: bounds how far it can have moved from the layer's exact value if the weights moved by a distance in
+            ‖·‖_F; None where nothing does.
+        logarithm: whether the value is a log10, so that a tolerance is one of its argument.
     """
 
     function: Callable[[LayerWeights], Value]
@@ -38,6 +44,9 @@ class Quantity(QuantityInfo):
     unchanged: float = math.nan
     text: bool = False
     prefetch: Callable[[LayerWeights], object] | None = None
+    estimate: Callable[[LayerWeights], Estimate] | None = None
+    change: Callable[[LayerWeights, float], float] | None = None
+    logarithm: bool = False
 
 
 ELSEWHERE = {
@@ -65,6 +74,9 @@ def quantity(
     worst: Worst = "",
     text: bool = False,
     prefetch: Callable[[LayerWeights], object] | None = None,
+    estimate: Callable[[LayerWeights], Estimate] | None = None,
+    change: Callable[[LayerWeights, float], float] | None = None,
+    logarithm: bool = False,
 ) -> Callable[[Function], Function]:
     """Declare the decorated function as the quantity ``name``; the arguments are those of :class:`Quantity`.
 
@@ -89,6 +101,9 @@ def quantity(
             worst=worst,
             text=text,
             prefetch=prefetch,
+            estimate=estimate,
+            change=change,
+            logarithm=logarithm,
         )
         return function
 

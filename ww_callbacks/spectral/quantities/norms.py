@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from math import log10
+
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ww_callbacks.spectral.estimates.estimate import Estimate
+from ww_callbacks.spectral.estimates.perturbation import log_spectral_norm_change
 from ww_callbacks.spectral.linalg.spectrum import RESOLVED
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
 from ww_callbacks.spectral.measuring.registry import quantity
 from ww_callbacks.spectral.quantities.arguments import spectrum_of
 from ww_callbacks.spectral.quantities.ranks import zero_tolerance
+from ww_callbacks.spectral.quantities.shared import largest_estimate
 
 
 def log_spectral_norm(singular_values: ArrayLike) -> float:
@@ -90,6 +95,9 @@ quantity(
     default=True,
     headline=True,
     worst="high",
+    estimate=lambda layer: largest_estimate(layer).through(lambda value: 2.0 * log10(value)),
+    change=lambda layer, distance: log_spectral_norm_change(layer.largest_singular_value, distance),
+    logarithm=True,
 )(lambda layer: layer.log_spectral_norm)
 
 quantity(
@@ -101,23 +109,43 @@ quantity(
     default=True,
 )(lambda layer: layer.norm)
 
-quantity("norm", title="squared norm", definition="Σλ = ‖W‖_F²", family="norm")(
-    lambda layer: float(np.sum(layer.eigenvalues))
-)
+# What ‖W‖_F gives needs no spectrum, where none is there.
+quantity(
+    "norm",
+    title="squared norm",
+    definition="Σλ = ‖W‖_F²",
+    family="norm",
+    estimate=lambda layer: Estimate(layer.norm**2),
+)(lambda layer: float(np.sum(layer.eigenvalues)))
 
-quantity("log_norm", title="log squared norm", definition="log10 Σλ = 2·log10 ‖W‖_F", family="norm")(
-    lambda layer: log_norm(layer.pooled_singular_values)
-)
+quantity(
+    "log_norm",
+    title="log squared norm",
+    definition="log10 Σλ = 2·log10 ‖W‖_F",
+    family="norm",
+    estimate=lambda layer: Estimate(2.0 * log10(layer.norm)),
+    logarithm=True,
+)(lambda layer: log_norm(layer.pooled_singular_values))
 
 # WeightWatcher has two names for λ_1; others mean σ_1 (here `sv_max`) by the first.
 for _name in ("spectral_norm", "lambda_max"):
-    quantity(_name, title="largest eigenvalue", definition="λ_1 = σ_1²", family="norm")(
-        lambda layer: float(layer.eigenvalues[-1]) if len(layer.eigenvalues) else np.nan
-    )
+    quantity(
+        _name,
+        title="largest eigenvalue",
+        definition="λ_1 = σ_1²",
+        family="norm",
+        estimate=lambda layer: largest_estimate(layer).through(lambda value: value**2),
+        change=lambda layer, distance: distance * (2.0 * layer.largest_singular_value + distance),
+    )(lambda layer: float(layer.eigenvalues[-1]) if len(layer.eigenvalues) else np.nan)
 
-quantity("sv_max", title="largest singular value", definition="σ_1", family="norm")(
-    lambda layer: layer.largest_singular_value
-)
+quantity(
+    "sv_max",
+    title="largest singular value",
+    definition="σ_1",
+    family="norm",
+    estimate=largest_estimate,
+    change=lambda layer, distance: distance,
+)(lambda layer: layer.largest_singular_value)
 
 quantity(
     "sv_min", title="smallest singular value", definition="σ_M; the largest of them over the matrices", family="norm"
@@ -138,7 +166,13 @@ def _log_median(layer: LayerWeights) -> float:
     return log_median_singular_value(values, layer.shape[0])
 
 
-@quantity("W_scale", title="scale to unit mean eigenvalue", definition="√(number of λ / Σλ)", family="norm")
+@quantity(
+    "W_scale",
+    title="scale to unit mean eigenvalue",
+    definition="√(number of λ / Σλ)",
+    family="norm",
+    estimate=lambda layer: Estimate(layer.shape[1] ** 0.5 / layer.norm),
+)
 def W_scale(sample: LayerWeights) -> float:
     """The factor by which WeightWatcher scales W so that its eigenvalues have mean 1."""
     shares = sample.relative_eigenvalues

@@ -5,8 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ww_callbacks.spectral.estimates import quadrature
+from ww_callbacks.spectral.estimates.perturbation import (
+    effective_rank_change,
+    participation_ratio_change,
+    stable_rank_change,
+)
 from ww_callbacks.spectral.measuring.registry import quantity
 from ww_callbacks.spectral.quantities.arguments import check_larger_side, spectrum_of
+from ww_callbacks.spectral.quantities.shared import largest_estimate, space_of
 
 WEAK_TOLERANCE = 1e-6
 """WeightWatcher's absolute tolerance on λ for `weak_rank_loss`."""
@@ -176,6 +183,8 @@ quantity(
     default=True,
     headline=True,
     worst="low",
+    estimate=lambda layer: quadrature.effective_rank(space_of(layer), layer.norm),
+    change=lambda layer, distance: effective_rank_change(layer.pooled_singular_values, distance),
 )(lambda layer: effective_rank(layer.pooled_singular_values))
 
 quantity(
@@ -185,18 +194,31 @@ quantity(
     family="rank",
     default=True,
     worst="low",
+    estimate=lambda layer: largest_estimate(layer).through(lambda value: (layer.norm / value) ** 2),
+    change=lambda layer, distance: stable_rank_change(layer.norm, layer.largest_singular_value, distance),
 )(lambda layer: stable_rank(layer.pooled_singular_values))
 
-quantity("participation_ratio", title="participation ratio", definition="(Σλ)²/Σλ²", family="rank", worst="low")(
-    lambda layer: participation_ratio(layer.pooled_singular_values)
-)
+quantity(
+    "participation_ratio",
+    title="participation ratio",
+    definition="(Σλ)²/Σλ²",
+    family="rank",
+    worst="low",
+    estimate=lambda layer: quadrature.participation_ratio(space_of(layer), layer.norm),
+    change=lambda layer, distance: participation_ratio_change(layer.pooled_singular_values, distance),
+)(lambda layer: participation_ratio(layer.pooled_singular_values))
 
 quantity(
     "entropy", title="normalised matrix entropy", definition="−Σ p ln p / ln rank, p = λ/Σλ", family="rank", worst="low"
 )(lambda layer: entropy(layer.pooled_resolved_singular_values, layer.shape[0]))
 
 quantity(
-    "matrix_entropy", title="matrix entropy", definition="−Σ p ln p in nats, p = λ/Σλ", family="rank", worst="low"
+    "matrix_entropy",
+    title="matrix entropy",
+    definition="−Σ p ln p in nats, p = λ/Σλ",
+    family="rank",
+    worst="low",
+    estimate=lambda layer: quadrature.matrix_entropy(space_of(layer), layer.norm),
 )(lambda layer: matrix_entropy(layer.pooled_singular_values))
 
 quantity("matrix_rank", title="rank", definition="#{σ > σ_1·N·eps}, eps of float64", family="rank", worst="low")(

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from math import log10
+
 import numpy as np
 
+from ww_callbacks.spectral.estimates.estimate import Estimate
+from ww_callbacks.spectral.estimates.lanczos import BlockLanczos
+from ww_callbacks.spectral.estimates.leading import largest_singular_value, leading_eigenvalues
+from ww_callbacks.spectral.estimates.perturbation import log_spectral_norm_change
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
 from ww_callbacks.spectral.measuring.registry import quantity
+from ww_callbacks.spectral.quantities.shared import largest_estimate, space_of
 
 
 def scale_collapse(norm: float, initial_norm: float, spectral: float, initial_spectral: float) -> float:
@@ -29,6 +36,25 @@ def scale_collapse(norm: float, initial_norm: float, spectral: float, initial_sp
     return float(np.log10(ratio)) if 0.0 < ratio < np.inf else np.nan
 
 
+def _estimate(layer: LayerWeights) -> Estimate:
+    """σ_1 of both from Krylov spaces of as many steps, but what is known of W_0 already."""
+    reference = layer.reference or {}
+    frobenius, log_spectral = reference.get("frobenius_norm"), reference.get("log_spectral_norm")
+    initial_norm = frobenius if isinstance(frobenius, int | float) else layer.from_initial.norm
+    if isinstance(log_spectral, int | float):
+        known = Estimate(float(log_spectral), layer.reference_errors.get("log_spectral_norm", 0.0))
+        initial = known.through(lambda value: 10.0 ** (value / 2.0))
+    else:
+        assert layer.initial is not None
+        space = BlockLanczos(layer.initial[0], seed=layer.seed)
+        space.extend(space_of(layer).steps)
+        initial = largest_singular_value(leading_eigenvalues(space, 1))
+    now = largest_estimate(layer)
+    value = scale_collapse(layer.norm, initial_norm, now.value, initial.value)
+    # log10 of the ratio: the relative errors add up, whichever of the two ratios is the smaller.
+    return Estimate(value, sum(e.through(log10).error for e in (now, initial)))
+
+
 @quantity(
     "scale_collapse",
     title="scale against init",
@@ -38,6 +64,9 @@ def scale_collapse(norm: float, initial_norm: float, spectral: float, initial_sp
     default=True,
     headline=True,
     worst="low",
+    estimate=_estimate,
+    change=lambda layer, distance: 0.5 * log_spectral_norm_change(layer.largest_singular_value, distance),
+    logarithm=True,
 )
 def _scale_collapse(layer: LayerWeights) -> float:
     """W_0's norms come from ``layer.reference`` where it has them, and are measured on ``layer.initial`` otherwise."""

@@ -9,6 +9,9 @@ from typing import TypeVar, cast
 
 import numpy as np
 
+from ww_callbacks.spectral.estimates.estimate import Estimate
+from ww_callbacks.spectral.estimates.lanczos import BlockLanczos
+from ww_callbacks.spectral.estimates.leading import largest_singular_value, leading_eigenvalues
 from ww_callbacks.spectral.layers.spec import Array
 from ww_callbacks.spectral.linalg.arrays import as_array, on_accelerator
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
@@ -41,6 +44,22 @@ def relative_eigenvalues_of_one_shape(sample: LayerWeights) -> np.ndarray:
 def largest_eigenvalue(sample: LayerWeights) -> float:
     """λ_1, the unit of the relative eigenvalues; NaN without any."""
     return float(sample.eigenvalues[-1]) if len(sample.eigenvalues) else np.nan
+
+
+def space_of(sample: LayerWeights) -> BlockLanczos:
+    """The Krylov space that estimates read.
+
+    Raises:
+        ValueError: if the sample has none.
+    """
+    if sample.space is None:
+        raise ValueError("Expected a layer with a Krylov space but got one without.")
+    return sample.space
+
+
+def largest_estimate(sample: LayerWeights) -> Estimate:
+    """σ_1 from the Krylov space."""
+    return largest_singular_value(leading_eigenvalues(space_of(sample), 1))
 
 
 @once

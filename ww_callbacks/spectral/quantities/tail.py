@@ -6,7 +6,10 @@ from typing import cast
 
 import numpy as np
 
+from ww_callbacks.spectral.estimates.leading import hill_alpha_of_top, leading_eigenvalues
+from ww_callbacks.spectral.estimates.perturbation import hill_alpha_change
 from ww_callbacks.spectral.fits.bootstrap import bootstrap_interval, bootstrap_p_value
+from ww_callbacks.spectral.fits.clauset import RELATIVE_CUT
 from ww_callbacks.spectral.fits.hill import hill_fit
 from ww_callbacks.spectral.fits.interval import alpha_interval
 from ww_callbacks.spectral.fits.likelihood_ratio import Alternative, Comparison, compare
@@ -14,6 +17,7 @@ from ww_callbacks.spectral.fits.truncated import TruncatedFit, truncated_fit
 from ww_callbacks.spectral.fits.weightwatcher import weightwatcher_fit
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
 from ww_callbacks.spectral.measuring.registry import quantity
+from ww_callbacks.spectral.quantities.shared import space_of
 
 
 @quantity(
@@ -26,6 +30,34 @@ from ww_callbacks.spectral.measuring.registry import quantity
 def alpha_hill(sample: LayerWeights) -> float:
     """Hill's α with the upper half of the eigenvalues as tail: no xmin, so no jumps."""
     return hill_fit(sample.relative_eigenvalues).alpha
+
+
+TOP = 32
+"""Eigenvalues in the tail of `alpha_hill_top`, but at most a quarter of all."""
+
+
+def _top(sample: LayerWeights) -> int:
+    return min(TOP, sum(min(w.shape) for w in sample.matrices) // 4)
+
+
+@quantity(
+    "alpha_hill_top",
+    title="Hill's α of the top",
+    definition="1 + k/Σ ln(λ_i/λ_{k+1}) over the k = min(32, M/4) largest λ",
+    family="power law",
+    worst="both",
+    estimate=lambda layer: hill_alpha_of_top(leading_eigenvalues(space_of(layer), _top(layer) + 1), _top(layer)),
+    change=lambda layer, distance: hill_alpha_change(
+        np.sort(layer.pooled_singular_values)[::-1], _top(layer), distance
+    ),
+)
+def alpha_hill_top(sample: LayerWeights) -> float:
+    """Hill's α of the largest eigenvalues only, which can be estimated; NaN with fewer than eight eigenvalues."""
+    top = _top(sample)
+    values = sample.relative_eigenvalues[-top - 1 :]
+    if top < 2 or not values[0] > RELATIVE_CUT:
+        return np.nan
+    return hill_fit(values, tail=top).alpha
 
 
 @quantity(
