@@ -32,15 +32,30 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("model", metavar="MODEL", help="the file or folder")
     parser.add_argument(
-        "--quantities", nargs="+", default=["default"], metavar="NAME", help="names, 'default' or 'all'"
+        "--quantities", nargs="+", default=["default"], metavar="NAME", help="names, 'default', 'all' or 'estimable'"
     )
     parser.add_argument("--baseline", metavar="FILE", help="W_0, for distances and scale collapse")
+    parser.add_argument(
+        "--accuracy",
+        type=_accuracy,
+        default="exact",
+        metavar="ERROR",
+        help="'exact', or the relative error allowed: 0.01 estimates large layers where the quantities allow it "
+        "(--quantities estimable)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the random nulls")
     parser.add_argument(
         "--describe", action="store_true", help="list what would be measured and why, without measuring"
     )
     _weights.add_arguments(parser)
     _weights.add_order(parser, "problems first, then hints, then depth")
+
+
+def _accuracy(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text  # `analyze` says what is expected
 
 
 def run(args: argparse.Namespace) -> int:
@@ -95,6 +110,7 @@ def _analyze(args: argparse.Namespace) -> int:
             args.model,
             quantities,
             baseline=args.baseline,
+            accuracy=args.accuracy,
             seed=args.seed,
             progress=progress,
             **_weights.selection(args),

@@ -11,7 +11,17 @@ from numbers import Integral
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from ww_callbacks.spectral.for_people import HINT, counted, hint, ordered, rows_of, short, some, with_alpha_in_words
+from ww_callbacks.spectral.for_people import (
+    HINT,
+    counted,
+    hint,
+    ordered,
+    rows_of,
+    short,
+    some,
+    with_alpha_in_words,
+    with_errors_in_words,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +43,8 @@ class Analysis:
 
     Attributes:
         layers: one row a layer, in depth order: ``layer``, ``kind``, ``type``, ``matrices``, ``status`` (``ok``, or why
-            values are missing), then the quantities; NaN where a value cannot be had.
+            values are missing), then the quantities; NaN where a value cannot be had. Of quantities that were
+            estimated, ``<quantity>_error`` says how far each value may be off, NaN where it is exact.
         summary: model-level numbers ``<quantity>/<statistic>``, over finite values only, α's only over layers whose
             evidence suffices (see :func:`ww_callbacks.spectral.aggregate.summary.summarise`).
         specs: what was done with every parameter, without access to its values: a result keeps no model alive.
@@ -55,6 +66,8 @@ class Analysis:
 
     def heading(self) -> str:
         """What was measured, how much of it bears an α, and what to look at, in a line."""
+        from ww_callbacks.spectral.measuring.accuracy import ERROR
+
         single = all(len(spec.matrix_shapes) == 1 for spec in self.specs if not spec.skipped)
         parts = [counted(len(self.layers), "matrix", "matrices") if single else counted(len(self.layers), "layer")]
         if "alpha_evidence" in self.layers:
@@ -68,6 +81,8 @@ class Analysis:
             parts.append(f"{counted(skipped, 'parameter')} not measured (see `describe()`)")
         if self.unmatched:
             parts.append(f"{counted(len(self.unmatched), 'layer')} not in the baseline ({some(self.unmatched)})")
+        if estimated := int(self.layers.filter(regex=f"{ERROR}$").notna().any(axis=1).sum()):
+            parts.append(f"{estimated} estimated (± in the table)")
         parts += self.remarks
         look = [f"{name} ({why})" for name, why in self._concerns()]
         return ", ".join(parts) + (f"; look at {some(look)}" if look else "")
@@ -121,7 +136,7 @@ class Analysis:
             names.append("hint")
         if "sigma" in table and "alpha" in names:
             names = [name for name in names if name != "sigma"]
-        return with_alpha_in_words(table).iloc[places][["layer", "matrices", "status", *names]]
+        return with_errors_in_words(with_alpha_in_words(table)).iloc[places][["layer", "matrices", "status", *names]]
 
     def statistics(self) -> pd.DataFrame:
         """:attr:`summary` as a table, quantities × statistics."""
@@ -181,6 +196,7 @@ def analyze(
     exclude: str | Sequence[str] = (),
     types: str | Sequence[str] = (),
     min_eigenvalues: int = 1,
+    accuracy: float | str = "exact",
     workers: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -191,9 +207,9 @@ def analyze(
         model: a torch module, a Keras model, a state dict or other mapping of names to arrays, one 2-D array, or the
             path of a safetensors file, a torch checkpoint (nothing in it is executed), an ONNX file or a folder of
             Hugging Face, PEFT, diffusers or a Trainer; ``file.pt:teacher`` chooses one of several sets of weights.
-        quantities: ``"default"``, ``"all"`` or names; the default adds ``warning``, WeightWatcher's over- and
-            under-trained label where the evidence suffices. Those that compare with earlier weights need ``baseline``;
-            those that compare with the last snapshot of a run are left out.
+        quantities: ``"default"``, ``"all"``, ``"estimable"`` or names; the default adds ``warning``, WeightWatcher's
+            over- and under-trained label where the evidence suffices. Those that compare with earlier weights need
+            ``baseline``; those that compare with the last snapshot of a run are left out.
         convolution: how a convolution becomes matrices: ``matrix`` (out, in·kernel), ``slices`` (pooled), ``separate``
             or ``weightwatcher``; see :data:`ww_callbacks.spectral.layers.matrix_layouts.Convention`.
         baseline: W_0, given like ``model``; layers are matched by name and shape. The folder of an adapter is measured
@@ -202,6 +218,9 @@ def analyze(
         exclude: shell patterns of layers to leave out.
         types: class names of modules (``Linear``) or kinds (``conv``) to measure.
         min_eigenvalues: layers with fewer eigenvalues are left out.
+        accuracy: ``"exact"``, or the relative error that is allowed, such as 0.01. A layer whose smaller side is 1024
+            or more is then estimated where every quantity asked for can be: the ``"estimable"`` ones are made for it,
+            while α always needs the whole spectrum. The errors stand in columns ``<quantity>_error``.
         workers: layers at a time, one thread each; None for all cores that the process may use.
         seed: seed of the random nulls; the global random state is never touched.
         progress: called after each layer with (layers done, layers, name), from one thread at a time.
@@ -226,11 +245,13 @@ def analyze(
     from ww_callbacks.spectral.layers import inspect
     from ww_callbacks.spectral.layers.selection import select
     from ww_callbacks.spectral.linalg.workers import WorkerPool
+    from ww_callbacks.spectral.measuring.accuracy import check_accuracy
     from ww_callbacks.spectral.measuring.prefetch import Prefetch
 
     for name, number, least in (("min_eigenvalues", min_eigenvalues, 1), ("seed", seed, 0)):
         if isinstance(number, bool) or not isinstance(number, Integral) or number < least:
             raise ValueError(f"Expected `{name}` to be a whole number from {least} but got {number!r}.")
+    tolerance = check_accuracy(accuracy)
     wanted = _wanted(quantities, with_baseline=baseline is not None)
     pool = WorkerPool(workers)
     specs = inspect(model, convolution, base=baseline)
@@ -243,7 +264,9 @@ def analyze(
 
     def row(spec: LayerSpec) -> dict[str, Value]:
         before = None if initial is None or spec.name not in initial else partial(initial.__getitem__, spec.name)
-        values, status = measure_layer(spec, wanted, initial=before, seed=seed, promised=ahead.promised(spec))
+        values, status = measure_layer(
+            spec, wanted, initial=before, seed=seed, promised=ahead.promised(spec), tolerance=tolerance
+        )
         return {**_identity(spec), "status": status, **values}
 
     rows = ahead.map(pool, telling(row, len(chosen), progress), chosen)
@@ -325,8 +348,11 @@ def measure_layer(
     initial: Callable[[], Sequence[Array]] | None = None,
     seed: int = 0,
     promised: Mapping[Any, object] | None = None,
+    tolerance: float | None = None,
 ) -> tuple[dict[str, Value], str]:
-    """The values of ``wanted`` on one layer and its status; a layer that cannot be read says so in its status.
+    """The values of ``wanted`` on one layer, with errors where they are estimates, and its status.
+
+    A layer that cannot be read says so in its status.
 
     Args:
         spec: the layer.
@@ -335,9 +361,10 @@ def measure_layer(
         initial: reads those of W_0.
         seed: seed of the random nulls.
         promised: what another worker computes of the layer meanwhile (see ``measuring.prefetch``).
+        tolerance: the relative error that is allowed; None for none.
     """
+    from ww_callbacks.spectral.measuring.accuracy import ERROR, measure_within
     from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
-    from ww_callbacks.spectral.measuring.values import measure_quantities
 
     try:
         assert spec.arrange is not None, f"`{spec.name}` is not measured: {spec.skipped}"
@@ -347,7 +374,8 @@ def measure_layer(
         missing: dict[str, Value] = {q.name: "" if q.text else float("nan") for q in wanted}
         return missing, f"failed: {type(error).__name__}: {error}"
     sample = LayerWeights(matrices, initial=before, seed=spec.null_seed(seed), scratch=dict(promised or {}))
-    return measure_quantities(sample, wanted)
+    values, status, errors = measure_within(sample, wanted, tolerance)
+    return values | {name + ERROR: error for name, error in errors.items()}, status
 
 
 def _analysis(
@@ -356,10 +384,12 @@ def _analysis(
     import pandas as pd
 
     from ww_callbacks.spectral.aggregate.summary import summarise
+    from ww_callbacks.spectral.measuring.accuracy import ERROR
 
-    columns = ["layer", "kind", "type", "matrices", "status", *(q.name for q in wanted)]
+    estimated = [q.name + ERROR for q in wanted if any(q.name + ERROR in row for row in rows)]
+    columns = ["layer", "kind", "type", "matrices", "status", *(q.name for q in wanted), *estimated]
     names = {q.name for q in wanted}
     summary = summarise([{k: v for k, v in row.items() if k in names} for row in rows])
     described = [replace(spec, read=None, arrange=None, is_frozen=None) for spec in specs]
-    table = pd.DataFrame({column: [row[column] for row in rows] for column in columns})
+    table = pd.DataFrame({column: [row.get(column, float("nan")) for row in rows] for column in columns})
     return Analysis(table, summary, described, unmatched)

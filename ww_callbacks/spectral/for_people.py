@@ -63,6 +63,17 @@ def with_alpha_in_words(table: pd.DataFrame, suffix: str = "") -> pd.DataFrame:
     return table.assign(**{alpha: [alpha_in_words(*cell) for cell in cells]}).drop(columns=sigma, errors="ignore")
 
 
+def with_errors_in_words(table: pd.DataFrame) -> pd.DataFrame:
+    """``table`` with every column that has a column of errors as ``1.234 ± 0.005``; a value without error as it is."""
+    from ww_callbacks.spectral.measuring.accuracy import ERROR
+
+    def cell(value: float, error: float) -> str:
+        return short(value) if math.isnan(error) else f"{short(value)} ± {error:.1g}"
+
+    names = [str(name) for name in table if f"{name}{ERROR}" in table]
+    return table.assign(**{name: [*map(cell, table[name], table[f"{name}{ERROR}"])] for name in names})
+
+
 def ordered(table: pd.DataFrame, by: str, concern: Sequence[tuple[Any, ...]], worst: Mapping[str, str]) -> list[int]:
     """The positions of the rows of ``table`` in the order ``by``; rows that are equal in it stay in depth order.
 

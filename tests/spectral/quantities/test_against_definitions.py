@@ -26,6 +26,15 @@ def test_gaussian_512_as_published():
     assert value("entropy", [w]) == pytest.approx(0.92, abs=0.005)
 
 
+@pytest.mark.parametrize(("shape", "tail"), [((200, 160), 32), ((50, 40), 10), ((9, 8), 2)])
+def test_hill_over_the_top(shape, tail):
+    w = gaussian(*shape)
+    values = np.linalg.svd(w, compute_uv=False) ** 2
+    expected = 1.0 + tail / np.sum(np.log(values[:tail] / values[tail]))
+    assert value("alpha_hill_top", [w]) == pytest.approx(expected)
+    assert np.isnan(value("alpha_hill_top", [gaussian(30, 7)]))
+
+
 def test_norms():
     w = gaussian(40, 30)
     sigma = np.linalg.svd(w, compute_uv=False)

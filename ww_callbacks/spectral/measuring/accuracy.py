@@ -20,6 +20,9 @@ SMALLEST = 1024
 LEAST, MOST = 1e-4, 0.1
 """Tolerances between these can be asked for: float32 products allow no less, and more says nothing."""
 
+ERROR = "_error"
+"""What a column of errors has after the name of its quantity, in tables and in the record."""
+
 _FIRST_STEPS = 5
 _MOST_STEPS = 48
 _TELLING = 10
@@ -28,8 +31,8 @@ _TELLING = 10
 _HOPELESS = 1.5
 """Steps needed over steps allowed beyond which the exact spectrum is computed at once."""
 
-_SHARE = 3.0
-"""An estimate may cost a third of the exact spectrum before that is computed instead."""
+_SHARE = 2.0
+"""An estimate may cost half of the exact spectrum before that is computed instead."""
 
 _STEP = 80.0
 """Cost of one Lanczos step, with its share of the rest, a matrix element, in the units of :func:`_limit`."""
@@ -104,8 +107,8 @@ def needs_spectrum(quantity: Quantity, sample: LayerWeights) -> bool:
 def estimates(sample: LayerWeights, quantities: Sequence[Quantity], tolerance: float) -> dict[str, Estimate] | None:
     """Every one of ``quantities`` within ``tolerance`` from a Krylov space; None where the exact spectrum is needed.
 
-    The space grows until all errors are small enough, or until the exact spectrum would have cost less than three times
-    as much. Its random start is drawn from the sample's seed: the same weights give the same estimates.
+    The space grows until all errors are small enough, or until the exact spectrum would have cost less than twice as
+    much. Its random start is drawn from the sample's seed: the same weights give the same estimates.
     """
     limit = _limit(sample)
     if limit < _FIRST_STEPS or not all(q.estimate is not None for q in quantities):
@@ -141,7 +144,7 @@ def _excess(quantity: Quantity, estimate: Estimate, tolerance: float) -> float:
 
 
 def _limit(sample: LayerWeights) -> int:
-    """Steps that cost a third of the exact spectrum, which costs n·m² + 2.2·m³; 0 where none is made."""
+    """Steps that cost half of the exact spectrum, which costs n·m² + 2.2·m³; 0 where none is made."""
     if len(sample.matrices) != 1 or not isfinite(sample.largest) or sample.largest == 0.0:
         return 0
     larger, smaller = sample.shape

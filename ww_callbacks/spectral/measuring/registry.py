@@ -122,16 +122,22 @@ def _unknown(name: str, known: Mapping[str, Quantity]) -> str:
     if "," in name:
         return f"Unknown quantity `{name}`: give several as a list, one name each."
     other = ELSEWHERE.get(name.lower())
-    near = [other] if other else difflib.get_close_matches(name.lower(), [*known, "all", "default"], n=3, cutoff=0.4)
+    near = (
+        [other]
+        if other
+        else difflib.get_close_matches(name.lower(), [*known, "all", "default", "estimable"], n=3, cutoff=0.4)
+    )
     hint = f" Did you mean {', '.join(f'`{n}`' for n in near)}?" if near else ""
-    return f"Unknown quantity `{name}`.{hint} Expected 'default', 'all' or some of: {', '.join(sorted(known))}."
+    expected = "Expected 'default', 'all', 'estimable' or some of:"
+    return f"Unknown quantity `{name}`.{hint} {expected} {', '.join(sorted(known))}."
 
 
 def resolve(names: str | Iterable[str] = "default") -> tuple[Quantity, ...]:
     """The quantities that ``names`` stands for, in the order of declaration.
 
     Args:
-        names: ``"default"``, ``"all"`` (the costly ones included), one name, or several of these.
+        names: ``"default"``, ``"all"`` (the costly ones included), ``"estimable"`` (the default ones that can be had
+            without the whole spectrum, with Hill's α of the top in place of α), one name, or several of these.
 
     Raises:
         ValueError: for a name that is not declared, with the nearest ones.
@@ -143,6 +149,10 @@ def resolve(names: str | Iterable[str] = "default") -> tuple[Quantity, ...]:
             wanted.update(q.name for q in known.values() if q.default)
         elif name == "all":
             wanted.update(known)
+        elif name == "estimable":
+            default = (q for q in known.values() if q.default and (q.cost == "cheap" or q.estimate is not None))
+            wanted.update(q.name for q in default)
+            wanted.add("alpha_hill_top")
         elif name in known:
             wanted.add(name)
         else:
