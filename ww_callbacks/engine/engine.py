@@ -248,18 +248,20 @@ class Engine:
             return None
         assert spec.arrange is not None
         began = time.perf_counter()
-        initial = self.baseline.get(spec.name) if self.baseline is not None else None
+        initial = self._initial(spec)
         sample = LayerWeights(
             matrices=spec.arrange(arrays),
-            initial=None if initial is None else spec.arrange(initial),
+            initial=initial,
             previous=None if state.previous is None else spec.arrange([a.widened() for a in state.previous]),
             seed=spec.null_seed(self.seed),
         )
+        compares = state.reference is None and full and initial is not None
+        at_baseline = compares and _equal(sample.matrices, initial)
+        del initial
         values, state.status = measure_quantities(sample, [q for q in missing if q.needs != "reference"])
         state.values.update(values)
-        if state.reference is None and full and sample.initial is not None:
-            at_baseline = _equal(arrays, initial)
-            state.reference = dict(state.values) if at_baseline else self._reference(spec, sample.initial)
+        if compares:
+            state.reference = dict(state.values) if at_baseline else self._reference(spec, self._initial(spec) or [])
         sample.reference = state.reference
         referring = [q for q in missing if q.needs == "reference"]
         if referring:
@@ -270,6 +272,11 @@ class Engine:
             state.seconds = time.perf_counter() - began
             self.spectral_seconds += state.seconds
         return density
+
+    def _initial(self, spec: LayerSpec) -> list[Array] | None:
+        """The matrices of W_0, where the layer was there."""
+        arrays = None if self.baseline is None else self.baseline.get(spec.name)
+        return None if arrays is None or spec.arrange is None else spec.arrange(arrays)
 
     def _reference(self, spec: LayerSpec, matrices: Sequence[Array]) -> Mapping[str, Value]:
         wanted = [q for q in self.quantities if not q.needs and q.cost != "request"]
@@ -323,10 +330,14 @@ class Engine:
 
 
 def _equal(arrays: Sequence[Array], others: Sequence[Array] | None) -> bool:
-    hosts = [to_host(a) for a in arrays]
     return others is not None and all(
-        a.dtype == b.dtype and np.array_equal(a, b, equal_nan=True) for a, b in zip(hosts, others, strict=True)
+        a.dtype == b.dtype and a.shape == b.shape and all(_same(rows) for rows in zip(a, b, strict=True))
+        for a, b in zip(map(to_host, arrays), map(to_host, others), strict=True)
     )
+
+
+def _same(rows: tuple[np.ndarray, np.ndarray]) -> bool:
+    return np.array_equal(*rows, equal_nan=True)  # row by row: it makes copies
 
 
 def _copy_into(kept: list[Narrowed] | None, arrays: Sequence[Array]) -> list[Narrowed]:

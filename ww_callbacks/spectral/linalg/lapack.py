@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -49,6 +49,35 @@ def symmetric_eigenvalues(matrix: np.ndarray) -> np.ndarray:
     return values
 
 
+def symmetric_product(blocks: Iterable[np.ndarray]) -> np.ndarray:
+    """Σ BᵀB over blocks of rows B, summed in place by dsyrk.
+
+    Args:
+        blocks: at least one, float64, all with as many columns.
+
+    Raises:
+        ValueError: if there is none.
+
+    >>> symmetric_product([np.array([[1.0, 2.0]]), np.array([[0.0, 3.0]])]).tolist()
+    [[1.0, 2.0], [2.0, 13.0]]
+    """
+    product: np.ndarray | None = None
+    for block in map(np.ascontiguousarray, blocks):
+        rows, side = block.shape
+        if product is None:
+            product = np.zeros((side, side))
+        # Fortran sees the block's transpose, side × rows, and in C's order the triangle that it fills is the upper one.
+        _call("dsyrk", b"L", b"N", side, rows, 1.0, block, side, 1.0, product, side, status=False)
+    if product is None:
+        raise ValueError("Expected at least one block of rows but got none.")
+    for start in range(0, len(product), _TILE):
+        rows_ = slice(start, start + _TILE)
+        product[rows_.stop :, rows_] = product[rows_, rows_.stop :].T
+        tile = product[rows_, rows_]
+        tile[:] = np.triu(tile) + np.triu(tile, 1).T
+    return product
+
+
 def leading_eigenvectors(matrix: np.ndarray, count: int) -> np.ndarray:
     """The eigenvectors of a symmetric matrix's ``count`` largest eigenvalues, by dsyevr.
 
@@ -79,31 +108,40 @@ def leading_eigenvectors(matrix: np.ndarray, count: int) -> np.ndarray:
     return vectors.T
 
 
-def _call(name: str, *arguments: bytes | int | np.ndarray) -> None:
-    """Call a LAPACK routine, by reference as Fortran does, with the status that ends every routine's arguments."""
-    status = ctypes.c_int(0)
-    given: list[Any] = [_as_c(argument) for argument in arguments]
-    places = [a.ctypes.data if isinstance(a, np.ndarray) else ctypes.addressof(a) for a in (*given, status)]
+def _call(name: str, *arguments: bytes | int | float | np.ndarray, status: bool = True) -> None:
+    """Call a routine of LAPACK, by reference as Fortran does, with the status that ends the arguments there.
+
+    Those of BLAS have no ``status``.
+    """
+    outcome = ctypes.c_int(0)
+    given: list[Any] = [_as_c(argument) for argument in arguments] + [outcome] * status
+    places = [a.ctypes.data if isinstance(a, np.ndarray) else ctypes.addressof(a) for a in given]
     _routine(name, len(places))(*places)
-    if status.value != 0:
-        raise np.linalg.LinAlgError(f"Eigenvalues did not converge: LAPACK's {name} ended with {status.value}.")
+    if outcome.value != 0:
+        raise np.linalg.LinAlgError(f"Eigenvalues did not converge: LAPACK's {name} ended with {outcome.value}.")
 
 
-def _as_c(argument: bytes | int | np.ndarray) -> Any:
+def _as_c(argument: bytes | int | float | np.ndarray) -> Any:
     if isinstance(argument, bytes):
         return ctypes.c_char(argument)
+    if isinstance(argument, float):
+        return ctypes.c_double(argument)
     return ctypes.c_int(argument) if isinstance(argument, int) else argument
 
 
 _SIGNATURES = {
     "dsytrd": "void (char *, int *, d *, int *, d *, d *, d *, d *, int *, int *)",
     "dsterf": "void (int *, d *, d *, int *)",
+    "dsyrk": "void (char *, char *, int *, int *, d *, d *, int *, d *, d *, int *)",
     "dsyevr": (
         "void (char *, char *, char *, int *, d *, int *, d *, d *, int *, int *, d *, int *, d *, d *, int *, int *, "
         "d *, int *, int *, int *, int *)"
     ),
 }
 """What the calls above assume; ``d`` is Cython's typedef of double. A LAPACK with 64-bit integers has others."""
+
+_TILE = 64
+"""Side of the tiles by which a triangle is mirrored, so that they fit into a core's cache."""
 
 
 @lru_cache(maxsize=1)
@@ -118,21 +156,21 @@ def callable_directly() -> bool:
 def _signature(name: str) -> str:
     """The C signature that the capsule's name carries, its typedefs of double shortened to ``d``."""
     found: bytes = _capsule_name()(_capsules()[name])
-    return re.sub(r"__pyx_t_5scipy_6linalg_13cython_lapack_d\b|\bdouble\b|\bd\b", "d", found.decode())
+    return re.sub(r"__pyx_t_5scipy_6linalg_1[13]cython_(lapack|blas)_d\b|\bdouble\b|\bd\b", "d", found.decode())
 
 
+@lru_cache(maxsize=1)
 def _capsules() -> Mapping[str, object]:
-    from scipy.linalg import cython_lapack
+    from scipy.linalg import cython_blas, cython_lapack
 
-    capsules: Mapping[str, object] = cython_lapack.__pyx_capi__
-    return capsules
+    return {**cython_blas.__pyx_capi__, **cython_lapack.__pyx_capi__}
 
 
 def _capsule_name() -> Any:
     return ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", ctypes.pythonapi))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _routine(name: str, arguments: int) -> Any:
     capsule = _capsules()[name]
     address = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(

@@ -22,10 +22,20 @@ import numpy as np
 
 from ww_callbacks.spectral.layers.spec import Array
 from ww_callbacks.spectral.linalg.arrays import as_array, float64, largest_magnitude, on_accelerator, row_blocks
-from ww_callbacks.spectral.linalg.lapack import leading_eigenvectors, symmetric_eigenvalues
+from ww_callbacks.spectral.linalg.lapack import (
+    callable_directly,
+    leading_eigenvectors,
+    symmetric_eigenvalues,
+    symmetric_product,
+)
 
 RESOLVED = 2e-5
 """Smallest σ/σ_1 for which the Gram product gives σ to about 1e-6."""
+
+_LARGE = 1024
+"""From this side on WᵀW is summed in place over few rows at a time, so that it is all the memory that is needed."""
+
+_ROWS = 256
 
 _SAFE_EXPONENT = 200
 """|W| between 2^−200 and 2^200 may be squared and summed in float64 without scaling."""
@@ -137,6 +147,8 @@ def scaled(array: Array, exponent: int) -> Array:
 def _gram(tall: Array, exponent: int) -> Array:
     """WᵀW in float64, summed over blocks of rows; ``a.T @ a`` is LAPACK's syrk in NumPy."""
     side = tall.shape[1]
+    if side >= _LARGE and not on_accelerator(tall) and callable_directly():
+        return symmetric_product(np.asarray(scaled(b, exponent)) for (b,) in row_blocks(tall, rows=_ROWS))
     gram: Any = None
     # A block at least as tall as it is wide keeps the product efficient and its float64 copy no larger than the Gram.
     for (block,) in row_blocks(tall, rows=max(side, (1 << 20) // side)):

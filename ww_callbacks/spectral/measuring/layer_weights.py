@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan
 
@@ -48,6 +48,13 @@ class LayerWeights:
     space: BlockLanczos | None = None
     seed: int = 0
     scratch: dict[object, object] = field(default_factory=dict, repr=False)
+
+    def release(self, needs: Collection[str]) -> None:
+        """Forget the earlier weights that no quantity with these ``needs`` compares with."""
+        if "previous" not in needs:
+            self.previous = None
+        if "initial" not in needs and not ("reference" in needs and self.reference is None):
+            self.initial = None
 
     @cached_attribute
     def largest(self) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from math import isfinite, isinf
 
 import numpy as np
@@ -11,11 +11,11 @@ from ww_callbacks.spectral.measuring.layer_weights import LayerWeights, Value
 from ww_callbacks.spectral.measuring.registry import Quantity
 
 
-def measure_quantities(sample: LayerWeights, quantities: Iterable[Quantity]) -> tuple[dict[str, Value], str]:
+def measure_quantities(sample: LayerWeights, quantities: Sequence[Quantity]) -> tuple[dict[str, Value], str]:
     """The values of ``quantities`` on one layer, and its status; never raises for what is in the weights.
 
     Args:
-        sample: the layer.
+        sample: the layer; it forgets earlier weights once nothing more is to be compared with them.
         quantities: what to measure, see :func:`ww_callbacks.spectral.measuring.registry.resolve`.
 
     Returns:
@@ -23,13 +23,15 @@ def measure_quantities(sample: LayerWeights, quantities: Iterable[Quantity]) -> 
         value is given), ``zero`` (all elements are 0: sizes and distances are given), or ``failed: `` with the
         quantities and the reason.
     """
-    values: dict[str, Value] = {}
+    # Those that read elements come first: before a spectrum takes its memory, W_0 and the last weights can go.
+    ordered = sorted(quantities, key=lambda q: q.cost != "cheap")
+    values: dict[str, Value] = {q.name: "" if q.text else np.nan for q in quantities}
     failures: dict[str, list[str]] = {}
     with np.errstate(all="ignore"):
         largest = sample.largest
-        for q in quantities:
-            missing: Value = "" if q.text else np.nan
-            values[q.name] = missing
+        for i, q in enumerate(ordered):
+            if q.cost != "cheap":
+                sample.release({later.needs for later in ordered[i:]})
             if not isfinite(largest) or (q.needs == "previous" and sample.previous is None):
                 continue
             compares = q.needs in ("initial", "reference")
