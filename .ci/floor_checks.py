@@ -143,6 +143,19 @@ def onnx() -> None:
     assert len(spectral.analyze("model.onnx").layers) == 1
 
 
+def gguf() -> None:
+    """A table of a model."""
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter("model.gguf", "llama")
+    writer.add_tensor("output.weight", weights()["first.weight"].astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert len(spectral.analyze("model.gguf").layers) == 1
+
+
 def parquet() -> None:
     """A record as Parquet."""
     import pandas as pd

@@ -21,7 +21,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKS = Path(__file__).with_name("floor_checks.py")
-EXTRAS = ("base", "lightning", "keras", "huggingface", "tensorboard", "wandb", "figures", "onnx", "parquet", "probes")
+EXTRAS = (
+    "base",
+    "lightning",
+    "keras",
+    "huggingface",
+    "tensorboard",
+    "wandb",
+    "figures",
+    "onnx",
+    "gguf",
+    "parquet",
+    "probes",
+)
 ALSO = {"keras": ["jax>=0.4.30"], "tensorboard": ["torch>=2.4"]}
 """What an extra leaves to the user: Keras's backend, the torch whose SummaryWriter writes beside our values."""
 PYTHONS = ("3.11", "3.12", "3.13")

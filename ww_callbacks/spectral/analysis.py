@@ -44,7 +44,8 @@ class Analysis:
     Attributes:
         layers: one row a layer, in depth order: ``layer``, ``kind``, ``type``, ``matrices``, ``status`` (``ok``, or why
             values are missing), then the quantities; NaN where a value cannot be had. Of quantities that were
-            estimated, ``<quantity>_error`` says how far each value may be off, NaN where it is exact.
+            estimated, ``<quantity>_error`` says how far each value may be off, NaN where it is exact. Where weights
+            were dequantised, ``stored_as`` says how they are stored.
         summary: model-level numbers ``<quantity>/<statistic>``, over finite values only, α's only over layers whose
             evidence suffices (see :func:`ww_callbacks.spectral.aggregate.summary.summarise`).
         specs: what was done with every parameter, without access to its values: a result keeps no model alive.
@@ -79,6 +80,7 @@ class Analysis:
             parts.append(f"{failed} of them not ok")
         if skipped := sum(bool(spec.skipped) for spec in self.specs):
             parts.append(f"{counted(skipped, 'parameter')} not measured (see `describe()`)")
+        parts += self._quantised()
         if self.unmatched:
             parts.append(f"{counted(len(self.unmatched), 'layer')} not in the baseline ({some(self.unmatched)})")
         if estimated := int(self.layers.filter(regex=f"{ERROR}$").notna().any(axis=1).sum()):
@@ -86,6 +88,17 @@ class Analysis:
         parts += self.remarks
         look = [f"{name} ({why})" for name, why in self._concerns()]
         return ", ".join(parts) + (f"; look at {some(look)}" if look else "")
+
+    def _quantised(self) -> list[str]:
+        """How many layers were dequantised, and how much of the model is measured where some cannot be."""
+        parts = []
+        if "stored_as" in self.layers:
+            parts.append(f"{int((self.layers['stored_as'] != '').sum())} dequantised")
+        if lost := [spec.unread for spec in self.specs if spec.unread]:
+            read = sum(n * m for spec in self.specs for n, m in spec.matrix_shapes)
+            share = f"{100 * read / (read + sum(lost)):.2g} % of the weights are measured"
+            parts.append(f"{share}, {counted(len(lost), 'quantised array')} cannot be read")
+        return parts
 
     def _concerns(self) -> list[tuple[str, str]]:
         """The layers worth a look with the reason, the worst first."""
@@ -136,7 +149,9 @@ class Analysis:
             names.append("hint")
         if "sigma" in table and "alpha" in names:
             names = [name for name in names if name != "sigma"]
-        return with_errors_in_words(with_alpha_in_words(table)).iloc[places][["layer", "matrices", "status", *names]]
+        marks = ["stored_as"] if "stored_as" in table else []
+        columns = ["layer", "matrices", *marks, "status", *names]
+        return with_errors_in_words(with_alpha_in_words(table)).iloc[places][columns]
 
     def statistics(self) -> pd.DataFrame:
         """:attr:`summary` as a table, quantities × statistics."""
@@ -337,7 +352,8 @@ def _baseline(specs: Sequence[LayerSpec], chosen: Sequence[LayerSpec], baseline:
 def _identity(spec: LayerSpec) -> dict[str, Value]:
     from ww_callbacks.spectral.layers.parameter_table import sizes
 
-    return {"layer": spec.name, "kind": spec.kind, "type": spec.type, "matrices": sizes(spec.matrix_shapes)}
+    identity: dict[str, Value] = {"layer": spec.name, "kind": spec.kind, "type": spec.type}
+    return {**identity, "matrices": sizes(spec.matrix_shapes), "stored_as": spec.stored_as}
 
 
 def measure_layer(
@@ -386,8 +402,9 @@ def _analysis(
     from ww_callbacks.spectral.aggregate.summary import summarise
     from ww_callbacks.spectral.measuring.accuracy import ERROR
 
+    marks = ["stored_as"] if any(row["stored_as"] for row in rows) else []
     estimated = [q.name + ERROR for q in wanted if any(q.name + ERROR in row for row in rows)]
-    columns = ["layer", "kind", "type", "matrices", "status", *(q.name for q in wanted), *estimated]
+    columns = ["layer", "kind", "type", "matrices", *marks, "status", *(q.name for q in wanted), *estimated]
     names = {q.name for q in wanted}
     summary = summarise([{k: v for k, v in row.items() if k in names} for row in rows])
     described = [replace(spec, read=None, arrange=None, is_frozen=None) for spec in specs]

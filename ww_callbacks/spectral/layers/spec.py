@@ -76,6 +76,8 @@ class LayerSpec:
             called only inside a snapshot. None for a skipped one.
         arrange: turns those arrays into the list of matrices, as views where that is possible.
         part: which slice of the parameter as stored the layer is; empty for the whole.
+        stored_as: how the weight is stored where it was dequantised to be measured; empty for any other.
+        unread: about how many weights it has that cannot be read, being quantised in a way that is not known.
         is_frozen: tells whether no parameter of the layer is trained now (``requires_grad``, ``trainable``); None where
             that is not known.
     """
@@ -92,6 +94,8 @@ class LayerSpec:
     arrange: Callable[[Sequence[Array]], list[Array]] | None = field(default=None, compare=False)
     part: Index = field(default=(), compare=False)
     is_frozen: Callable[[], bool] | None = field(default=None, compare=False)
+    stored_as: str = ""
+    unread: int = 0
 
     @property
     def eigenvalues(self) -> int:

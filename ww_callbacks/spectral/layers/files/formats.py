@@ -18,15 +18,16 @@ import orjson
 
 from ww_callbacks.spectral.layers.files.adapter_folders import Scaling, on_base, scaling_of
 from ww_callbacks.spectral.layers.files.folders import FOLDERS, Held, in_depth_order, is_folder_of_adapter, read_folder
+from ww_callbacks.spectral.layers.files.gguf_files import read_gguf
 from ww_callbacks.spectral.layers.files.holders import contents
 from ww_callbacks.spectral.layers.files.state_dict import inspect_mapping
-from ww_callbacks.spectral.layers.files.stored_arrays import Stored, why_not_dtype
+from ww_callbacks.spectral.layers.files.stored_arrays import Stored, float8_values, why_not_dtype
 from ww_callbacks.spectral.layers.files.torch_checkpoint import read_checkpoint, unknown_classes
 from ww_callbacks.spectral.layers.matrix_layouts import Convention
 from ww_callbacks.spectral.layers.spec import Index, Layers
 from ww_callbacks.spectral.linalg.half_precision import bfloat16_to_float32
 
-FORMATS = f"a safetensors file, a torch checkpoint (.pt, .pth, .ckpt, .bin), an ONNX file or {FOLDERS}"
+FORMATS = f"a safetensors file, a torch checkpoint (.pt, .pth, .ckpt, .bin), a GGUF file, an ONNX file or {FOLDERS}"
 _SAFETENSORS_TYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -34,6 +35,9 @@ _SAFETENSORS_TYPES = {
     "BF16": "bfloat16",
     "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
     "C64": "complex64",
     "BOOL": "bool",
     **{f"{kind}{bits}": f"{name}{bits}" for kind, name in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)},
@@ -129,6 +133,8 @@ def entries(path: Path) -> Mapping[str, Any]:
         raise ValueError(f"{path} is empty. Expected {FORMATS}.")
     if path.suffix == ".safetensors" or start[8:9] == b"{":
         return _safetensors(path)
+    if start.startswith(b"GGUF"):
+        return read_gguf(path)
     if start.startswith((b"PK", b"\x80")):
         return read_checkpoint(path)
     if path.suffix in (".keras", ".h5", ".hdf5"):
@@ -160,14 +166,32 @@ def _safetensors(path: Path) -> dict[str, Stored]:
 
 def _mapped(path: Path, offset: int, shape: tuple[int, ...], dtype: str, index: Index = ()) -> np.ndarray:
     """A memory-mapped view of one tensor, or of a slice of it; a float32 copy of one in half precision."""
-    stored_as = {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8"}[dtype]
+    stored_as = (
+        "<u2"
+        if dtype == "BF16"
+        else "u1"
+        if dtype.startswith(("F8", "BOOL"))
+        else f"<{dtype[0].lower()}{int(dtype[1:]) // 8}"
+    )
     flat = np.asarray(np.memmap(path, dtype=stored_as, mode="r", offset=offset, shape=(math.prod(shape),)))
     array = flat.reshape(shape)
     if index:
         array = array[index]
     if dtype == "BF16":
         return bfloat16_to_float32(array)
+    if dtype.startswith("F8"):
+        return float8_values(_SAFETENSORS_TYPES[dtype])[array]
     return array.astype(np.float32) if dtype == "F16" else array
+
+
+def _quantisation(path: Path) -> Mapping[str, Any]:
+    """``quantization_config`` of the ``config.json`` beside the weights; empty where there is none."""
+    config = (path if path.is_dir() else path.parent) / "config.json"
+    try:
+        found = orjson.loads(config.read_bytes())["quantization_config"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _inspected(
@@ -179,7 +203,9 @@ def _inspected(
         ValueError: if nothing in it is a weight, or what was chosen is not there.
     """
     try:
-        found = inspect_mapping(tree, convolution, lora_scaling=lora_scaling, choice=choice)
+        found = inspect_mapping(
+            tree, convolution, lora_scaling=lora_scaling, choice=choice, quantisation=_quantisation(path)
+        )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if tree and not any(spec.shape for spec in found):

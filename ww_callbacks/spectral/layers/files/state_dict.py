@@ -17,12 +17,13 @@ from typing import Any
 from ww_callbacks.spectral.layers import matrix_layouts as layouts
 from ww_callbacks.spectral.layers.files.composed_weights import Composed, composed
 from ww_callbacks.spectral.layers.files.holders import Aside, Contents, contents
+from ww_callbacks.spectral.layers.files.quantised import PACKED, dequantised, unread_weights
 from ww_callbacks.spectral.layers.files.roles import split, why_no_weight
 from ww_callbacks.spectral.layers.files.stored_arrays import Stored, stored
 from ww_callbacks.spectral.layers.matrix_layouts import Convention, Part, skipped, specs
 from ww_callbacks.spectral.layers.spec import Layers, LayerSpec
 
-_EMBEDDING = re.compile(r"(^|_)(emb|embed|embedding|embeddings|wte|wpe)(s|$|_tokens|_positions|_in)")
+_EMBEDDING = re.compile(r"(^|_)(emb|embd|embed|embedding|embeddings|wte|wpe)(s|$|_tokens|_positions|_in)")
 _GPT2 = ("c_attn", "c_proj", "c_fc", "q_attn")
 _PACKED_QKV = ("c_attn", "qkv", "Wqkv")
 
@@ -45,8 +46,8 @@ class Names:
 
     @cached_property
     def coded(self) -> frozenset[str]:
-        """The entries that are 8-bit integers or floats, and the modules in which they lie."""
-        names = [name for name, entry in self.entries.items() if entry.is_coded]
+        """The entries that are codes of quantised weights, and the modules in which they lie."""
+        names = [name for name, entry in self.entries.items() if entry.is_coded or split(name)[2] in PACKED]
         return frozenset((*names, *(split(name)[0] for name in names)))
 
     def outputs(self, name: str) -> int | None:
@@ -62,6 +63,7 @@ def inspect_mapping(
     *,
     lora_scaling: Callable[[str, int], float] | None = None,
     choice: str = "",
+    quantisation: Mapping[str, Any] | None = None,
 ) -> Layers:
     """The layers of a state dict, of nested parameters or of a file's entries, in their order.
 
@@ -72,9 +74,12 @@ def inspect_mapping(
         lora_scaling: gives the scaling of low-rank factors from the path of their layer and their rank; without it
             they are measured with scaling one, and not merged.
         choice: which of several sets of weights, by its path (see :mod:`ww_callbacks.spectral.layers.files.holders`).
+        quantisation: the model's ``quantization_config``, where it is known.
     """
     held = contents(arrays, choice)
-    names = Names({name: stored(value) for name, value in {**held.weights, **held.plain}.items()})
+    names = _with_dequantised(
+        {name: stored(value) for name, value in {**held.weights, **held.plain}.items()}, quantisation or {}
+    )
     found: list[LayerSpec] = []
     first: dict[object, str] = {}
     shared: dict[str, list[str]] = {}
@@ -104,6 +109,22 @@ def inspect_mapping(
     return Layers(noted, [_choices(held)])
 
 
+def _with_dequantised(entries: dict[str, Stored], settings: Mapping[str, Any]) -> Names:
+    """``entries`` with the real weights in the place of codes that have their scales beside them."""
+    made = {weight.parameters[0]: weight for weight in dequantised(entries, settings)}
+    ingredients = {name: weight.name for weight in made.values() for name in weight.parameters}
+    found: dict[str, Stored] = {}
+    for name, entry in entries.items():
+        if (weight := made.get(name)) is not None:
+            found[weight.name] = Stored(weight.shape, weight.read, stored_as=weight.stored_as)
+        if name in ingredients and name not in found:
+            why = f"an ingredient of `{ingredients[name]}`"
+            found[name] = replace(entry, skipped=why)
+        elif name not in found:
+            found[name] = entry
+    return Names(found)
+
+
 def _choices(held: Contents) -> str:
     """Which sets of weights are measured, and which others can be chosen; empty where there is one."""
     others = [aside.path for aside in held.asides if aside.can_be_chosen]
@@ -120,13 +141,17 @@ def _said(aside: Aside) -> str:
 
 
 def _entry_specs(name: str, entry: Stored, names: Names, convolution: Convention) -> list[LayerSpec]:
+    if entry.skipped.startswith("an ingredient"):
+        return [skipped(name, entry.skipped, kind=_kind_of_vector(name), shape=entry.shape)]
     if why := why_no_weight(name, entry.shape, names.coded) or entry.skipped:
-        return [skipped(name, why, kind=_kind_of_vector(name), shape=entry.shape)]
+        unread = unread_weights(name, entry) if why == entry.skipped else 0
+        return [replace(skipped(name, why, kind=_kind_of_vector(name), shape=entry.shape), unread=unread)]
     kind, cut = guess(name, entry.shape, names, convolution)
     if isinstance(cut, str):
         return [skipped(name, cut, kind=kind, shape=entry.shape)]
-    note = _guessed(kind)
-    return specs(name, cut, entry.read, read_part=entry.read_part, kind=kind, type="", shape=entry.shape, note=note)
+    note = "; ".join(filter(None, (f"dequantised: {entry.stored_as}" if entry.stored_as else "", _guessed(kind))))
+    made = specs(name, cut, entry.read, read_part=entry.read_part, kind=kind, type="", shape=entry.shape, note=note)
+    return [replace(spec, stored_as=entry.stored_as) for spec in made]
 
 
 def _guessed(kind: str) -> str:
@@ -171,11 +196,11 @@ def guess(name: str, shape: tuple[int, ...], names: Names, convolution: Conventi
     if len(shape) < 2:
         return kind, "a scalar" if not shape else "a vector: it has no spectrum"
     stem, _, leaf = split(name)
-    if leaf in ("bias", "masked_bias", "attn_bias") or kind == "norm":
-        return kind, f"a {kind}: not a map from inputs to outputs"
+    if re.search(r"(^|_)bias(es)?$", leaf) or kind == "norm":
+        return kind, f"a {kind if kind == 'norm' else 'bias'}: not a map from inputs to outputs"
     if len(shape) == 2:
         return _guess_matrix(name, shape, names)
-    if len(shape) == 3 and "expert" in name.lower():
+    if len(shape) == 3 and re.search(r"expert|_exps\b", name.lower()):
         return "experts", _guess_experts(name, shape, names)
     parent = split(stem)[2]
     if leaf == "kernel" and len(shape) == 3 and (equation := _FLAX_ATTENTION.get(parent)):
@@ -240,7 +265,9 @@ def _guess_experts(name: str, shape: tuple[int, ...], names: Names) -> list[Part
     gate_up, down = (names.entries.get(f"{stem}{dot}{n}_proj") for n in ("gate_up", "down"))
     transposed = gate_up is not None and down is not None and layouts.experts_transposed(gate_up.shape, down.shape)
     halves = ("gate", "up") if "gate_up" in leaf and shape[2 if transposed else 1] % 2 == 0 else ()
-    return layouts.stack(shape, "expert", transposed=transposed, halves=halves)
+    # Only gpt-oss has biases there, and its gates and ups alternate.
+    alternate = bool(halves) and f"{name}_bias" in names.entries
+    return layouts.stack(shape, "expert", transposed=transposed, halves=halves, interleaved=alternate)
 
 
 def _guess_convolution(name: str, shape: tuple[int, ...], names: Names, convolution: Convention) -> list[Part]:

@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ class Stored:
         identity: equal for two names of the same memory; None where that is not known.
         dtype: the name of the type it is stored in; empty where that is not known.
         read_part: returns the values of one slice, widened after it is cut; None where that needs all of it.
+        stored_as: how a weight is stored that was made of codes and scales; empty for any other.
     """
 
     shape: tuple[int, ...]
@@ -37,6 +38,12 @@ class Stored:
     identity: object = None
     dtype: str = ""
     read_part: Callable[[Index], Array] | None = None
+    stored_as: str = ""
+
+    @property
+    def count(self) -> int:
+        """Number of its elements."""
+        return math.prod(self.shape)
 
     @property
     def is_coded(self) -> bool:
@@ -62,8 +69,34 @@ def why_not_dtype(dtype: str) -> str:
 
 
 def widened(array: np.ndarray) -> np.ndarray:
-    """``array`` in float32 if it is stored in half precision, else itself."""
-    return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
+    """``array`` in float32 if it is stored in 16 or 8 bits of floating point, else itself."""
+    name = array.dtype.name
+    return array.astype(np.float32) if name in ("float16", "bfloat16") or name.startswith("float8") else array
+
+
+@cache
+def float8_values(dtype: str) -> np.ndarray:
+    """The 256 values of a type of 8-bit floats, in float32.
+
+    Raises:
+        ValueError: if there is no such type.
+
+    >>> float8_values("float8_e4m3fn")[[0x38, 0x7E]].tolist(), float8_values("float8_e5m2")[0x3C].item()
+    ([1.0, 448.0], 1.0)
+    """
+    codes = np.arange(256, dtype=np.uint8)
+    if dtype == "float8_e8m0fnu":
+        return np.where(codes == 255, np.nan, np.ldexp(1.0, codes.astype(int) - 127)).astype(np.float32)
+    if dtype == "float8_e5m2":  # the upper half of a float16
+        return (codes.astype(np.uint16) << 8).view(np.float16).astype(np.float32)
+    known = {"float8_e4m3fn": (3, 7), "float8_e4m3fnuz": (3, 8), "float8_e5m2fnuz": (2, 16)}
+    if dtype not in known:
+        raise ValueError(f"Expected a type of 8-bit floats but got {dtype!r}.")
+    bits, bias = known[dtype]
+    exponent, fraction = ((codes & 127) >> bits).astype(int), (codes & ((1 << bits) - 1)) / (1 << bits)
+    value = np.where(exponent > 0, np.ldexp(1 + fraction, exponent - bias), np.ldexp(fraction, 1 - bias))
+    nan = (codes & 127) == 127 if dtype == "float8_e4m3fn" else codes == 128
+    return np.where(nan, np.nan, np.where(codes > 127, -value, value)).astype(np.float32)
 
 
 def stored(value: Any) -> Stored:
@@ -100,6 +133,8 @@ def _torch(tensor: Any) -> Stored:
     shape = () if why.startswith("not initialised") else tuple(tensor.shape)
     dtype = str(tensor.dtype).removeprefix("torch.")
     read = partial(torch_tensors.to_array, tensor)
+    if dtype.startswith("float8"):
+        return Stored(shape, lambda: tensor.float().cpu().numpy(), why, torch_tensors.memory(tensor), dtype)
     return Stored(shape, read, why, torch_tensors.memory(tensor), dtype, read)
 
 

@@ -1,0 +1,49 @@
+"""GGUF files (llama.cpp) → arrays; the package ``gguf`` dequantises them."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ww_callbacks.spectral.layers.files.stored_arrays import Stored, why_not_dtype
+
+_NUMPY = {"F32": "float32", "F64": "float64", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"}
+
+
+def read_gguf(path: Path) -> dict[str, Stored]:
+    """Name → array, or what reads it later, of the GGUF file ``path``.
+
+    Raises:
+        ImportError: if ``gguf`` is not installed.
+        ValueError: if the file cannot be read.
+    """
+    try:
+        import gguf
+    except ImportError as error:
+        raise ImportError(f'{path} needs the package gguf: pip install "ww-callbacks[gguf]".') from error
+    try:
+        tensors = gguf.GGUFReader(path).tensors
+    except Exception as error:  # a damaged header makes the reader raise anything
+        raise ValueError(f"{path} is not a readable GGUF file: it may be cut off or damaged ({error}).") from error
+    return {tensor.name: _stored(tensor, gguf) for tensor in tensors}
+
+
+def _stored(tensor: Any, gguf: Any) -> Stored:
+    # GGUF names the fastest axis first; the data lie as (out, in), as torch has them.
+    shape = tuple(int(n) for n in reversed(tensor.shape))
+    kind = tensor.tensor_type.name
+    if kind in _NUMPY:
+        return Stored(shape, lambda: tensor.data, why_not_dtype(_NUMPY[kind]), dtype=_NUMPY[kind])
+    read = partial(_read, tensor, shape, gguf)
+    try:
+        gguf.dequantize(tensor.data[:1], tensor.tensor_type)
+    except NotImplementedError:
+        return Stored(shape, read, f"{kind}: a quantisation that the package gguf does not undo", dtype="uint8")
+    return Stored(shape, read, stored_as="" if kind in ("F16", "BF16") else f"{kind}, GGUF", dtype=kind)
+
+
+def _read(tensor: Any, shape: tuple[int, ...], gguf: Any) -> np.ndarray:
+    return np.asarray(gguf.dequantize(tensor.data, tensor.tensor_type)).reshape(shape)
