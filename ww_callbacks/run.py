@@ -12,13 +12,14 @@ from typing import Any
 from ww_callbacks.diagnosis.alerts import AlertList
 from ww_callbacks.diagnosis.diagnosis import Diagnosis
 from ww_callbacks.engine.engine import Engine
-from ww_callbacks.engine.initial_weights import InitialWeights
+from ww_callbacks.engine.kind import Kind
 from ww_callbacks.faults import Faults
 from ww_callbacks.integrations.console import ConsoleSink
 from ww_callbacks.integrations.record import RecordSink, check_writable, claim
 from ww_callbacks.integrations.schema import LayerInfo, RunInfo, Snapshot, Verdict
 from ww_callbacks.integrations.sink import Sink
 from ww_callbacks.lifecycle.exit_hooks import close_at_exit
+from ww_callbacks.lifecycle.initial_weights import InitialWeights
 from ww_callbacks.lifecycle.package_versions import versions
 from ww_callbacks.lifecycle.progress import Progress
 from ww_callbacks.lifecycle.resume import RunParts, capture_state, resumption
@@ -27,7 +28,7 @@ from ww_callbacks.probes.probe_runner import Probing
 from ww_callbacks.publishing.publisher import Publisher
 from ww_callbacks.publishing.sink_group import SinkGroup
 from ww_callbacks.scheduling.budget import Budget
-from ww_callbacks.scheduling.cadence import Cadence, Kind, Plan
+from ww_callbacks.scheduling.cadence import Cadence, Plan
 from ww_callbacks.scheduling.clock import Clock
 from ww_callbacks.scheduling.distributed import Group, SingleProcess
 from ww_callbacks.scheduling.meter import Meter

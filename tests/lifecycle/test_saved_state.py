@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from ww_callbacks.engine.baseline_store import Baseline
+from ww_callbacks.engine.layer_memory import LayerMemory
 from ww_callbacks.integrations.schema import Alert
-from ww_callbacks.lifecycle.saved_state import LayerMemory, RunState, Saved, read_sidecar, write_sidecar
+from ww_callbacks.lifecycle.saved_state import RunState, Saved, read_sidecar, write_sidecar
 
 ROOT = Path(__file__).parents[2]
 

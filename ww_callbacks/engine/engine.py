@@ -13,9 +13,9 @@ import numpy as np
 from ww_callbacks.engine.accelerator import HostCopies, placed, to_host
 from ww_callbacks.engine.baseline_store import Baseline
 from ww_callbacks.engine.fingerprints import fingerprint
+from ww_callbacks.engine.kind import Kind
+from ww_callbacks.engine.layer_memory import LayerMemory
 from ww_callbacks.integrations.schema import LayerRow
-from ww_callbacks.lifecycle.saved_state import LayerMemory
-from ww_callbacks.scheduling.cadence import Kind
 from ww_callbacks.spectral.layers.spec import Array, LayerSpec
 from ww_callbacks.spectral.linalg.arrays import largest_magnitude
 from ww_callbacks.spectral.linalg.density import spectral_density

@@ -20,6 +20,7 @@ except ImportError as missing:
 from ww_callbacks.adapters.averages import keras_specs
 from ww_callbacks.adapters.base import Watcher, default_directory, shows_settings
 from ww_callbacks.adapters.model_structure import Structure
+from ww_callbacks.engine.kind import Kind
 from ww_callbacks.faults import logger
 from ww_callbacks.integrations.record import free_directory
 from ww_callbacks.integrations.scalars import PREFIX, scalars
@@ -30,7 +31,7 @@ from ww_callbacks.keras.sidecars import Sidecars
 from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.publishing.sinks_by_default import default_sinks
 from ww_callbacks.run import Run
-from ww_callbacks.scheduling.cadence import Kind, Plan
+from ww_callbacks.scheduling.cadence import Plan
 from ww_callbacks.spectral.layers import inspect
 from ww_callbacks.spectral.layers.spec import LayerSpec
 

@@ -11,8 +11,8 @@ from typing import Any
 from ww_callbacks.diagnosis.diagnosis import Diagnosis
 from ww_callbacks.engine.baseline_store import Baseline
 from ww_callbacks.engine.engine import Engine
-from ww_callbacks.engine.initial_weights import InitialWeights
 from ww_callbacks.integrations.record import RECORD_NAME
+from ww_callbacks.lifecycle.initial_weights import InitialWeights
 from ww_callbacks.lifecycle.progress import Progress
 from ww_callbacks.lifecycle.saved_state import RunState, Saved
 from ww_callbacks.probes.probe_runner import Probing

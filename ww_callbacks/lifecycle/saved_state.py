@@ -13,21 +13,11 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from ww_callbacks.engine.baseline_store import map_tensors
+from ww_callbacks.engine.layer_memory import LayerMemory
 from ww_callbacks.integrations.record.format import decode
 from ww_callbacks.integrations.schema import Alert
 
 VERSION = 1
-
-
-@dataclass(frozen=True)
-class LayerMemory:
-    """What the engine knows of one layer: see :class:`ww_callbacks.engine.engine.LayerState`."""
-
-    fingerprint: str
-    values: Mapping[str, float | str]
-    status: str
-    reference: Mapping[str, float | str] | None = None
-    seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ww_callbacks.adapters.base import Watcher, shows_settings
 from ww_callbacks.adapters.first_batch import is_lazy, normalises_at_the_first_batch
 from ww_callbacks.adapters.traced_output import traced_output
+from ww_callbacks.engine.kind import Kind
 from ww_callbacks.faults import logger
 from ww_callbacks.lifecycle.saved_state import RunState, Saved
 from ww_callbacks.lightning import private
@@ -20,7 +21,6 @@ from ww_callbacks.lightning.optimizer_steps import OptimizerSteps
 from ww_callbacks.lightning.trees import callback_classes
 from ww_callbacks.lightning.watching import make_run, plan
 from ww_callbacks.probes.representation import RepresentationProbe
-from ww_callbacks.scheduling.cadence import Kind
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
-Kind = Literal["full", "cheap"]
+from ww_callbacks.engine.kind import Kind
 
 SNAPSHOTS_OF_A_RUN_WITHOUT_EPOCHS = 20
 FEW_EPOCHS = 5

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 from ww_callbacks.engine.accelerator import HostCopies
 from ww_callbacks.engine.engine import Capture, Engine
+from ww_callbacks.engine.kind import Kind
 from ww_callbacks.integrations.schema import LayerRow
 from ww_callbacks.scheduling.background import DEPTH, Background, Done
 from ww_callbacks.scheduling.budget import Budget, Choice
-from ww_callbacks.scheduling.cadence import Kind
 from ww_callbacks.scheduling.distributed import Group, SingleProcess, share
 from ww_callbacks.scheduling.loop_metrics import mean_over_processes
 from ww_callbacks.scheduling.meter import Meter
