@@ -90,7 +90,8 @@ class Background(Generic[Job, Result]):
 
     def _run(self) -> None:
         with suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+            own = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, own, min(19, os.getpriority(os.PRIO_PROCESS, own) + _NICENESS))
         while (job := self._jobs.get()) is not None:
             try:
                 self._done.put(Done(job, self._work(job), None))
