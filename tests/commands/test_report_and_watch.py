@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -79,11 +80,43 @@ def test_watch_once_shows_how_the_run_stands(bad, good, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "140")
     assert main(["watch", str(bad), "--once"]) == EXIT_FINDING
     out = capsys.readouterr().out
-    assert "bad: collapsing" in out and "epoch 4 · step 400" in out
-    first = next(line for line in out.splitlines() if ".weight " in line and "no alert" not in line and "│" not in line)
-    assert "✕" in first and "net.1.weight" in first and "scale collapse since epoch 1" in first
+    assert "bad: collapsing" in out and "epoch 4 · step 400" in out and "`" not in out
+    first = next(line for line in out.splitlines() if "net.1 " in line)
+    assert first.split()[:2] == ["✕", "net.1"] and "scale collapse since epoch 1" in first
     assert "(" in next(line for line in out.splitlines() if "few eigenvalues" in line)
     assert main(["watch", str(good), "--once"]) == EXIT_OK
+
+
+@pytest.mark.parametrize("columns", [80, 100, 200])
+def test_watch_shows_the_latest_values_and_the_standing_whole(tmp_path, capsys, monkeypatch, columns):
+    layers = [f"transformer.h.{i}.attn.c_attn.weight[{part}]" for i in range(12) for part in "qkv"]
+    SyntheticRun(tmp_path / "long", layers=layers, collapse_at=30, densities=False).advance(60)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    main(["watch", str(tmp_path / "long"), "--once"])
+    out = capsys.readouterr().out
+    assert all(len(line) <= columns for line in out.splitlines()) and "…" not in out
+    rank = next(line for line in out.splitlines() if "effective rank  " in line and "█" in line)
+    assert rank.rstrip().endswith("▁"), "the last value is the lowest of all"
+    alerted = next(line for line in out.splitlines() if line.lstrip().startswith("✕"))
+    assert "h.0 · c_attn[k]" in alerted and "scale collapse since epoch 28" in alerted
+    assert alerted.index("scale collapse") < alerted.index("±"), "how it stands, then numbers"
+
+
+def test_errors_are_in_plain_words(tmp_path, capsys):
+    for name, text in (("text.md", "# nothing\n"), ("other.jsonl", '{"loss": 1}\n')):
+        (tmp_path / name).write_text(text)
+    asked = [
+        (["watch", str(tmp_path / "text.md")], "not a spectral record"),
+        (["watch", str(tmp_path / "other.jsonl"), "--once"], "not a spectral record"),
+        (["report", str(tmp_path / "nothing")], "there is no such file or folder"),
+        (["report", str(tmp_path / "text.md")], "not a spectral record: the line is not JSON"),
+        (["analyze", str(tmp_path / "nothing.pt")], "No such file or folder"),
+    ]
+    for arguments, words in asked:
+        assert main(arguments) == EXIT_ERROR
+        said = capsys.readouterr().err
+        assert words in said and said.count("\n") == 1
+        assert not re.search(r"errno|\[E|Traceback|char 0|\.\d+$", said, re.IGNORECASE), said
 
 
 def test_watch_once_as_json(bad, capsys):

@@ -11,7 +11,7 @@ import termios
 
 import pyte
 
-COLUMNS, LINES = 200, 100
+COLUMNS, LINES = 80, 100
 
 
 def screen(program: str, **environment: str) -> list[str]:

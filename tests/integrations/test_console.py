@@ -39,7 +39,8 @@ def test_a_run_from_top_to_bottom(tmp_path, monkeypatch):
     assert all("\n" not in line for line in lines)
     opened, before, first, said, advice, judged, cost, look = lines
     assert opened == "spectra: watching 3 layers; record in runs/a"
-    assert before.startswith("spectra: before training · α ") and first.startswith("spectra: epoch 1 · α ")
+    assert before.startswith("spectra: before training · median: α ")
+    assert first.startswith("spectra: epoch 1 · median: α ")
     assert "CRITICAL at epoch 2: scale collapse in net.1.weight: Its norm fell" in said
     assert "Since epoch 1." in said and "(scale_collapse -0.61, limit nan)" in said
     assert advice.strip() == "Lower the weight decay."
@@ -48,33 +49,56 @@ def test_a_run_from_top_to_bottom(tmp_path, monkeypatch):
     assert "ww-callbacks report runs/a -o report.html" in look and "tensorboard --logdir runs/a" in look
 
 
-def test_the_line_says_how_many_layers_the_number_rests_on():
+def test_the_line_says_what_is_a_median_and_of_how_many_layers():
     taken = snapshot(10)
-    line = snapshot_line(taken, alerts=2)
-    model = taken.model
-    band = f"α {model['alpha/median']:.2f} [{model['alpha/q10']:.2f}–{model['alpha/q90']:.2f}] over 2 of 3 layers"
-    assert band in line and "1 layer not measurable" in line and "2 alerts" in line and "cost 1.2 %" in line
-    assert f"effective rank {model['effective_rank/median']:.4g}" in line
-    assert len(line) < 160
+    line, model = snapshot_line(taken, alerts=2), taken.model
+    assert f" · median: α {model['alpha/median']:.2f} in 2/3 layers · 1 not measured · 2 alerts" in line
+    line = snapshot_line(changed(rows=taken.rows[::2]), alerts=0)
+    assert " · medians: α " in line and ", moved " in line and "cost" not in line
+    assert line.endswith(f", rank {model['effective_rank/median']:.3g}")
+
+
+@pytest.mark.parametrize(("alerts", "layers", "epoch"), [(0, 3, 1.0), (12, 583, 123.5), (1234, 1583, 0.0)])
+def test_the_line_is_shorter_than_a_terminal(alerts, layers, epoch):
+    line = snapshot_line(Snapshot(**{**vars(snapshot(12_000_000, layers)), "epoch": epoch}), alerts)
+    assert len(line) < 80 and "α " in line and not line.endswith((",", "·"))
+
+
+@pytest.mark.parametrize(("budget", "said"), [(0.01, True), (0.02, False), (None, False)])
+def test_the_cost_is_said_where_it_is_beyond_the_budget(budget, said):
+    assert ("cost 1.2 %" in snapshot_line(changed(time=600.0), 0, budget)) is said
+    assert "cost" not in snapshot_line(changed(time=10.0), 0, budget)  # a share of so little says nothing
+
+
+def test_a_terminal_breaks_no_word(monkeypatch):
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setenv("COLUMNS", "60")
+    run(ConsoleSink())
+    text = stream.getvalue()
+    assert all(len(line) < 60 for line in text.splitlines() if "/" not in line)
+    assert "spectra: verdict: collapsing. 1 of 3 layers lost its scale. Go back to epoch 1." in " ".join(text.split())
 
 
 def test_no_number_without_evidence():
     rows = tuple(LayerRow(f"net.{i}", i, {"alpha": 9.0, "alpha_evidence": "short tail"}) for i in range(2))
     line = snapshot_line(changed(rows=rows, model={"alpha/median": math.nan}), alerts=0)
-    assert "α: too little evidence in 2 layers" in line and "9" not in line and "nan" not in line.lower()
+    assert "α: too little evidence" in line and "9" not in line and "nan" not in line.lower()
 
 
 @pytest.mark.parametrize(
     ("distances", "said"),
     [
-        ([0.0, 0.02, 0.0, 0.04], "moved 0.03 of W_0 in 2 of 4 layers"),
-        ([0.0, math.nan], "moved 0 of W_0 ·"),
-        ([0.5, math.nan], "moved 0.5 of W_0 ·"),
+        ([0.0, 0.02, 0.0, 0.04], "moved 0.03 of W_0 in 2/4"),
+        ([0.0, math.nan], "no layer moved"),
+        ([0.5, math.nan], "moved 0.5 of W_0,"),
     ],
 )
 def test_frozen_layers_do_not_hide_that_the_others_moved(distances, said):
     rows = tuple(LayerRow(f"net.{i}", i, {"relative_distance_from_init": d}) for i, d in enumerate(distances))
     assert said in snapshot_line(changed(rows=rows), alerts=0)
+    assert "moved" not in snapshot_line(changed(rows=rows, step=0), alerts=0)
     assert "moved" not in snapshot_line(changed(rows=(LayerRow("net.0", 0, {}),)), alerts=0)
 
 
@@ -99,7 +123,7 @@ def test_a_terminal_in_ascii_does_not_break_the_run(monkeypatch):
     monkeypatch.setattr(sys, "stdout", stream)
     run(ConsoleSink())
     stream.seek(0)
-    assert "spectra: epoch 1 | alpha " in stream.read()
+    assert "spectra: epoch 1 | median: alpha " in stream.read()
 
 
 def test_verbose_0_prints_nothing(capsys):

@@ -41,8 +41,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except (OSError, ValueError, ImportError) as error:
-        print(f"ww-callbacks {args.command}: {error}", file=sys.stderr)
+        print(f"ww-callbacks {args.command}: {_in_words(error)}", file=sys.stderr)
         return EXIT_ERROR
+
+
+def _in_words(error: Exception) -> str:
+    """``error`` for a person: the system's without its number.
+
+    >>> _in_words(PermissionError(13, "Permission denied", "runs/a"))
+    'runs/a: permission denied'
+    """
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}"
+    return str(error)
 
 
 def _parser() -> argparse.ArgumentParser:

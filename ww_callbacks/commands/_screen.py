@@ -13,75 +13,89 @@ from rich.text import Text
 
 from ww_callbacks.integrations.figures.layer_status import LayerStatus, layer_statuses
 from ww_callbacks.integrations.figures.palette import SEVERITIES
-from ww_callbacks.integrations.figures.run_summary import BAD, GOOD, OPEN, WATCH, headline
+from ww_callbacks.integrations.figures.run_summary import BAD, GOOD, OPEN, WATCH, cost_in_words, headline
 from ww_callbacks.integrations.figures.run_view import RunView
 from ww_callbacks.integrations.quantity_info import quantity_info
 
 FIXED_LINES = 24
 """Lines of the screen that are no layer's."""
+GAP, NUMBER, SIGN = 3, 9, 1
+"""Characters between two columns, and of a column of numbers."""
 
 STYLES = {GOOD: "green", WATCH: "yellow", BAD: "bold red", OPEN: "dim"}
 SIGNS = {"critical": ("✕", "bold red"), "warning": ("▲", "yellow"), "info": ("●", "cyan"), "": (" ", "")}
 COLUMNS = ("log_spectral_norm", "effective_rank", "scale_collapse")
-BARS = "▁▂▃▄▅▆▇█"
+BARS, BARS_MOST = "▁▂▃▄▅▆▇█", 40
 
 
-def screen(run: RunView, rows: int) -> RenderableType:
-    """``run`` as it stands, with at most ``rows`` layers, those with an alert first."""
+def screen(run: RunView, rows: int, width: int) -> RenderableType:
+    """``run`` as it stands, with at most ``rows`` layers, those with an alert first, ``width`` characters wide."""
     said = headline(run)
-    text = Text(said.text)
+    text = Text(f"{_progress(run)}\n", style="dim").append_text(_rich(said.text))
     if said.advice:
-        text.append(f"\n{said.advice}", style="italic")
+        text.append("\n").append_text(_rich(said.advice, "italic"))
     title = Text(f"{run.label}: {said.title}", style=STYLES[said.tone])
-    return Group(
-        Panel(text, title=title, title_align="left", subtitle=_progress(run), subtitle_align="right"),
-        _model(run),
-        _layers(run, rows),
-    )
+    return Group(Panel(text, title=title, title_align="left"), _model(run, width), _layers(run, rows, width))
 
 
-def _progress(run: RunView) -> Text:
+def _rich(text: str, style: str = "not dim") -> Text:
+    """``text`` with what stands in backticks in bold."""
+    parts = text.split("`")
+    return Text.assemble(*((part, f"{style} bold" if place % 2 else style) for place, part in enumerate(parts)))
+
+
+def _progress(run: RunView) -> str:
     if not len(run.steps):
-        return Text("no snapshot yet")
+        return "no snapshot yet"
     parts = [f"epoch {run.epochs[-1]:.4g}", f"step {run.steps[-1]}"]
     for name in run.metrics:
         values = run.model(f"metrics/{name}")
         if values is not None and math.isfinite(values[-1]):
             parts.append(f"{name.replace('_', ' ')} {values[-1]:.4g}")
-    overhead = run.model("overhead")
-    if overhead is not None and math.isfinite(overhead[-1]):
-        parts.append(f"callback {overhead[-1]:.2%} of the time")
-    return Text(" · ".join(parts))
+    if cost := cost_in_words(run):
+        parts.append(f"the callback cost {cost}")
+    return " · ".join(parts)
 
 
-def _model(run: RunView) -> Table:
-    """The model-level quantities and how they moved."""
+def _model(run: RunView, width: int) -> Table:
+    """The model-level quantities as they are and how they moved."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("over the layers")
+    table.add_column("over the layers", no_wrap=True)
     for name in ("median", "10 %", "90 %"):
-        table.add_column(name, justify="right")
-    table.add_column("median so far")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("median so far", no_wrap=True)
+    titles = max((len(quantity_info(name).title) for name in run.quantities if _summarised(run, name)), default=0)
+    room = width - titles - 3 * NUMBER - 4 * GAP
     for quantity in run.quantities:
         median = run.model(f"{quantity}/median")
-        if median is None or not len(median):
+        if median is None or not _summarised(run, quantity):
             continue
         when = run.measured(quantity)
         low, high = run.model(f"{quantity}/q10"), run.model(f"{quantity}/q90")
         cells = [
             _number(column[when[-1]]) if column is not None and len(when) else "–" for column in (median, low, high)
         ]
-        table.add_row(Text(quantity_info(quantity).title), *cells, sparkline(median[when]))
+        table.add_row(
+            Text(quantity_info(quantity).title), *cells, sparkline(median[when], min(max(room, 1), BARS_MOST))
+        )
     return table
 
 
-def sparkline(values: np.ndarray, width: int = 32) -> str:
+def _summarised(run: RunView, quantity: str) -> bool:
+    median = run.model(f"{quantity}/median")
+    return median is not None and len(median) > 0
+
+
+def sparkline(values: np.ndarray, width: int = BARS_MOST) -> str:
     """``values`` as a row of at most ``width`` bars between their least and their greatest; a dot for what is missing.
+
+    The last bar is the last value.
 
     >>> sparkline(np.array([0.0, 1.0, np.nan, 2.0]))
     '▁▅·█'
     """
     if len(values) > width:
-        values = values[np.linspace(0, len(values) - 1, width).round().astype(int)]
+        values = values[np.linspace(len(values) - 1, 0, width).round()[::-1].astype(int)]
     finite = values[np.isfinite(values)]
     if not len(finite):
         return ""
@@ -90,23 +104,35 @@ def sparkline(values: np.ndarray, width: int = 32) -> str:
     return "".join(BARS[round(share * (len(BARS) - 1))] if math.isfinite(share) else "·" for share in place)
 
 
-def _layers(run: RunView, rows: int) -> Table:
-    """The layers: those with an alert first, then in depth order."""
-    columns = [name for name in COLUMNS if name in run.quantities]
+def _layers(run: RunView, rows: int, width: int) -> Table:
+    """The layers: those with an alert first, then in depth order; numbers as far as there is room beside the words."""
+    short = dict(zip(run.layers, run.plain_names, strict=True))
+    ordered = sorted(layer_statuses(run), key=lambda row: -SEVERITIES.index(row.severity) - 1 if row.severity else 0)
+    shown = ordered[:rows]
+    names = max((len(short[row.layer]) for row in shown), default=5)
+    words = min(max((len(row.in_words) for row in shown), default=8), 36)
+    room = width - SIGN - names - words - 3 * GAP
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
-    table.add_column("layer", overflow="fold", min_width=12)
-    if "alpha" in run.quantities:
-        table.add_column("alpha", justify="right", no_wrap=True)
-    for name in columns:
-        table.add_column(quantity_info(name).title, justify="right", min_width=9)
-    table.add_column("standing", no_wrap=True, overflow="ellipsis")
-    ordered = sorted(layer_statuses(run), key=lambda row: -SEVERITIES.index(row.severity) - 1 if row.severity else 0)
-    for row in ordered[:rows]:
+    table.add_column("layer", no_wrap=True)
+    table.add_column("standing", min_width=words)
+    alpha = "alpha" in run.quantities and room >= 14 + GAP
+    if alpha:
+        table.add_column("α", justify="right", no_wrap=True)
+        room -= 14 + GAP
+    columns = []
+    for name in (name for name in COLUMNS if name in run.quantities):
+        title = quantity_info(name).title
+        room -= max(len(title), NUMBER) + GAP
+        if room < 0:
+            break
+        columns.append(name)
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in shown:
         sign, style = SIGNS[row.severity]
-        cells = [_alpha(row)] if "alpha" in run.quantities else []
+        cells = [_alpha(row)] if alpha else []
         cells += [Text(_number(row.values[name])) for name in columns]
-        table.add_row(Text(sign, style), Text(row.layer), *cells, Text(row.in_words, style))
+        table.add_row(Text(sign, style), Text(short[row.layer]), Text(row.in_words, style), *cells)
     if len(ordered) > rows:
         table.caption = f"and {len(ordered) - rows} more layers"
     return table

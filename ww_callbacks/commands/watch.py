@@ -96,7 +96,8 @@ def _once(record: RunRecord, as_json: bool) -> None:
 
         _print_json({**describe_run(view), "layers": describe_layers(view)})
     else:
-        Console().print(screen(view, rows=len(view.layers)))
+        console = Console()
+        console.print(screen(view, len(view.layers), console.width))
 
 
 def _live(follower: Follower, interval: float) -> None:
@@ -114,7 +115,7 @@ def _live(follower: Follower, interval: float) -> None:
         for update in _updates(follower, interval):
             if update and follower.record is not None:
                 rows = max(console.height - FIXED_LINES, 3)
-                live.update(screen(views(follower.record)[0], rows), refresh=True)
+                live.update(screen(views(follower.record)[0], rows, console.width), refresh=True)
 
 
 def _plain_lines(follower: Follower, interval: float) -> None:

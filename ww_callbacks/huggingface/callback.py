@@ -24,6 +24,7 @@ from ww_callbacks.huggingface.best_model import BestModelMetric
 from ww_callbacks.huggingface.loop_metrics import TrainerMetrics
 from ww_callbacks.huggingface.progress import EpochClock, plan
 from ww_callbacks.huggingface.reporters import is_reporter, reporter_folder, reporter_sinks
+from ww_callbacks.integrations.console import for_terminal
 from ww_callbacks.integrations.record import free_directory
 from ww_callbacks.lifecycle.saved_state import Saved, read_sidecar, write_sidecar
 from ww_callbacks.probes.representation import RepresentationProbe
@@ -339,7 +340,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         if not self._explained and self.settings.verbose and state.is_world_process_zero:
             self._explained = True
             write = print if args.disable_tqdm else tqdm.write
-            write(f"spectra: {in_words(self._metrics.names)}")
+            write(for_terminal(f"spectra: {in_words(self._metrics.names)}"))
 
     def _act(self, control: transformers.TrainerControl) -> None:
         if self._watched().should_stop:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
 from ww_callbacks.integrations.record import RECORD_NAME
-from ww_callbacks.integrations.scalars import evidence_text, layers_text
+from ww_callbacks.integrations.scalars import costs_too_much, evidence_text, layers_text
 from ww_callbacks.integrations.schema import Alert, RunInfo, Snapshot, Verdict
 
 _ASCII = str.maketrans(
@@ -19,6 +21,7 @@ _ASCII = str.maketrans(
     | {"×": "x", "≥": ">=", "≤": "<=", "→": "->", "…": "...", "₀": "0", "₁": "1", "±": "+/-", "√": "sqrt "}
 )
 _SIGNS = {"info": "note", "warning": "WARNING", "critical": "CRITICAL"}
+WIDTH = 80
 _EVIDENCE_SHOWN = 4
 """Numbers of an alert's evidence that the terminal shows; the record holds all."""
 
@@ -26,8 +29,9 @@ _EVIDENCE_SHOWN = 4
 class ConsoleSink:
     """Prints one line a snapshot, and alerts as they come.
 
-    It only ever writes whole lines, through ``write`` where a progress bar is drawn; it moves no cursor and uses no
-    colour. Where the environment variable ``CI`` is set, it prints alerts and the end only.
+    A snapshot's line has fewer than 80 characters; longer lines are broken between words where standard output is a
+    terminal. It only ever writes whole lines, through ``write`` where a progress bar is drawn; it moves no cursor and
+    uses no colour. Where the environment variable ``CI`` is set, it prints alerts and the end only.
 
     Args:
         write: prints one line (given without its newline) without breaking the progress bar: ``tqdm.write``, a rich
@@ -47,10 +51,12 @@ class ConsoleSink:
         self._alerts = self._snapshots = 0
         self._said: set[str] = set()
         self._overhead = self._spent = 0.0
+        self._budget: float | None = None
 
     def open(self, run: RunInfo, resumed: bool) -> None:
         """Say what is watched and where the record lies."""
         self._directory = run.directory
+        self._budget = run.settings.get("max_overhead")
         self._alerts = self._snapshots = 0
         if not self._quiet and not self.brief:
             again = f", resumed at step {run.resumed_at}" if resumed and run.resumed_at is not None else ""
@@ -63,7 +69,7 @@ class ConsoleSink:
         self._snapshots += 1
         self._overhead = snapshot.overhead
         self._spent = _spent(snapshot)
-        self._line = snapshot_line(snapshot, self._alerts)
+        self._line = snapshot_line(snapshot, self._alerts, self._budget)
         if not self._quiet and not self.brief:
             self._say(self._line)
 
@@ -106,38 +112,57 @@ class ConsoleSink:
     def _say(self, text: str) -> None:
         if self._verbose < 1:
             return
-        line = printable(text, getattr(sys.stdout, "encoding", None) or "utf-8")
+        line = for_terminal(printable(text, getattr(sys.stdout, "encoding", None) or "utf-8"))
         if self._write is not None:
             self._write(line)
         else:
             print(line, flush=True)
 
 
-def snapshot_line(snapshot: Snapshot, alerts: int) -> str:
-    """A snapshot in one line; what it did not measure is left out."""
-    model = snapshot.model
-    parts = [_when(snapshot.step, snapshot.epoch)]
-    alpha = model.get("alpha/median", math.nan)
-    judged = sum(bool(row.values.get("alpha_evidence")) for row in snapshot.rows)
-    enough = sum(row.values.get("alpha_evidence") == "sufficient" for row in snapshot.rows)
-    if math.isfinite(alpha):
-        band = f" [{model.get('alpha/q10', math.nan):.2f}–{model.get('alpha/q90', math.nan):.2f}]" if enough > 1 else ""
-        parts.append(f"α {alpha:.2f}{band} over {enough} of {_count(judged, 'layer')}")
-    elif judged:
-        parts.append(f"α: too little evidence in {_count(judged, 'layer')}")
-    parts += _moved([row.values.get("relative_distance_from_init", math.nan) for row in snapshot.rows])
-    if math.isfinite(rank := model.get("effective_rank/median", math.nan)):
-        parts.append(f"effective rank {rank:.4g}")
+def snapshot_line(snapshot: Snapshot, alerts: int, budget: float | None = None) -> str:
+    """A snapshot in fewer than 80 characters: numbers over the layers are medians; what it did not measure is left out.
+
+    Args:
+        snapshot: the snapshot.
+        alerts: how many alerts there were so far.
+        budget: the share of the time that the callback may cost: more is said.
+    """
+    judged = [row.values["alpha_evidence"] for row in snapshot.rows if row.values.get("alpha_evidence")]
+    enough = judged.count("sufficient")
+    moved = _moved([row.values.get("relative_distance_from_init", math.nan) for row in snapshot.rows])
+    medians = []
+    if math.isfinite(alpha := snapshot.model.get("alpha/median", math.nan)):
+        medians.append(f"α {alpha:.2f} in {enough:,}/{_count(len(judged), 'layer')}")
+    if moved and snapshot.step > 0:
+        medians.append(moved)
+    if math.isfinite(rank := snapshot.model.get("effective_rank/median", math.nan)):
+        medians.append(f"rank {rank:.3g}")
     missing = sum(row.status != "ok" for row in snapshot.rows)
-    if missing:
-        parts.append(f"{_count(missing, 'layer')} not measurable")
-    if math.isfinite(snapshot.overhead):
-        parts.append(f"cost {_cost(snapshot.overhead, _spent(snapshot))}")
-    if alerts:
-        parts.append(_count(alerts, "alert"))
-    if snapshot.left_out:
-        parts.append(f"left out: {snapshot.left_out}")
-    return "spectra: " + " · ".join(parts)
+    always = [
+        *([] if enough or not judged else ["α: too little evidence"]),
+        *([f"{missing:,} not measured"] if missing else []),
+        *(
+            [f"cost {_cost(snapshot.overhead, _spent(snapshot))}"]
+            if costs_too_much(snapshot.overhead, snapshot.time, budget)
+            else []
+        ),
+        *([_count(alerts, "alert")] if alerts else []),
+        *([f"left out: {snapshot.left_out}"] if snapshot.left_out else []),
+    ]
+    shorter = [medians[:count] for count in range(len(medians), 0, -1)]
+    shorter += [[medians[0].partition(" in ")[0]], []] if medians else [[]]
+    lines = (
+        "spectra: "
+        + " · ".join(
+            [
+                _when(snapshot.step, snapshot.epoch),
+                *([f"median{'s' if len(kept) > 1 else ''}: {', '.join(kept)}"] if kept else []),
+                *always,
+            ]
+        )
+        for kept in shorter
+    )
+    return min(lines, key=lambda line: max(len(line), WIDTH - 1))
 
 
 def printable(text: str, encoding: str) -> str:
@@ -155,14 +180,24 @@ def printable(text: str, encoding: str) -> str:
     return text
 
 
-def _moved(distances: Sequence[float | str]) -> list[str]:
+def _moved(distances: Sequence[float | str]) -> str:
     """The median ‖W−W_0‖/‖W_0‖ of the layers that moved: where most are frozen, that of all would be 0."""
     known = [d for d in distances if isinstance(d, float) and math.isfinite(d)]
     moved = [d for d in known if d > 0.0]
     if not known:
-        return []
-    among = f" in {len(moved):,} of {_count(len(known), 'layer')}" if 0 < len(moved) < len(known) else ""
-    return [f"moved {median(moved) if moved else 0.0:.3g} of W_0{among}"]
+        return ""
+    if not moved:
+        return "no layer moved"
+    among = f" in {len(moved):,}/{len(known):,}" if len(moved) < len(known) else ""
+    return f"moved {median(moved):.3g} of W_0{among}"
+
+
+def for_terminal(line: str) -> str:
+    """``line`` broken between words where standard output is a terminal, which would break it within one."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return line
+    width = max(shutil.get_terminal_size().columns - 1, 40)
+    return textwrap.fill(line, width, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)
 
 
 def _when(step: int, epoch: float) -> str:

@@ -15,6 +15,7 @@ from ww_callbacks.spectral.measuring.registry import Quantity, all_quantities
 
 PREFIX = "spectral/"
 LAYER_PREFIX = "spectral_layers/"
+LEAST_SECONDS, MOST_COST = 60, 0.1
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,17 @@ def scalars(snapshot: Snapshot) -> dict[str, float]:
     values = {PREFIX + name: value for name, value in snapshot.model.items()}
     values[PREFIX + "overhead"] = snapshot.overhead
     return {name: float(value) for name, value in values.items() if math.isfinite(value)}
+
+
+def costs_too_much(overhead: float, seconds: float, budget: float | None) -> bool:
+    """Whether the callback has cost more than the share ``budget`` of the time; without one, more than a tenth.
+
+    Of a training of less than a minute the share says nothing.
+
+    >>> costs_too_much(0.02, 600, 0.01), costs_too_much(0.02, 600, None), costs_too_much(0.5, 20, None)
+    (True, False, False)
+    """
+    return bool(seconds > LEAST_SECONDS and overhead > (MOST_COST if budget is None else budget))
 
 
 def layer_scalars(snapshot: Snapshot) -> dict[str, float]:

@@ -12,6 +12,7 @@ from ww_callbacks.adapters.first_batch import is_lazy, normalises_at_the_first_b
 from ww_callbacks.adapters.traced_output import traced_output
 from ww_callbacks.engine.kind import Kind
 from ww_callbacks.faults import logger
+from ww_callbacks.integrations.console import for_terminal
 from ww_callbacks.lifecycle.saved_state import RunState, Saved
 from ww_callbacks.lightning import private
 from ww_callbacks.lightning.loggers import console_writer, log_settings
@@ -256,7 +257,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
             self._snapshot(trainer, kind, ended=True)
             self._publish(trainer)
         if trainer.is_global_zero and self.settings.verbose and (said := self._values.explained(trainer)):
-            (console_writer(trainer) or print)(f"spectral: {said}")
+            (console_writer(trainer) or print)(for_terminal(f"spectra: {said}"))
         self._values.end_epoch()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ww_callbacks.integrations.figures.layer_status import layer_statuses
 from ww_callbacks.integrations.figures.palette import SEVERITIES
 from ww_callbacks.integrations.figures.run_view import RunView
+from ww_callbacks.integrations.scalars import LEAST_SECONDS, costs_too_much
 from ww_callbacks.integrations.schema import Alert
 from ww_callbacks.spectral.detectors.verdict import QUIET
 
@@ -37,8 +38,6 @@ OF_THE_MODEL = {
     "non-finite": "The training loss is NaN or infinite.",
     "internal error": "The callback hit an internal error; training was not affected.",
 }
-
-LEAST_SECONDS, MOST_COST = 60, 0.1
 
 
 @dataclass(frozen=True)
@@ -157,15 +156,12 @@ def alerted_layers(run: RunView, most: int = 4) -> str:
 
 
 def over_budget(run: RunView) -> bool:
-    """Whether the callback cost more than it was allowed to; without a budget, more than a tenth of the time.
-
-    Of a training of less than a minute the share says nothing.
-    """
+    """Whether the callback cost more than it was allowed to; without a budget, more than a tenth of the time."""
     overhead, time = run.model("overhead"), run.model("time")
-    if overhead is None or time is None or not len(overhead) or not time[-1] > LEAST_SECONDS:
+    if overhead is None or time is None or not len(overhead):
         return False
     budget = run.record.run.settings.get("max_overhead")
-    return bool(overhead[-1] > (budget if isinstance(budget, float) else MOST_COST))
+    return costs_too_much(overhead[-1], time[-1], budget)
 
 
 def cost_in_words(run: RunView, *, always: bool = False) -> str:

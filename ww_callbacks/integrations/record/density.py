@@ -72,8 +72,8 @@ class DensityIndex:
                 file.seek(offset)
                 try:
                     value = orjson.loads(file.read(length))
-                except orjson.JSONDecodeError as error:
-                    raise RecordError(self.path, line, f"damaged: the line is not JSON ({error})") from None
+                except orjson.JSONDecodeError:
+                    raise RecordError(self.path, line, "damaged: the line is not JSON") from None
                 problem = _problem(value)
                 if problem:
                     raise RecordError(self.path, line, f"damaged: {problem}")

@@ -67,7 +67,7 @@ class Follower:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         given = Path(path).expanduser()
-        self.path = given if given.suffix == ".jsonl" else given / RECORD_NAME
+        self.path = given if given.suffix == ".jsonl" or given.is_file() else given / RECORD_NAME
         self._restart()
 
     def _restart(self) -> None:

@@ -65,9 +65,9 @@ class Parser:
         """
         try:
             value = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
+        except orjson.JSONDecodeError:
             problem = "not a spectral record" if self.run is None else "damaged"
-            raise RecordError(self.path, number, f"{problem}: the line is not JSON ({error})") from None
+            raise RecordError(self.path, number, f"{problem}: the line is not JSON") from None
         kind = value.get("record") if isinstance(value, dict) else None
         if self.run is None and kind != "run":
             raise RecordError(self.path, number, 'not a spectral record: it should begin with `{"record":"run"`')

@@ -152,6 +152,8 @@ def record_file(path: str | os.PathLike[str]) -> Path:
     given = Path(path).expanduser()
     file = given / RECORD_NAME if given.is_dir() else given
     if not file.is_file():
+        if not given.exists():
+            raise FileNotFoundError(f"No record of a run at {given}: there is no such file or folder.")
         below = find_runs(given)[:3] if given.is_dir() else []
         hint = f" Did you mean {', '.join(str(run.parent) for run in below)}?" if below else ""
         raise FileNotFoundError(f"No record of a run at {given}: expected the file {file}.{hint}")
