@@ -22,6 +22,7 @@ from ww_callbacks.adapters.base import Watcher, default_directory, shows_setting
 from ww_callbacks.adapters.model_structure import Structure
 from ww_callbacks.engine.kind import Kind
 from ww_callbacks.faults import logger
+from ww_callbacks.integrations.console import for_terminal
 from ww_callbacks.integrations.record import free_directory
 from ww_callbacks.integrations.scalars import PREFIX, scalars
 from ww_callbacks.keras import private
@@ -245,7 +246,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         if not self._explained:
             self._explained = True
             if self.settings.verbose and not self._brief:
-                self._write(f"spectra: {self._values.explained(logs or {})}")
+                self._write(for_terminal(f"spectra: {self._values.explained(logs or {})}"))
         if logs is not None:
             with run.guarded("writing into Keras's logs"):
                 self._publish(logs)
