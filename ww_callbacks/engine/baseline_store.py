@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -78,14 +78,22 @@ class Baseline:
         known = {spec.name: spec for spec in specs}
         path = folder / (f"w0-{part}.safetensors" if part else FILE_NAME)
         partial = path.with_suffix(".partial")
+        widest = 4
+
+        def met(pairs: Iterable[tuple[str, Sequence[Array]]]) -> Iterator[tuple[str, Sequence[Array]]]:
+            nonlocal widest
+            for layer, arrays in pairs:
+                widest = max(widest, *(array.dtype.itemsize for array in arrays))
+                yield layer, arrays
+
         try:
-            _write(partial, captured.items() if isinstance(captured, Mapping) else captured, known)
+            _write(partial, met(captured.items() if isinstance(captured, Mapping) else captured), known)
             os.replace(partial, path)
         except OSError as error:
             with contextlib.suppress(OSError):
                 partial.unlink()
             elements = sum(rows * columns for spec in specs for rows, columns in spec.matrix_shapes)
-            raise OSError(f"{error}; it needs up to {_bytes(4 * elements)}{_free(folder)}") from error
+            raise OSError(f"{error}; it needs up to {_bytes(widest * elements)}{_free(folder)}") from error
         return cls._map(path)
 
     @classmethod

@@ -104,3 +104,19 @@ def event_file(reporter: Any) -> Callable[[Any, int], object] | None:
         _lost("_get_file_writer of the TensorBoard writer", "TensorBoard does not get our values")
         return lambda summary, step: None
     return find().add_summary
+
+
+def trackio_row(reporter: Any) -> tuple[Callable[..., object], int] | None:
+    """Trackio's ``log`` and the step of the last row in its run (``_trackio`` of the reporter, ``_next_step``).
+
+    None while the run has no row.
+    """
+    trackio = getattr(reporter, "_trackio", None)
+    run = trackio.context_vars.current_run.get() if trackio is not None else None
+    if run is None:
+        return None
+    following = getattr(run, "_next_step", None)
+    if following is None:
+        _lost("_next_step of the Trackio run", "Trackio does not get our values")
+        return None
+    return (trackio.log, following - 1) if following else None

@@ -12,7 +12,7 @@ from typing import Any
 import transformers
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 
-from ww_callbacks.huggingface.private import event_file
+from ww_callbacks.huggingface.private import event_file, trackio_row
 from ww_callbacks.integrations.loggers import LoggerSink
 from ww_callbacks.integrations.sink import Sink
 from ww_callbacks.settings import Settings
@@ -51,6 +51,10 @@ def reporter_sinks(
             reporter: Any = callback
             log = partial(_log_row, reporter, args, state)
             sinks.append(LoggerSink(log, type(callback).__name__, settings.per_layer))
+        elif hasattr(callback, "live"):
+            sinks.append(LoggerSink(partial(_add_to_open_row, callback), type(callback).__name__, settings.per_layer))
+        elif type(callback).__name__ == "TrackioCallback":
+            sinks.append(LoggerSink(TrackioRows(callback).add, type(callback).__name__, settings.per_layer))
     wandb = sys.modules.get("wandb")
     if wandb is not None and getattr(wandb, "run", None) is not None:
         from ww_callbacks.integrations.wandb import WandbSink
@@ -77,6 +81,34 @@ class EventFile:
         if write is not None:
             for waiting in self._waiting:
                 write(*waiting)
+            self._waiting.clear()
+
+
+def _add_to_open_row(reporter: Any, values: Mapping[str, float], step: int) -> None:
+    """Add our values to the row of DVCLive's that is open, and leave it open: the Trainer's next row ends it."""
+    for name, value in values.items():
+        reporter.live.log_metric(name, value)
+
+
+class TrackioRows:
+    """Our values in a Trackio run, under the step of the user's last row: one of their own would renumber the next.
+
+    Args:
+        reporter: the Trainer's callback.
+    """
+
+    def __init__(self, reporter: Any) -> None:
+        self._reporter = reporter
+        self._waiting: list[dict[str, float]] = []
+
+    def add(self, values: Mapping[str, float], step: int) -> None:
+        """Log ``values``, or keep them until the user's first row."""
+        self._waiting.append({**values, "train/global_step": step})
+        found = trackio_row(self._reporter)
+        if found is not None:
+            log, row = found
+            for waiting in self._waiting:
+                log(waiting, step=row)
             self._waiting.clear()
 
 
