@@ -112,8 +112,7 @@ def trackio_row(reporter: Any) -> tuple[Callable[..., object], int] | None:
     None while the run has no row.
     """
     trackio = getattr(reporter, "_trackio", None)
-    run = trackio.context_vars.current_run.get() if trackio is not None else None
-    if run is None:
+    if trackio is None or (run := trackio.context_vars.current_run.get()) is None:
         return None
     following = getattr(run, "_next_step", None)
     if following is None:
