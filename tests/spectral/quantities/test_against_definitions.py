@@ -207,6 +207,46 @@ def test_evidence_says_random_bulk():
     assert reasons.count("sufficient") <= 2
 
 
+def noise(kind, seed, shape=(256, 128)):
+    """Independent entries whose eigenvalues are unequal without any structure."""
+    rng = np.random.default_rng(seed)
+    normal = rng.standard_normal(shape)
+    return {
+        "zeros": normal * (rng.random(shape) < 0.05),
+        "rows": normal * rng.lognormal(size=(shape[0], 1)),
+        "columns": normal * rng.lognormal(size=(1, shape[1])),
+        "rows with a mean": rng.lognormal(size=shape) * rng.lognormal(size=(shape[0], 1)),
+        "Student": rng.standard_t(2, shape),
+        "log-normal": rng.lognormal(size=shape),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["zeros", "rows", "columns", "rows with a mean", "Student", "log-normal"])
+def test_evidence_says_independent_entries(kind):
+    reasons = [value("alpha_evidence", [noise(kind, seed)]) for seed in range(20)]
+    assert "sufficient" not in reasons and reasons.count("independent entries") > 4
+    scaled = [value("alpha_evidence", [1e-300 * noise(kind, seed)]) for seed in range(5)]
+    assert scaled == reasons[:5], "at every scale"
+
+
+@pytest.mark.parametrize("kind", ["zeros", "rows", "Student"])
+def test_correlation_in_unequal_noise_is_still_evidence(kind):
+    """The same magnitudes, with a few directions written into them."""
+    found = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        directions = np.arange(1, 129)[:, None] ** -0.7 * rng.standard_normal((128, 128))
+        found.append(value("alpha_evidence", [noise(kind, seed) @ directions]))
+    assert "independent entries" not in found and "sufficient" in found
+
+
+def test_evidence_of_several_matrices_is_of_all_together():
+    parts = [noise("rows", seed, (120, 60)) for seed in range(4)]
+    assert value("alpha_evidence", parts) in ("independent entries", "poor fit")
+    trained = [part @ (np.diag(np.arange(1, 61) ** -0.8) @ gaussian(60, 60, 7)) for part in parts]
+    assert value("alpha_evidence", trained) != "independent entries"
+
+
 @pytest.mark.parametrize("exponent", [1.8, 2.5, 3.5])
 @pytest.mark.parametrize("side", [100, 400])
 def test_a_power_law_over_the_whole_spectrum_is_no_random_bulk(exponent, side):
@@ -260,4 +300,6 @@ def test_noise_with_a_mean_is_no_evidence_for_a_power_law(shape, mean):
 def test_many_spikes_are_evidence():
     rng = np.random.default_rng(0)
     heavy = (rng.pareto(1.5, 300) + 1)[:, None] * rng.standard_normal((300, 200))
-    assert value("alpha_evidence", [heavy]) == "sufficient"
+    assert value("alpha_evidence", [heavy]) == "independent entries"  # rows of unequal variance are no spikes
+    turned = np.linalg.qr(rng.standard_normal((300, 300)))[0] @ heavy
+    assert value("alpha_evidence", [turned]) == "sufficient"

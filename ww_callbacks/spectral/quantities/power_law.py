@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from ww_callbacks.spectral.fits.sufficiency import evidence
+from ww_callbacks.spectral.linalg.spectrum import scaling_exponent
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
 from ww_callbacks.spectral.measuring.registry import quantity
 from ww_callbacks.spectral.quantities.shared import spikes
+from ww_callbacks.spectral.random_matrix.independent_entries import independent_entries
 from ww_callbacks.spectral.random_matrix.spikes import bulk_distance, bulk_tolerance
 from ww_callbacks.spectral.random_matrix.tracy_widom import z_score
 
@@ -17,6 +19,12 @@ CHANCE = 2.0234
 OUTSTANDING = 0.1
 """Share of the tail that must lie beyond the random bulk. Noise with a mean has at most 0.05; of 31 layers of a trained
 transformer with a good fit, all but one have more than 0.3."""
+
+UNEQUAL = 1.2
+"""Up to this inequality of their magnitudes the eigenvalues of independent entries nearly follow Marchenko–Pastur."""
+
+FAR = 2.5
+"""How many times the tolerance of a random bulk is too far from that law for them."""
 
 
 @quantity(
@@ -47,12 +55,17 @@ def alpha_evidence(sample: LayerWeights) -> str:
     The reasons of :func:`.sufficiency.evidence`, and then ``random bulk``: the eigenvalues follow the
     Marchenko–Pastur law, and the largest is no larger than chance gives (Tracy–Widom, 1 %) to a random matrix of this
     shape and mean square element, or fewer than a tenth of the tail lies beyond the law's edge. Fresh Gaussian or
-    uniform initialisations are like that, and noise with a mean, whose one spike is no tail.
+    uniform initialisations are like that, and noise with a mean, whose one spike is no tail. At last ``independent
+    entries``: the eigenvalues are as unequal as independent entries of these magnitudes make them (zeros, rows of
+    unequal variance, heavy-tailed elements), so that the tail shows no correlation; see
+    :mod:`ww_callbacks.spectral.random_matrix.independent_entries`.
     """
     reason = evidence(sample.relative_power_law)
     if reason != "sufficient":
         return reason
-    return "random bulk" if _is_bulk(sample) else "sufficient"
+    if _is_bulk(sample):
+        return "random bulk"
+    return "independent entries" if _is_independent(sample) else "sufficient"
 
 
 def _is_bulk(sample: LayerWeights) -> bool:
@@ -67,6 +80,21 @@ def _is_bulk(sample: LayerWeights) -> bool:
     distance = bulk_distance(values, sample.shape, found)
     # NaN where no one law holds, as for matrices of several shapes
     return not distance > bulk_tolerance(len(values)) if chance else distance <= bulk_tolerance(len(values))
+
+
+def _is_independent(sample: LayerWeights) -> bool:
+    """Whether the eigenvalues are no more unequal than independent entries of these magnitudes make them."""
+    exponent = scaling_exponent(sample.largest)
+    squares = [float(np.sum(np.ldexp(s, -exponent) ** 4)) for s in sample.singular_values]
+    moment = independent_entries(sample.matrices, squares, exponent)
+    if moment is None:
+        return False
+    values = sample.relative_eigenvalues
+    nearly_equal = moment.inequality < UNEQUAL
+    # NaN where no one law holds
+    return not (
+        nearly_equal and bulk_distance(values, sample.shape, spikes(sample)) > FAR * bulk_tolerance(len(values))
+    )
 
 
 @quantity(
