@@ -166,6 +166,16 @@ def test_the_best_weights_are_kept_where_nothing_validates(tmp_path):
         np.testing.assert_allclose(load_file(monitor.best_checkpoint)["output"], expected)
 
 
+def test_a_loss_without_a_graph_is_named_where_nothing_changes(tmp_path):
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Linear(4, 4)
+    with SpectralMonitor(net, log_dir=tmp_path, verbose=0) as monitor:
+        for step in range(1, 4):
+            monitor.step(torch.tensor(net(torch.ones(4)).sum().item(), requires_grad=True))
+            monitor.observe(step=step, epoch=step, learning_rate=0.1)
+    assert "No layer has changed since the start: the loss has no graph" in monitor.verdict.reason
+
+
 def test_nothing_is_kept_unasked(tmp_path):
     monitor, _ = memorising(log_dir=tmp_path)
     assert monitor.best_checkpoint is None and not list(tmp_path.glob("best-*"))

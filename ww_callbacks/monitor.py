@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ww_callbacks.adapters.averages import keras_owner
 from ww_callbacks.adapters.base import Watcher, default_directory, shows_settings
 from ww_callbacks.adapters.best_checkpoint import saver
 from ww_callbacks.adapters.current_arrays import CurrentArrays
+from ww_callbacks.adapters.kept_weights import weights_of
 from ww_callbacks.adapters.model_structure import Structure
+from ww_callbacks.adapters.standstill import why_no_gradient
 from ww_callbacks.adapters.training_metrics import StepLosses, values_of
 from ww_callbacks.integrations.record import free_directory
 from ww_callbacks.integrations.schema import Snapshot
@@ -63,10 +66,10 @@ class SpectralMonitor(Watcher):
         self._arrays = CurrentArrays.of(model)
         self._model = model = model if self._arrays is None else self._arrays
         self._sharded = is_sharded(model)
-        if self._sharded and self.settings.keep_best:
+        if self._sharded and (self.settings.keep_best or self.settings.restore == "best"):
             raise ValueError(
-                "Expected `keep_best` to be left out, for the weights are sharded over processes: save checkpoints "
-                "yourself, and take the one at `verdict.best_step`."
+                "Expected `keep_best` and `restore` to be left out, for the weights are sharded over processes: save "
+                "checkpoints yourself, and take the one at `verdict.best_step`."
             )
         structure = Structure(model, lambda: inspect(model, convolution=self.settings.convolution))
         self.run: Run = Run(
@@ -80,21 +83,29 @@ class SpectralMonitor(Watcher):
             probing=self._probing(model),
         )
         self.run.begin(Plan())
+        if not self._sharded:
+            self._average_weights(lambda: weights_of(model), None, keras_owner(model))
         self._cadence = self._asked_cadence()
         self._seen = (0, 0.0)
         self._losses = StepLosses()
+        self._stepped = False
         self._epoch = 0
 
     def step(self, loss: Any) -> None:
         """Report the training loss of one step, of its batch before the update.
 
         The losses within an epoch are what the judgement of overtraining reads first. They stay on the device until
-        the next :meth:`observe`; no step waits for one.
+        the next :meth:`observe`; no step waits for one. The weights of now, after the update, go into the average that
+        is kept with ``early_stopping``.
 
         Args:
             loss: a number, or an array of one element.
         """
         self._losses.add(loss)
+        if not self._stepped:
+            self._stepped = True
+            self.run.diagnosis.explain_standstill(why_no_gradient(loss, self._model))
+        self._average_step()
 
     def _asked_cadence(self) -> Cadence:
         asked = self.settings
@@ -150,7 +161,7 @@ class SpectralMonitor(Watcher):
             told.setdefault("train_loss", mean)
         if self._losses.first is not None:
             told["first_loss"] = self._losses.first
-        if int(now[1]) > self._epoch:
+        if ended := int(now[1]) > self._epoch:
             told.epoch_losses = self._losses.parts()
             self._losses.reset()
             self._epoch = int(now[1])
@@ -163,14 +174,16 @@ class SpectralMonitor(Watcher):
             )
         if not self._sharded:
             with self.run.guarded("keeping the best weights"):
-                suffix, save = saver(self._model)
-                self._keep_best(suffix, save, validated=False)
+                self._keep_best(*saver(self._model), now[0])
+        if ended:
+            self._average_epoch()
         return snapshot
 
     def _take(self, weights: Any) -> None:
         if self._arrays is None:
             raise TypeError("Expected no `weights`: those of a module are read from the module itself.")
         self._arrays.look(weights)
+        self._average = None  # between two of these calls no step shows its weights
 
     @property
     def should_stop(self) -> bool:
@@ -183,11 +196,17 @@ class SpectralMonitor(Watcher):
         return self.run.stop_reason
 
     def close(self) -> None:
-        """Reach the verdict and close every sink; harmless when called twice."""
+        """Reach the verdict, put the best weights back with ``restore="best"``, and close every sink.
+
+        Harmless when called twice.
+        """
+        self._put_best()
         self.run.finish()
 
     def __enter__(self) -> SpectralMonitor:
         return self
 
     def __exit__(self, *error: object) -> None:
+        if error[0] is not None:
+            self._best_weights = None  # the weights stay as the user's own error left them
         self.close()

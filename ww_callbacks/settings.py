@@ -23,6 +23,7 @@ ALERT_KINDS = (*KINDS, "internal error")
 POLICIES = ("ignore", "log", "warn", "stop")
 EARLY_STOPPING = ("off", "cautious", "eager")
 WEIGHTS = ("trained", "average")
+RESTORE = ("last", "best")
 METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
 GROUPS = {
@@ -30,8 +31,8 @@ GROUPS = {
                          "convolution", "fine_tuning", "seed"),
     "When": ("every_n_epochs", "every_n_steps", "cheap_every_n_steps"),
     "Where it goes": ("log_dir", "sinks", "per_layer", "histograms", "densities", "verbose"),
-    "Alerts and stopping": ("early_stopping", "metrics", "keep_best", "policies", "cooldown", "overtraining",
-                            "detectors"),
+    "Alerts and stopping": ("early_stopping", "metrics", "keep_best", "keep_average", "restore", "policies",
+                            "cooldown", "overtraining", "detectors"),
     "Cost and errors": ("max_overhead", "background", "workers", "strict"),
 }  # fmt: skip
 """The arguments by what they decide, for ``help()``."""
@@ -70,7 +71,11 @@ class Settings:
         metrics: what your loop calls a metric, where it is no usual name: ``{"train_accuracy": "my_acc"}``. The keys
             are ``train_loss``, ``train_accuracy``, ``val_loss`` and ``val_accuracy``.
         keep_best: keep a checkpoint of the best epoch in the folder of the record; none means if early stopping is on
-            and the run has no validation to choose one.
+            (and ``background`` is not).
+        keep_average: beside the best checkpoint, keep one of the average of the weights over the epoch's steps. It
+            takes as much memory as the trained weights; where the user averages weights already it is left out.
+        restore: what the model holds when training ends: ``"last"``, the weights as they were trained, or ``"best"``,
+            those of the best epoch, averaged with ``keep_average``; it takes copies in host memory.
         policies: kind of alert → ``"ignore"``, ``"log"``, ``"warn"``, ``"stop"`` or a function that takes the alert.
         cooldown: minimum number of snapshots between repeats of an alert.
         overtraining: arguments of ``spectral.detectors.Overtraining`` that replace those of the preset.
@@ -112,6 +117,8 @@ class Settings:
     early_stopping: str = "off"
     metrics: Mapping[str, str] = field(default_factory=dict)
     keep_best: bool | None = None
+    keep_average: bool = True
+    restore: str = "last"
     policies: Mapping[str, Policy] = field(default_factory=dict)
     cooldown: int = 10
     overtraining: Mapping[str, Any] = field(default_factory=dict)
@@ -128,7 +135,8 @@ class Settings:
             object.__setattr__(self, "quantities", _names("quantities", self.quantities))
         resolve(self.quantities)
         self._check_paths()
-        for name in ("per_layer", "histograms", "densities", "fine_tuning", "background", "strict", "keep_best"):
+        flags = ("per_layer", "histograms", "densities", "fine_tuning", "background", "strict", "keep_average")
+        for name in (*flags, "keep_best"):
             value = getattr(self, name)
             if not isinstance(value, bool) and not (name == "keep_best" and value is None):
                 raise ValueError(f"Expected `{name}` to be True or False but got {value!r}.")
@@ -143,10 +151,13 @@ class Settings:
         budget = self.max_overhead
         if budget is not None and not (isinstance(budget, int | float) and 0 < budget < 1):
             raise ValueError(f"Expected `max_overhead` between 0 and 1 (0.01 is 1 %) but got {budget!r}.")
-        if self.keep_best and self.background:
+        _check_choice("restore", self.restore, RESTORE)
+        if self.keep_best is False and self.restore == "best":
+            raise ValueError("Use `restore='best'` without `keep_best=False`: the best weights must be kept first.")
+        if (self.keep_best or self.restore == "best") and self.background:
+            name = "keep_best" if self.keep_best else "restore='best'"
             raise ValueError(
-                "Use `keep_best` with `background=False`: the best weights can only be saved while the model "
-                "holds them."
+                f"Use `{name}` with `background=False`: the best weights can only be saved while the model holds them."
             )
         self._check_parts()
         self._check_policies()
@@ -210,6 +221,13 @@ class Settings:
                     f"`{kind}` informs and never stops a run by itself: its thresholds fire in healthy runs. Use "
                     "'log', 'warn' or a function."
                 )
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the weights of the best epoch are kept."""
+        if self.keep_best is not None:
+            return self.keep_best
+        return (self.early_stopping != "off" or self.restore == "best") and not self.background
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> Settings:

@@ -188,19 +188,42 @@ def test_layers_that_lightning_freezes_are_frozen_and_not_dead(tmp_path):
     assert not [a for a in callback.alerts if a.kind == "dead layer"]
 
 
-@pytest.mark.parametrize("trained", [lambda model: [nn.Parameter(torch.zeros(3, 3))], lambda model: []])
-def test_a_model_that_does_not_train_is_told(tmp_path, trained):
-    """The optimiser has other parameters, or there is none."""
-
+@pytest.mark.parametrize(
+    "others, reason",
+    [
+        (lambda: [nn.Parameter(torch.zeros(3, 3))], "the optimiser has other parameters than the model's"),
+        (lambda: [], "no optimiser has a parameter"),
+    ],
+)
+def test_a_model_that_does_not_train_is_told(tmp_path, others, reason):
     class Still(Net):
         def configure_optimizers(self):
-            others = trained(self)
-            return torch.optim.SGD(others, 0.1) if others else None
+            return torch.optim.SGD(held, 0.1) if (held := others()) else None
 
-    callback, _ = watched(tmp_path, seeded(Still), epochs=5)
+    # Without an optimiser no learning rate is known, and three snapshots must tell.
+    callback, _ = watched(tmp_path, seeded(Still), epochs=2 if others() else 4)
     (alert,) = [a for a in callback.alerts if a.kind == "dead layer"]
-    assert alert.message == "No layer has changed since the start." and "optimiser has its parameters" in str(alert)
-    assert callback.verdict.state == "watch"
+    assert alert.message == f"No layer has changed since the start: {reason}."
+    assert "optimiser has its parameters" in alert.recommendation
+    assert alert.since_step == 0 and alert.severity == "warning" and callback.verdict.state == "watch"
+
+
+def test_a_loss_without_a_graph_is_told(tmp_path):
+    class Cut(Net):
+        def training_step(self, batch, index):
+            return super().training_step(batch, index).detach().clone().requires_grad_()
+
+    callback, _ = watched(tmp_path, seeded(Cut), epochs=2)
+    (alert,) = [a for a in callback.alerts if a.kind == "dead layer"]
+    assert "the loss has no graph that leads to the model" in alert.message
+
+
+def test_a_learning_rate_of_zero_is_told_after_three_snapshots(tmp_path):
+    callback, _ = watched(tmp_path, seeded(Net, rate=0.0), epochs=2)
+    assert not [a for a in callback.alerts if a.kind == "dead layer"], "a schedule may begin at zero"
+    callback, _ = watched(tmp_path / "longer", seeded(Net, rate=0.0), epochs=4)
+    (alert,) = [a for a in callback.alerts if a.kind == "dead layer"]
+    assert alert.message == "No layer has changed since the start: the learning rate is 0."
 
 
 class HeadFirst(pl.LightningModule):

@@ -55,6 +55,16 @@ def lightning_specs(callbacks: Sequence[Any], look: Look, model: Any) -> list[La
     )
 
 
+def lightning_owner(trainer: Any) -> str:
+    """The callback of Lightning's that averages the weights; empty without one."""
+    return next((type(c).__name__ for c in trainer.callbacks if hasattr(c, "_average_model")), "")
+
+
+def keras_owner(model: Any) -> str:
+    """What averages the weights of a Keras ``model``; empty where nothing does."""
+    return "an optimiser with `use_ema`" if getattr(getattr(model, "optimizer", None), "use_ema", False) else ""
+
+
 def _lightning_has_begun(callback: Any) -> bool:
     count = getattr(callback._average_model, "n_averaged", None)
     count = getattr(callback, "n_averaged", None) if count is None else count

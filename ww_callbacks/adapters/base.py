@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from ww_callbacks.adapters.best_checkpoint import BestCheckpoint
+from ww_callbacks.adapters.best_weights import BestWeights
 from ww_callbacks.adapters.child_record import ChildRecord
+from ww_callbacks.adapters.weight_average import WeightAverage, Weights
 from ww_callbacks.diagnosis.alerts import AlertList
 from ww_callbacks.integrations.record import free_directory
 from ww_callbacks.integrations.schema import Verdict
@@ -65,6 +67,8 @@ def described_arguments() -> dict[str, str]:
 _OF_A_RUN = (
     "run",
     "_best_checkpoint",
+    "_average",
+    "_best_weights",
     "_children_directory",
     "_trainer",
     "_queue",
@@ -92,6 +96,8 @@ class Watcher:
 
     run: Run | None = None
     _best_checkpoint: BestCheckpoint | None = None
+    _average: WeightAverage | None = None
+    _best_weights: BestWeights | None = None
     _children_directory: Path | None = None
 
     def __init__(self, *, probe: RepresentationProbe | None = None, **settings: Any) -> None:
@@ -161,15 +167,110 @@ class Watcher:
         """The checkpoint that the callback keeps of the best snapshot so far; None where it keeps none."""
         return self._best_checkpoint.path if self._best_checkpoint is not None else None
 
-    def _keep_best(self, suffix: str, save: Callable[[Path], object], validated: bool) -> None:
-        """Keep the weights of now if they are the best so far and nothing else chooses a checkpoint."""
+    @property
+    def best_average(self) -> Path | None:
+        """The checkpoint beside it, with the average of the weights in their place; None where there is none."""
+        return self._best_checkpoint.average if self._best_checkpoint is not None else None
+
+    def _forget_best(self) -> None:
+        """Forget what an earlier training left."""
+        self._best_checkpoint = self._average = self._best_weights = None
+
+    def _average_weights(self, weights: Callable[[], Weights], steps_per_epoch: int | None, owner: str = "") -> None:
+        """Begin to average the weights, if that is asked for.
+
+        Args:
+            weights: makes the weights of the model.
+            steps_per_epoch: optimiser steps an epoch, where known.
+            owner: what of the user's averages them already; then ours would be one too many.
+
+        Raises:
+            ValueError: where the best weights are to be put back and cannot be.
+        """
         asked, run = self.settings, self._watched()
-        unasked = asked.early_stopping != "off" and not validated and not asked.background
-        if not (unasked if asked.keep_best is None else asked.keep_best):
+        self._average = self._best_weights = None
+        averaged, restored = asked.keeps_best and asked.keep_average and not owner, asked.restore == "best"
+        if restored and owner:
+            raise ValueError(
+                f"Use either `restore='best'` or {owner}: both put weights into the model when training ends."
+            )
+        if not (averaged or restored):
             return
+        with run.meter.running():
+            try:
+                average = WeightAverage(weights(), steps_per_epoch)
+            except ValueError as error:
+                if restored:
+                    raise ValueError(f"`restore='best'` cannot be had for this model: {error}.") from error
+                run.faults.warn_once(f"no average of the weights is kept ({error})", "average")
+                return
+        self._average = average if averaged else None
+        self._best_weights = BestWeights(average, averaged) if restored else None
+
+    def _average_step(self, steps: int = 1) -> None:
+        """Take the weights after ``steps`` more steps into the average; left out from then on where that fails."""
+        average, self._average = self._average, None
+        if average is not None:
+            with self._watched().guarded("averaging the weights"):
+                average.step(steps)
+                self._average = average
+
+    def _average_epoch(self) -> None:
+        """Note that an epoch has ended."""
+        if self._average is not None:
+            with self._watched().guarded("averaging the weights"):
+                self._average.end_epoch()
+
+    def _keep_best(self, suffix: str, save: Callable[[Path], object], step: int) -> None:
+        """Keep the weights of now, after ``step`` steps, if they are the best so far or may come to be."""
+        run = self._watched()
+        if not self.settings.keeps_best or run.step != step:
+            return
+        best, wanted = run.diagnosis.best_step, run.diagnosis.steps_to_keep
         if self._best_checkpoint is None:
             self._best_checkpoint = BestCheckpoint(run.directory, suffix, save, run.leads)
-        self._best_checkpoint.look(run.step, run.diagnosis.best_step)
+        self._best_checkpoint.look(step, best, wanted, self._average)
+        if self._best_weights is not None:
+            self._best_weights.look(step, wanted)
+
+    def _put_best(self) -> None:
+        """Put the best weights into the model at the end, where ``restore="best"`` asks for it."""
+        if self._best_weights is None:
+            return
+        run = self._watched()
+        with run.guarded("putting the best weights into the model"):
+            if not self._best_weights.put(run.diagnosis.best_step):
+                run.faults.warn_once("the model holds its last weights: no epoch was found to be the best", "restore")
+        self._best_weights = None
+
+    def _kept_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What is kept of the best weights: plain values, and arrays by name."""
+        plain: dict[str, Any] = {}
+        arrays: dict[str, Any] = {}
+        run, average = self._watched(), self._average
+        with run.guarded("saving the average of the weights"):
+            if self._best_checkpoint is not None:
+                plain["checkpoint"] = self._best_checkpoint.state()
+            if average is not None and average.begun and not average.weights.sharded:
+                plain["average"] = average.state()
+                arrays |= {f"average/{name}": value for name, value in average.weights.average().items()}
+            if self._best_weights is not None and not self._best_weights.sharded:
+                arrays |= {f"best/{name}": value for name, value in self._best_weights.copies().items()}
+        return plain, arrays
+
+    def _restore_kept(
+        self, plain: Mapping[str, Any], arrays: Mapping[str, Any], suffix: str, save: Callable[[Path], object]
+    ) -> None:
+        """Go on from what :meth:`_kept_state` gave."""
+        run = self._watched()
+        with run.guarded("taking up the average of the weights"):
+            if "checkpoint" in plain and self.settings.keeps_best:
+                self._best_checkpoint = BestCheckpoint(run.directory, suffix, save, run.leads)
+                self._best_checkpoint.restore(plain["checkpoint"])
+            if "average" in plain and self._average is not None:
+                self._average.restore(plain["average"], _under("average/", arrays))
+            if self._best_weights is not None:
+                self._best_weights.restore(_under("best/", arrays))
 
     def _probing(self, model: Any) -> Probing | None:
         """The probe on ``model``; what cannot be probed is refused."""
@@ -190,6 +291,10 @@ class Watcher:
         if self.run is None:
             return "<p>SpectralCallback: no training watched yet</p>"
         return self.run.html()
+
+
+def _under(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
 
 def default_directory() -> Path:

@@ -57,6 +57,10 @@ class CurrentArrays(Mapping[str, Stored]):
         known = {name: arrays[name] for name in self._arrays if name in arrays}
         self._arrays = known | arrays  # in the order in which they were seen first
 
+    def raw(self) -> dict[str, Any]:
+        """The arrays as they were at the last look, in their own library."""
+        return dict(self._arrays)
+
     @property
     def stands_still(self) -> bool:
         """Whether the arrays are the very same immutable ones as at the start, so that no update can be seen."""

@@ -33,7 +33,7 @@ def traced_output(loss: Any, model: Any, specs: Sequence[LayerSpec]) -> str | No
         return None
     layers = _layers(model, specs)
     last, found = -1, None
-    for node in _nodes(root):
+    for node in graph_nodes(root):
         number = _number(node)
         if number <= last or not _PRODUCT.search(type(node).__name__):
             continue
@@ -55,7 +55,8 @@ def _layers(model: Any, specs: Sequence[LayerSpec]) -> dict[int, str]:
     return found
 
 
-def _nodes(root: Any) -> Iterator[Any]:
+def graph_nodes(root: Any) -> Iterator[Any]:
+    """Every node of autograd's graph under ``root``."""
     waiting, seen = [root], {root}
     while waiting:
         node = waiting.pop()

@@ -23,6 +23,7 @@ from ww_callbacks.spectral.detectors import (
     verdict,
 )
 from ww_callbacks.spectral.detectors.catalogue import SPOILING
+from ww_callbacks.spectral.detectors.layerwise.dead_layer import DeadLayer
 from ww_callbacks.spectral.detectors.layerwise.representation_collapse import RepresentationCollapse
 from ww_callbacks.spectral.detectors.verdict import QUIET
 from ww_callbacks.spectral.layers.spec import LayerSpec
@@ -67,6 +68,8 @@ class Diagnosis:
         """Snapshots judged so far."""
         self.best_step: int | None = None
         """The snapshot whose weights are the ones to keep so far, by its step; None where that cannot be told."""
+        self.steps_to_keep: frozenset[int] = frozenset()
+        """The snapshots whose weights may come to be the ones to keep, by their steps."""
 
     @property
     def stop(self) -> Alert | None:
@@ -95,6 +98,12 @@ class Diagnosis:
             for detector in self._overtraining():
                 detector.name_output(name)
 
+    def explain_standstill(self, reason: str) -> None:
+        """Take ``reason`` for why no layer changes, should none do; an empty one tells nothing."""
+        for detector in self._detectors:
+            if isinstance(detector, DeadLayer) and reason:
+                detector.reason = reason
+
     def judge(self, observation: Observation) -> tuple[list[Alert], dict[str, float]]:
         """Judge the next snapshot.
 
@@ -113,7 +122,7 @@ class Diagnosis:
         for detector in self._overtraining():
             scores |= detector.published()
             if not spoilt and self._shown:
-                self.best_step = detector.best_step
+                self.best_step, self.steps_to_keep = detector.best_step, detector.steps_to_keep
         self.conclude()
         return alerts, scores
 
@@ -132,9 +141,10 @@ class Diagnosis:
 
     def agree(self, group: Group) -> None:
         """Take over what the first process has judged, so that all act on it in the same step; a collective."""
-        judged = group.broadcast((self._manager.stop, list(self.alerts), self.verdict, self.best_step))
+        kept = (self.best_step, self.steps_to_keep)
+        judged = group.broadcast((self._manager.stop, list(self.alerts), self.verdict, kept))
         if group.rank != 0:
-            self._manager.stop, self.alerts[:], self.verdict, self.best_step = judged
+            self._manager.stop, self.alerts[:], self.verdict, (self.best_step, self.steps_to_keep) = judged
 
     def _observe(self, observation: Observation) -> list[Finding]:
         findings: list[Finding] = []
@@ -176,6 +186,8 @@ class Diagnosis:
         self._manager.load_state_dict(state["desk"])
         self._epoch = int(state["desk"]["epoch"])
         self._memorising = [f for d in self._overtraining() for f in d.findings()]
+        for detector in self._overtraining():
+            self.best_step, self.steps_to_keep = detector.best_step, detector.steps_to_keep
 
 
 def _check_output(name: str | None, specs: Sequence[LayerSpec]) -> None:

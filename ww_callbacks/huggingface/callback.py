@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from tqdm import tqdm
 
 from ww_callbacks.adapters.base import Watcher, shows_settings
 from ww_callbacks.adapters.model_structure import Structure
+from ww_callbacks.adapters.standstill import why_not_trained
+from ww_callbacks.adapters.torch_weights import TorchWeights, as_numpy
 from ww_callbacks.adapters.training_metrics import in_words
 from ww_callbacks.faults import logger
 from ww_callbacks.huggingface import private
@@ -83,7 +87,11 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         self._take_place()
         callbacks = trainer.callback_handler.callbacks if trainer is not None else []
         structure = Structure(model, lambda: inspect(model, convolution=self.settings.convolution))
-        self._best_checkpoint = None
+        self._forget_best()
+        if args.load_best_model_at_end and self.settings.restore == "best":
+            raise ValueError(
+                "Use either `restore='best'` or `load_best_model_at_end`: both put weights into the model at the end."
+            )
         self.run = Run(
             self.settings,
             structure.specs,
@@ -102,8 +110,13 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         self._metrics, self._waiting = TrainerMetrics(self.settings.metrics), None
         self._clock = EpochClock.of(train_dataloader, state.global_step)
         saved = self._saved(args, state)
-        self.run.begin(plan(args, state, train_dataloader), state.global_step, self._clock.now(state), saved)
+        planned = plan(args, state, train_dataloader)
+        self.run.begin(planned, state.global_step, self._clock.now(state), saved)
+        self._average_weights(lambda: TorchWeights(model), planned.steps_per_epoch)
+        if (optimizer := others.get("optimizer")) is not None:
+            self.run.diagnosis.explain_standstill(why_not_trained(model, [optimizer]))
         if saved is not None and self.run.resumed:
+            self._restore_kept(saved.state.adapter.get("kept", {}), saved.kept, *self._saver())
             with suppress(KeyError, TypeError, ValueError):  # of an older version: the loss starts over
                 self._measured_step = int(saved.state.adapter["measured"])
                 self._metrics.restore(saved.state.adapter["losses"])
@@ -165,8 +178,10 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         if control.should_training_stop and args.load_best_model_at_end:
             self._snapshot("full", state, control, others)
         losses, passes = self._metrics.state(), self._clock.passes
-        saved = run.saved({"measured": self._measured_step, "losses": losses, "passes": passes})
+        plain, kept = self._kept_state()
+        saved = run.saved({"measured": self._measured_step, "losses": losses, "passes": passes, "kept": plain})
         if saved is not None and args.should_save:
+            saved = replace(saved, kept={name: as_numpy(value) for name, value in kept.items()})
             folder = private.checkpoint_folder(self._trainer, args, state)
             try:
                 if not folder.is_dir():
@@ -198,6 +213,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         run = self._watched()
         with run.guarded("reading the training loss"):
             self._metrics.step(self._trainer, state)
+        self._average_step()
         run.poll()
         self._act(control)
         epoch = self._clock.now(state)
@@ -220,6 +236,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
             kind = "full"
         self._due(kind, state, control, others)
         self._metrics.end_epoch()
+        self._average_epoch()
         if args.eval_strategy == "no":
             self._explain(args, state)
 
@@ -288,6 +305,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         # Whether the best weights have already taken the place of the last ones depends on the version.
         if not (args.load_best_model_at_end and state.best_model_checkpoint is not None):
             self._snapshot("full", state, control, others)
+        self._put_best()
         run.finish()
 
     def _due(
@@ -330,10 +348,13 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
             metrics = self._metrics.collect(others.get("optimizer"), evaluation, ended=epoch > 0 and epoch % 1 == 0)
             run.snapshot(kind, state.global_step, epoch, metrics)
             self._act(control)
-            trainer = self._trainer
-            if trainer is not None:
-                validated = trainer.args.eval_strategy != "no"
-                self._keep_best("", lambda path: trainer.save_model(str(path)), validated)
+            if self._trainer is not None:
+                self._keep_best(*self._saver(), state.global_step)
+
+    def _saver(self) -> tuple[str, Callable[[Path], object]]:
+        """The suffix of a checkpoint, and what writes one of the weights of now."""
+        trainer = self._trainer
+        return "", lambda path: trainer.save_model(str(path)) if trainer is not None else None
 
     def _explain(self, args: transformers.TrainingArguments, state: transformers.TrainerState) -> None:
         """Say once which of the loop's names were understood."""

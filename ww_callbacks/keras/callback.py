@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ try:
 except ImportError as missing:
     raise ImportError(what_is_missing(missing), name=missing.name) from missing
 
-from ww_callbacks.adapters.averages import keras_specs
+from ww_callbacks.adapters.averages import keras_owner, keras_specs
 from ww_callbacks.adapters.base import Watcher, default_directory, shows_settings
+from ww_callbacks.adapters.keras_weights import KerasWeights
 from ww_callbacks.adapters.model_structure import Structure
 from ww_callbacks.engine.kind import Kind
 from ww_callbacks.faults import logger
@@ -84,13 +86,15 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         self._counts = True
         self._keys: list[str] = []
         self._in_epoch = self._explained = self._brief = False
-        self._best_checkpoint = None
+        self._forget_best()
         self._by_steps = bool(self.settings.every_n_steps or self.settings.cheap_every_n_steps)
 
     @property
     def async_safe(self) -> bool:
-        """Whether Keras may report batches from other threads; not where snapshots are due between epochs."""
-        return not (self.settings.every_n_steps or self.settings.cheap_every_n_steps)
+        """Whether Keras may report batches from other threads; not where each step's weights are read."""
+        asked = self.settings
+        averaged = asked.keeps_best and asked.keep_average
+        return not (asked.every_n_steps or asked.cheap_every_n_steps or averaged)
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
         """Refuse what cannot work before anything is trained, and take a place before the callbacks that monitor."""
@@ -169,7 +173,11 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         plan = self._plan()
         self._brief = run.console.brief = _watched.get(model, 0) > 0 and plan.epochs == epoch + 1
         run.begin(plan, steps, float(epoch), saved)
+        self._average_weights(lambda: KerasWeights(model), plan.steps_per_epoch, keras_owner(model))
+        if not model.trainable_variables:
+            run.diagnosis.explain_standstill("all layers are frozen")
         if saved is not None and run.resumed:
+            self._restore_kept(saved.state.adapter.get("kept", {}), saved.kept, *self._saver())
             self._measured_step = int(saved.state.adapter["measured"])
             self._values.first_loss = saved.state.adapter.get("first_loss")
         else:
@@ -180,7 +188,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         _watched[model] = _watched.get(model, 0) + 1
         self._looks.check(run)
         self._per_step, _ = private.accumulation(model.optimizer)
-        if run.cadence.every_n_steps or run.cadence.cheap_every_n_steps:
+        if run.cadence.every_n_steps or run.cadence.cheap_every_n_steps or self._average is not None:
             self._by_steps = True
             if self._queue is not None:
                 private.report_batches_at_once(self._queue)
@@ -206,8 +214,10 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
             return
         run = self._watched()
         per_epoch = (self.params or {}).get("steps")
-        done = self._values.batches
+        done, steps = self._values.batches, run.clock.steps
         run.clock.saw_batches(done - before, per_step=self._per_step, fraction=done / per_epoch if per_epoch else 0.0)
+        if run.clock.steps > steps:
+            self._average_step(run.clock.steps - steps)
         if per_epoch and done >= per_epoch:
             return
         kind = run.due()
@@ -251,10 +261,13 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
             with run.guarded("writing into Keras's logs"):
                 self._publish(logs)
         self._act()
+        self._average_epoch()
         with run.meter.running():
-            first = self._values.first_loss
-            saved = run.saved({"measured": self._measured_step, "iterations": self._counter or 0, "first_loss": first})
+            first, (plain, kept) = self._values.first_loss, self._kept_state()
+            told = {"measured": self._measured_step, "iterations": self._counter or 0, "first_loss": first}
+            saved = run.saved({**told, "kept": plain})
             if saved is not None:
+                saved = replace(saved, kept=kept)
                 self._sidecars.write(run.directory, epoch + 1, saved)
 
     def _is_due(self, run: Run) -> bool:
@@ -296,6 +309,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         run = self._watched()
         if self._begun and self._is_due(run):
             self._snapshot("full", logs, ended=True)
+        self._put_best()
         run.finish()
 
     def _snapshot(
@@ -312,8 +326,11 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
             metrics = self._values.metrics(logs or {}, optimizer, ended)
             run.snapshot(kind, step, run.clock.epoch, metrics, needed)
             self._act()
-            validated = any(name.startswith("val_") for name in logs or {})
-            self._keep_best(".weights.h5", model.save_weights, validated)
+            self._keep_best(*self._saver(), step)
+
+    def _saver(self) -> tuple[str, Callable[[Path], object]]:
+        """The suffix of a checkpoint, and what writes one of the weights of now."""
+        return ".weights.h5", self.model.save_weights
 
     def _act(self) -> None:
         if self._watched().should_stop:

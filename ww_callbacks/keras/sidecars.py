@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ww_callbacks.faults import logger
-from ww_callbacks.lifecycle.saved_state import Saved, read_sidecar, write_sidecar
+from ww_callbacks.lifecycle.saved_state import Saved, read_sidecar, remove_sidecar, write_sidecar
 
 KEPT = 3
 """States kept: a backup may be one epoch behind the last of them."""
@@ -56,8 +56,7 @@ class Sidecars:
         """Keep the state after ``epoch`` completed epochs, and forget the oldest."""
         try:
             write_sidecar(directory, f"state-{epoch}", saved)
-            for suffix in ("json", "safetensors"):
-                (directory / f"state-{epoch - KEPT}.{suffix}").unlink(missing_ok=True)
+            remove_sidecar(directory, f"state-{epoch - KEPT}")
             if self._backup is not None:
                 self._backup.mkdir(parents=True, exist_ok=True)
                 (self._backup / _POINTER).write_text(json.dumps(str(directory.absolute())), encoding="utf-8")

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from ww_callbacks.engine.baseline_store import map_tensors
 from ww_callbacks.engine.layer_memory import LayerMemory
@@ -89,14 +90,22 @@ class RunState:
 
 @dataclass(frozen=True)
 class Saved:
-    """A state with the weights of the last snapshot, of the layers that had moved on when it was saved."""
+    """A state with the weights that it needs.
+
+    Attributes:
+        state: the plain values.
+        previous: the weights of the last snapshot, of the layers that had moved on when it was saved.
+        kept: the average of the weights, and the weights of the best epoch, by name.
+    """
 
     state: RunState
     previous: Mapping[str, list[Any]] = field(default_factory=dict)
+    kept: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_sidecar(folder: Path, name: str, saved: Saved) -> None:
-    """Write ``<name>.json``, and ``<name>.safetensors`` where there are weights; whole or not at all.
+    """Write ``<name>.json``, ``<name>.safetensors`` where there are weights of the last snapshot, and
+    ``<name>-kept.safetensors`` where weights are kept; whole or not at all.
 
     Raises:
         OSError: if the system does.
@@ -114,6 +123,12 @@ def write_sidecar(folder: Path, name: str, saved: Saved) -> None:
         os.replace(_partial(path), path.with_suffix(".safetensors"))
     else:
         path.with_suffix(".safetensors").unlink(missing_ok=True)
+    kept = _kept_path(path)
+    if saved.kept:
+        save_file({n: np.ascontiguousarray(a) for n, a in saved.kept.items()}, _partial(kept))
+        os.replace(_partial(kept), kept)
+    else:
+        kept.unlink(missing_ok=True)
     _partial(path).write_text(json.dumps(saved.state.plain()), encoding="utf-8")
     os.replace(_partial(path), path)
 
@@ -131,11 +146,27 @@ def read_sidecar(folder: Path, name: str) -> Saved:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} does not hold the state of a spectral run: it is not JSON ({error}).") from error
     state = RunState.parse(value, str(path))
-    weights = path.with_suffix(".safetensors")
-    if not weights.exists():
-        return Saved(state)
-    arrays, keys = map_tensors(weights)
-    return Saved(state, {layer: [np.array(arrays[n].widened()) for n in names] for layer, names in keys.items()})
+    weights, previous, kept = path.with_suffix(".safetensors"), {}, {}
+    if weights.exists():
+        arrays, keys = map_tensors(weights)
+        previous = {layer: [np.array(arrays[n].widened()) for n in names] for layer, names in keys.items()}
+    if _kept_path(path).exists():
+        try:
+            kept = load_file(_kept_path(path))
+        except SafetensorError as error:
+            raise ValueError(f"{_kept_path(path)} cannot be read ({error}).") from error
+    return Saved(state, previous, kept)
+
+
+def remove_sidecar(folder: Path, name: str) -> None:
+    """Remove what :func:`write_sidecar` wrote, where it is there."""
+    path = folder / f"{name}.json"
+    for file in (path, path.with_suffix(".safetensors"), _kept_path(path)):
+        file.unlink(missing_ok=True)
+
+
+def _kept_path(path: Path) -> Path:
+    return path.with_name(f"{path.stem}-kept.safetensors")
 
 
 def _partial(path: Path) -> Path:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from ww_callbacks.adapters.averages import lightning_owner
 from ww_callbacks.adapters.base import Watcher, shows_settings
 from ww_callbacks.adapters.first_batch import is_lazy, normalises_at_the_first_batch
+from ww_callbacks.adapters.standstill import why_no_gradient, why_not_trained
 from ww_callbacks.adapters.traced_output import traced_output
 from ww_callbacks.engine.kind import Kind
 from ww_callbacks.faults import logger
@@ -20,7 +21,7 @@ from ww_callbacks.lightning.looks import Looks
 from ww_callbacks.lightning.loop_values import LoopValues
 from ww_callbacks.lightning.optimizer_steps import OptimizerSteps
 from ww_callbacks.lightning.trees import callback_classes
-from ww_callbacks.lightning.watching import make_run, plan
+from ww_callbacks.lightning.watching import checkpoint_saver, make_run, plan, weights_of
 from ww_callbacks.probes.representation import RepresentationProbe
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         self._steps: OptimizerSteps | None = None
         self._logged_at: dict[int, int] = {}
         self._traced = False
-        self._best_checkpoint = None
+        self._forget_best()
 
     @property
     def state_key(self) -> str:
@@ -108,8 +109,11 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         saved, self._loaded = self._loaded, None
         run.begin(plan(trainer), trainer.global_step, float(trainer.current_epoch), saved)
         self._tell_parent()
+        self._average_weights(
+            lambda: weights_of(trainer, pl_module), plan(trainer).steps_per_epoch, lightning_owner(trainer)
+        )
         if saved is not None and run.resumed:
-            self._restore(trainer, saved.state.adapter)
+            self._restore(trainer, saved)
         else:
             self._measured_step = run.clock.steps
         self._publish(trainer)
@@ -129,17 +133,22 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
             self._begin(trainer, pl_module)
         run = self._watched()
         with run.guarded("finding the output layer"):
+            run.diagnosis.explain_standstill(
+                why_no_gradient(loss, pl_module) or why_not_trained(pl_module, trainer.optimizers)
+            )
             run.diagnosis.name_output(traced_output(loss, pl_module, run.specs))
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs for the run to be resumed, but W_0, which lies beside the record."""
         if self.run is None:
             return {}
+        plain, kept = self._kept_state()
         saved = self.run.saved(
             {
                 "loss": self._values.loss.state(),
                 "measured": self._measured_step,
                 "postponed": self._postponed,
+                "kept": plain,
             }
         )
         if saved is None:
@@ -148,7 +157,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
 
         # The arrays are overwritten at the next snapshot, and the checkpoint may be written later than that.
         previous = {layer: [torch.tensor(a) for a in arrays] for layer, arrays in saved.previous.items()}
-        return {"state": saved.state.plain(), "previous": previous}
+        return {"state": saved.state.plain(), "previous": previous, "kept": kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the run of a checkpoint when training starts."""
@@ -156,11 +165,13 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
             return
         try:
             state = RunState.parse(state_dict.get("state"), "the checkpoint")
-            self._loaded = Saved(state, dict(state_dict.get("previous") or {}))
+            self._loaded = Saved(state, dict(state_dict.get("previous") or {}), dict(state_dict.get("kept") or {}))
         except (ValueError, AttributeError) as error:
             logger.warning("ww-callbacks: %s Starting a new record. Training continues.", error)
 
-    def _restore(self, trainer: pl.Trainer, adapter: Mapping[str, Any]) -> None:
+    def _restore(self, trainer: pl.Trainer, saved: Saved) -> None:
+        adapter = saved.state.adapter
+        self._restore_kept(adapter.get("kept", {}), saved.kept, *checkpoint_saver(trainer))
         with suppress(KeyError, TypeError, ValueError):  # a checkpoint of an older version: the loss starts over
             self._values.loss.restore(adapter["loss"])
             self._measured_step = int(adapter["measured"])
@@ -188,6 +199,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
             fraction=(batch_idx + 1) / batches if math.isfinite(batches) and batches else 0.0,
         )
         if stepped:
+            self._average_step()
             self._note_axis(trainer)
             run.poll()
             self._act(trainer)
@@ -259,6 +271,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         if trainer.is_global_zero and self.settings.verbose and (said := self._values.explained(trainer)):
             (console_writer(trainer) or print)(for_terminal(f"spectra: {said}"))
         self._values.end_epoch()
+        self._average_epoch()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the last snapshot if the run ended between two, and close."""
@@ -266,6 +279,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         step = run.clock.steps
         if run.missed(step) or self._measured_step != step:
             self._snapshot(trainer, "full")
+        self._put_best()
         self._close()
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -311,11 +325,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
             metrics = self._values.metrics(trainer, step, trainer.current_epoch, ended)
             run.snapshot(kind, step, run.clock.epoch, metrics, needed)
             self._act(trainer)
-            self._keep_best(
-                ".ckpt",
-                lambda path: trainer.save_checkpoint(path, weights_only=True),
-                validated=sum(trainer.num_val_batches or [0]) > 0,
-            )
+            self._keep_best(*checkpoint_saver(trainer), step)
 
     def _act(self, trainer: pl.Trainer) -> None:
         if self._watched().should_stop:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ww_callbacks.adapters.averages import lightning_specs
 from ww_callbacks.adapters.base import default_directory
 from ww_callbacks.adapters.model_structure import Structure
+from ww_callbacks.adapters.weight_average import Weights
 from ww_callbacks.integrations.record import free_directory
 from ww_callbacks.lightning.loggers import console_writer, log_folder, sinks_for
 from ww_callbacks.probes.probe_runner import Probing
@@ -84,3 +85,21 @@ def plan(trainer: pl.Trainer) -> Plan:
         steps=steps,
         steps_per_epoch=math.ceil(batches / trainer.accumulate_grad_batches) if finite else None,
     )
+
+
+def weights_of(trainer: pl.Trainer, module: pl.LightningModule) -> Weights:
+    """The weights that are trained.
+
+    Raises:
+        ValueError: where the strategy holds them only while it computes with them.
+    """
+    from ww_callbacks.adapters.torch_weights import TorchWeights
+
+    if type(trainer.strategy).__name__ in ("FSDPStrategy", "DeepSpeedStrategy"):
+        raise ValueError(f"{type(trainer.strategy).__name__} holds them only while it computes with them")
+    return TorchWeights(module)
+
+
+def checkpoint_saver(trainer: pl.Trainer) -> tuple[str, Callable[[Path], object]]:
+    """The suffix of a checkpoint, and what writes one of the weights of now."""
+    return ".ckpt", lambda path: trainer.save_checkpoint(path, weights_only=True)

@@ -11,7 +11,8 @@ A ladder of evidence:
    of the epochs so far.
 3. **Not judged.** Without a training loss, or before the second epoch, nothing is said.
 
-The epoch to keep is the best of the validation, or else the one before the alarm's streak began.
+The epoch to keep is the best of the validation. Without validation it is the newest as long as there is no alarm; an
+alarm names the one before its streak began.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class _State:
         score: the score at the last epoch.
         streak: epochs in a row above the threshold.
         best: (step, epoch) of the epoch to keep so far.
+        before: (step, epoch) of the last epoch before the streak, which an alarm would name.
         latest: (step, epoch) of the last epoch.
         alarm: the finding's lasting parts, once raised.
         reported: whether a training loss was ever reported.
@@ -76,6 +78,7 @@ class _State:
     score: float | None = None
     streak: int = 0
     best: list[float] = field(default_factory=list)
+    before: list[float] = field(default_factory=list)
     latest: list[float] = field(default_factory=list)
     alarm: dict[str, Any] | None = None
     reported: bool = False
@@ -153,6 +156,11 @@ class Overtraining:
         return self._state.best[1] if self._state.best else None
 
     @property
+    def steps_to_keep(self) -> frozenset[int]:
+        """Steps of the epochs whose weights may come to be the ones to keep: the best so far, and an alarm's."""
+        return frozenset(int(moment[0]) for moment in (self._state.best, self._state.before) if moment)
+
+    @property
     def judged_by(self) -> str:
         """``validation``, ``training signals``, or empty where nothing can be judged."""
         if max(self._loss.epochs, self._accuracy.epochs) >= ENOUGH_VALIDATION:
@@ -177,7 +185,7 @@ class Overtraining:
         state.reported |= number(observation.metrics, "train_loss") is not None
         signals = self._signals.update(observation)
         if observation.step <= 0:
-            state.best = moment
+            state.best = state.before = moment
             return self.findings()
         state.latest = moment
         self._follow_validation(observation)
@@ -199,13 +207,15 @@ class Overtraining:
                 trend.update(value, observation.step, observation.epoch)
 
     def _move_best(self, moment: list[float]) -> None:
-        """The epoch to keep moves on until a streak begins; with validation it is the best one so far."""
+        """The epoch to keep is the newest; with validation it is the best one so far."""
         state = self._state
         followed = [trend for trend in (self._loss, self._accuracy) if trend.epochs]
         if followed:
-            state.best = list(followed[0].best_at)
-        elif state.streak == 0:
-            state.best = moment
+            state.best = state.before = list(followed[0].best_at)
+            return
+        state.best = moment
+        if state.streak == 0:
+            state.before = moment
 
     def _raise(self, observation: Observation, signals: Mapping[str, float]) -> None:
         """Raise the alarm if its time has come."""
@@ -219,6 +229,7 @@ class Overtraining:
                 if state.alarm is None or why == "validation":
                     self._alarm(observation, why, trend.since or trend.climb_since, signals)
         elif state.alarm is None and state.streak >= max(self.least, math.ceil(self.streak * self._signals.epochs)):
+            state.best = list(state.before or state.best)  # a state saved by an older version has no `before`
             self._alarm(observation, "training", state.best, signals)
 
     def _turned(self, trend: ValidationTrend) -> bool:
@@ -320,9 +331,10 @@ class Overtraining:
     def published(self) -> dict[str, float]:
         """What a logger or a checkpoint callback may monitor.
 
-        ``overtraining/score``: probability that training on makes the weights worse. ``overtraining/keep``: falls as
-        long as the epoch to keep moves on and does not fall afterwards, so that a checkpoint callback with mode ``min``
-        keeps its weights.
+        ``overtraining/score``: probability that training on makes the weights worse. ``overtraining/keep``: falls with
+        every epoch until an alarm, with validation values at every new best, and not afterwards. So a checkpoint
+        callback with mode ``min`` keeps the newest weights of a run without an alarm, and otherwise those of the epoch
+        before the alarm; it cannot go back to the epoch before the streak, as ``best_checkpoint`` does.
         """
         state = self._state
         moves = state.alarm is None and bool(state.latest) and state.best == state.latest

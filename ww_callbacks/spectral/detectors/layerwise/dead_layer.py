@@ -34,6 +34,7 @@ class Movement(RunMemory):
         ever: whether one has moved since the start.
         highest_rate: the highest learning rate so far.
         rate_known_positive: whether the learning rate of now is known and no remnant of a schedule.
+        rate_is_zero: whether it is known to be 0.
     """
 
     median_ratio: float | None = None
@@ -41,6 +42,7 @@ class Movement(RunMemory):
     ever: bool = False
     highest_rate: float = 0.0
     rate_known_positive: bool = False
+    rate_is_zero: bool = False
 
 
 class DeadLayer(LayerwiseDetector[UsualChange, Movement]):
@@ -49,7 +51,8 @@ class DeadLayer(LayerwiseDetector[UsualChange, Movement]):
     The usual change is the median of ‖W_t − W_{t−1}‖_F / ‖W_{t−1}‖_F over the first five snapshots in which the layer
     moved. The same ratio of the median layer is divided out, so a falling learning rate is no death. A layer that never
     moved although it is to be trained is told apart (without gradient from the start, or not in the optimiser): it
-    informs, and where no layer at all has moved it warns. What the framework calls frozen is not judged.
+    informs. Where no layer at all has moved it warns, after a whole epoch already if the learning rate is above zero,
+    and gives the reason as far as it is known. What the framework calls frozen is not judged.
 
     Args:
         share: the ratio below which a layer counts as unchanging.
@@ -69,6 +72,8 @@ class DeadLayer(LayerwiseDetector[UsualChange, Movement]):
         if not 0 < share < 1:
             raise ValueError(f"Expected `share` to lie between 0 and 1 but got {share!r}.")
         self.share = float(share)
+        self.reason = ""
+        """Why nothing could change, as far as the training loop tells; said only where nothing does."""
 
     @staticmethod
     def _change(layer: str, values: Values, observation: Observation) -> float | None:
@@ -111,6 +116,9 @@ class DeadLayer(LayerwiseDetector[UsualChange, Movement]):
         if change > 0 and len(usual) < 5 and (ratio is None or ratio > self.share):
             usual.append(change)
         if not self._run.ever:
+            if observation.epoch >= 1 and self._run.highest_rate > 0:
+                memory.holds = max(memory.holds, self.persistence - 1)
+            self._run.rate_is_zero = observation.metrics.get("learning_rate") == 0
             return {"relative_update_norm": 0.0, "layers_that_moved": 0.0}
         if ratio is None:  # never moved so far, or too seldom to know
             return {"relative_update_norm": change} if change == 0 and not usual and self._run.moving else False
@@ -127,10 +135,14 @@ class DeadLayer(LayerwiseDetector[UsualChange, Movement]):
         told = died or shown
         still = all("layers_that_moved" in s.evidence for s in shown)
         if still:
-            message = "No layer has changed since the start."
+            step, epoch = 0, 0.0
+            why = self.reason or ("the learning rate is 0" if self._run.rate_is_zero else "")
+            message = (
+                f"No layer has changed since the start: {why}." if why else "No layer has changed since the start."
+            )
             advice = (
-                "Check that the loss depends on the model, and that the optimiser has its parameters and a learning "
-                "rate above 0."
+                "Check that the loss depends on the model, that the optimiser has its parameters and a learning rate "
+                "above 0, and that no step is skipped (a scaled loss that overflows)."
             )
         elif died:
             message = (
