@@ -8,9 +8,9 @@ from typing import Any
 
 from ww_callbacks.adapters.averages import keras_owner
 from ww_callbacks.adapters.base import Watcher, default_directory, shows_settings
-from ww_callbacks.adapters.best_checkpoint import saver
 from ww_callbacks.adapters.current_arrays import CurrentArrays
-from ww_callbacks.adapters.kept_weights import weights_of
+from ww_callbacks.adapters.keeping.any_weights import weights_of
+from ww_callbacks.adapters.keeping.best_checkpoint import saver
 from ww_callbacks.adapters.model_structure import Structure
 from ww_callbacks.adapters.standstill import why_no_gradient
 from ww_callbacks.adapters.training_metrics import StepLosses, values_of

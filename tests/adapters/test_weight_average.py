@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ww_callbacks.adapters import weight_average
-from ww_callbacks.adapters.best_weights import BestWeights
 from ww_callbacks.adapters.current_arrays import CurrentArrays
-from ww_callbacks.adapters.kept_weights import ArrayWeights, weights_of
-from ww_callbacks.adapters.weight_average import WeightAverage
+from ww_callbacks.adapters.keeping import weight_average
+from ww_callbacks.adapters.keeping.any_weights import ArrayWeights, weights_of
+from ww_callbacks.adapters.keeping.best_weights import BestWeights
+from ww_callbacks.adapters.keeping.weight_average import WeightAverage
 
 
 def debiased(series, decay, weights=None):

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-from ww_callbacks.adapters.best_checkpoint import BestCheckpoint
-from ww_callbacks.adapters.best_weights import BestWeights
 from ww_callbacks.adapters.child_record import ChildRecord
-from ww_callbacks.adapters.weight_average import WeightAverage, Weights
+from ww_callbacks.adapters.keeping.best_checkpoint import BestCheckpoint
+from ww_callbacks.adapters.keeping.best_weights import BestWeights
+from ww_callbacks.adapters.keeping.weight_average import WeightAverage, Weights
 from ww_callbacks.diagnosis.alerts import AlertList
 from ww_callbacks.integrations.record import free_directory
 from ww_callbacks.integrations.schema import Verdict

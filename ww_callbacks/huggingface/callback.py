@@ -18,9 +18,9 @@ except ImportError as missing:
 from tqdm import tqdm
 
 from ww_callbacks.adapters.base import Watcher, shows_settings
+from ww_callbacks.adapters.keeping.torch_weights import TorchWeights, as_numpy
 from ww_callbacks.adapters.model_structure import Structure
 from ww_callbacks.adapters.standstill import why_not_trained
-from ww_callbacks.adapters.torch_weights import TorchWeights, as_numpy
 from ww_callbacks.adapters.training_metrics import in_words
 from ww_callbacks.faults import logger
 from ww_callbacks.huggingface import private

@@ -20,7 +20,7 @@ except ImportError as missing:
 
 from ww_callbacks.adapters.averages import keras_owner, keras_specs
 from ww_callbacks.adapters.base import Watcher, default_directory, shows_settings
-from ww_callbacks.adapters.keras_weights import KerasWeights
+from ww_callbacks.adapters.keeping.keras_weights import KerasWeights
 from ww_callbacks.adapters.model_structure import Structure
 from ww_callbacks.engine.kind import Kind
 from ww_callbacks.faults import logger

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.adapters.averages import lightning_specs
 from ww_callbacks.adapters.base import default_directory
+from ww_callbacks.adapters.keeping.weight_average import Weights
 from ww_callbacks.adapters.model_structure import Structure
-from ww_callbacks.adapters.weight_average import Weights
 from ww_callbacks.integrations.record import free_directory
 from ww_callbacks.lightning.loggers import console_writer, log_folder, sinks_for
 from ww_callbacks.probes.probe_runner import Probing
@@ -93,7 +93,7 @@ def weights_of(trainer: pl.Trainer, module: pl.LightningModule) -> Weights:
     Raises:
         ValueError: where the strategy holds them only while it computes with them.
     """
-    from ww_callbacks.adapters.torch_weights import TorchWeights
+    from ww_callbacks.adapters.keeping.torch_weights import TorchWeights
 
     if type(trainer.strategy).__name__ in ("FSDPStrategy", "DeepSpeedStrategy"):
         raise ValueError(f"{type(trainer.strategy).__name__} holds them only while it computes with them")

@@ -9,11 +9,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from ww_callbacks.adapters.weight_average import Copies, save_in_place
+from ww_callbacks.adapters.keeping.weight_average import Copies, save_in_place
 
 
 class KerasWeights:
-    """See :class:`ww_callbacks.adapters.weight_average.Weights`.
+    """See :class:`ww_callbacks.adapters.keeping.weight_average.Weights`.
 
     Trainable variables are averaged, and the floating-point state of layers that train (running statistics).
     Averages of half-precision variables are kept in single precision.

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ww_callbacks.adapters.best_checkpoint import save_arrays
 from ww_callbacks.adapters.current_arrays import CurrentArrays
-from ww_callbacks.adapters.weight_average import Copies, Weights
+from ww_callbacks.adapters.keeping.best_checkpoint import save_arrays
+from ww_callbacks.adapters.keeping.weight_average import Copies, Weights
 from ww_callbacks.engine.accelerator import to_host
 
 
@@ -24,16 +24,16 @@ def weights_of(model: Any) -> Weights:
     if isinstance(model, CurrentArrays):
         return ArrayWeights(model)
     if hasattr(model, "save_weights"):
-        from ww_callbacks.adapters.keras_weights import KerasWeights
+        from ww_callbacks.adapters.keeping.keras_weights import KerasWeights
 
         return KerasWeights(model)
-    from ww_callbacks.adapters.torch_weights import TorchWeights
+    from ww_callbacks.adapters.keeping.torch_weights import TorchWeights
 
     return TorchWeights(model)
 
 
 class ArrayWeights:
-    """The floating-point arrays of a pytree; see :class:`ww_callbacks.adapters.weight_average.Weights`.
+    """The floating-point arrays of a pytree; see :class:`ww_callbacks.adapters.keeping.weight_average.Weights`.
 
     Each average is an array of the same library, on the same device; half precision is averaged in single.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ww_callbacks.adapters.weight_average import Copies, WeightAverage
+from ww_callbacks.adapters.keeping.weight_average import Copies, WeightAverage
 
 
 class BestWeights:

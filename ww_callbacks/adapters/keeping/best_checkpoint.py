@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ww_callbacks.adapters.current_arrays import CurrentArrays
-from ww_callbacks.adapters.weight_average import WeightAverage
+from ww_callbacks.adapters.keeping.weight_average import WeightAverage
 from ww_callbacks.engine.accelerator import to_host
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ww_callbacks.adapters.weight_average import Copies, save_in_place
+from ww_callbacks.adapters.keeping.weight_average import Copies, save_in_place
 
 
 class TorchWeights:
-    """See :class:`ww_callbacks.adapters.weight_average.Weights`.
+    """See :class:`ww_callbacks.adapters.keeping.weight_average.Weights`.
 
     Averages of half-precision weights are kept in single precision: in half precision a small step towards the weights
     of now would be lost in rounding.
