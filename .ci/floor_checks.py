@@ -156,6 +156,15 @@ def gguf() -> None:
     assert len(spectral.analyze("model.gguf").layers) == 1
 
 
+def h5() -> None:
+    """A table of a Keras file."""
+    import h5py
+
+    with h5py.File("model.weights.h5", "w") as file:
+        file.create_group("layers/dense/vars")["0"] = weights()["first.weight"].T.astype(np.float32)
+    assert len(spectral.analyze("model.weights.h5").layers) == 1
+
+
 def parquet() -> None:
     """A record as Parquet."""
     import pandas as pd

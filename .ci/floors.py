@@ -31,6 +31,7 @@ EXTRAS = (
     "figures",
     "onnx",
     "gguf",
+    "h5",
     "parquet",
     "probes",
 )

@@ -220,8 +220,9 @@ def analyze(
 
     Args:
         model: a torch module, a Keras model, a state dict or other mapping of names to arrays, one 2-D array, or the
-            path of a safetensors file, a torch checkpoint (nothing in it is executed), an ONNX file or a folder of
-            Hugging Face, PEFT, diffusers or a Trainer; ``file.pt:teacher`` chooses one of several sets of weights.
+            path of a safetensors file, a torch checkpoint (nothing in it is executed), an ONNX or Keras file or a
+            folder of Hugging Face, PEFT, diffusers or a Trainer; ``file.pt:teacher`` chooses one of several sets of
+            weights.
         quantities: ``"default"``, ``"all"``, ``"estimable"`` or names; the default adds ``warning``, WeightWatcher's
             over- and under-trained label where the evidence suffices. Those that compare with earlier weights need
             ``baseline``; those that compare with the last snapshot of a run are left out.

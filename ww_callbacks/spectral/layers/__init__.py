@@ -23,8 +23,8 @@ def inspect(model: Any, convolution: str = "matrix", *, base: Any = None) -> Lay
     Args:
         model: a torch module, a Keras model or layer, a state dict or any other mapping of names to arrays, a
             pytree of arrays (a module of Flax NNX or Equinox, nested lists, dataclasses), one matrix, or the path of a
-            safetensors file, a torch checkpoint, an ONNX file or a Hugging Face folder. A path may choose one of
-            several sets of weights, ``file.pt:teacher``.
+            safetensors file, a torch checkpoint, an ONNX or Keras file or a Hugging Face folder. A path may choose
+            one of several sets of weights, ``file.pt:teacher``.
         convolution: how a convolution becomes matrices: ``matrix``, ``slices``, ``separate`` or ``weightwatcher`` (see
             :data:`ww_callbacks.spectral.layers.matrix_layouts.Convention`).
         base: the weights that an adapter's folder changes, so that their sum is measured; of no use to any other model.

@@ -183,7 +183,7 @@ def test_missing_empty_and_foreign_files_are_refused_by_name(tmp_path):
         with pytest.raises(ValueError, match=name):
             inspect(tmp_path / name)
     (tmp_path / "weights.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))
-    with pytest.raises(ValueError, match=r"weights\.h5 is a Keras file"):
+    with pytest.raises(ValueError, match=r"weights\.h5 is not a readable Keras file"):
         inspect(tmp_path / "weights.h5")
 
 

@@ -1,4 +1,4 @@
-"""Files of weights → layers: safetensors, torch checkpoints, ONNX, and Hugging Face folders.
+"""Files of weights → layers: safetensors, torch checkpoints, ONNX, Keras files, and Hugging Face folders.
 
 Nothing read here executes code: torch checkpoints are loaded weights-only, everything else is data. A file that cannot
 be read is refused with its name and what to do.
@@ -20,6 +20,8 @@ from ww_callbacks.spectral.layers.files.adapter_folders import Scaling, on_base,
 from ww_callbacks.spectral.layers.files.folders import FOLDERS, Held, in_depth_order, is_folder_of_adapter, read_folder
 from ww_callbacks.spectral.layers.files.gguf_files import read_gguf
 from ww_callbacks.spectral.layers.files.holders import contents
+from ww_callbacks.spectral.layers.files.keras_files.archive import is_keras
+from ww_callbacks.spectral.layers.files.keras_files.layers import inspect_keras_file
 from ww_callbacks.spectral.layers.files.state_dict import inspect_mapping
 from ww_callbacks.spectral.layers.files.stored_arrays import Stored, float8_values, why_not_dtype
 from ww_callbacks.spectral.layers.files.torch_checkpoint import read_checkpoint, unknown_classes
@@ -27,7 +29,10 @@ from ww_callbacks.spectral.layers.matrix_layouts import Convention
 from ww_callbacks.spectral.layers.spec import Index, Layers
 from ww_callbacks.spectral.linalg.half_precision import bfloat16_to_float32
 
-FORMATS = f"a safetensors file, a torch checkpoint (.pt, .pth, .ckpt, .bin), a GGUF file, an ONNX file or {FOLDERS}"
+FORMATS = (
+    "a safetensors file, a torch checkpoint (.pt, .pth, .ckpt, .bin), a GGUF file, an ONNX file, a Keras file (.keras, "
+    f".h5, .weights.json) or {FOLDERS}"
+)
 _SAFETENSORS_TYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -62,9 +67,11 @@ def inspect_file(path: str | os.PathLike[str], convolution: Convention = "matrix
     """
     path, choice = _located(path)
     if path.suffix == ".onnx":
-        from ww_callbacks.spectral.layers.files.onnx_graph import inspect_onnx
+        from ww_callbacks.spectral.layers.files.onnx_files.graph import inspect_onnx
 
         return Layers(inspect_onnx(path, convolution))
+    if is_keras(path):
+        return Layers(inspect_keras_file(path, convolution))
     held = _held(path)
     scaling = None if held.adapter is None else scaling_of(held.adapter)
     if held.adapter is not None and (under := _flat(base)) is not None:
@@ -93,8 +100,10 @@ def _located(path: str | os.PathLike[str]) -> tuple[Path, str]:
     inside, _, rest = choice.partition(":")
     if path.is_dir() and inside not in ("", ".", "..") and Path(inside).name == inside and (path / inside).exists():
         path, choice = path / inside, rest
-    if path.is_dir() and len(graphs := list(path.glob("*.onnx"))) == 1 and not any(path.glob("*.safetensors")):
-        return graphs[0], choice
+    if path.is_dir() and not any(path.glob("*.safetensors")):
+        whole = [file for suffix in (".onnx", ".keras") for file in path.glob(f"*{suffix}")]
+        if len(whole) == 1:
+            return whole[0], choice
     return path, choice
 
 
@@ -137,8 +146,6 @@ def entries(path: Path) -> Mapping[str, Any]:
         return read_gguf(path)
     if start.startswith((b"PK", b"\x80")):
         return read_checkpoint(path)
-    if path.suffix in (".keras", ".h5", ".hdf5"):
-        raise ValueError(f"{path} is a Keras file, which names no weights: load it with Keras and pass the model.")
     raise ValueError(f"{path} is not a file of weights that can be read here. Expected {FORMATS}.")
 
 

@@ -11,14 +11,11 @@ from typing import Any
 import numpy as np
 
 from ww_callbacks.spectral.layers import matrix_layouts as layouts
+from ww_callbacks.spectral.layers.keras_layouts import classify, divisor_as_kernel, kind_of_vector, type_of
 from ww_callbacks.spectral.layers.matrix_layouts import Convention, Part, skipped, specs
 from ww_callbacks.spectral.layers.spec import Array, Index, LayerSpec
 
-_CONV = ("Conv1D", "Conv2D", "Conv3D")
-_TRANSPOSED = ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
-_DEPTHWISE = ("DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D")
 _HALVES = ("float16", "bfloat16")
-_GATES = {"LSTMCell": layouts.LSTM_GATES, "GRUCell": layouts.GRU_GATES_KERAS}
 
 
 @dataclass(frozen=True)
@@ -35,10 +32,19 @@ class Place:
         return isinstance(self.layer, tuple(getattr(keras.layers, n) for n in names if hasattr(keras.layers, n)))
 
     @property
-    def type(self) -> str:
-        """The class name; for a recurrent layer's cell that of the layer."""
-        name, parent = type(self.layer).__name__, self.ancestors[-1] if self.ancestors else ""
-        return parent if parent and name in (f"{parent}Cell", f"{parent.removesuffix('Cell')}Cell") else name
+    def class_name(self) -> str:
+        """The layer's own class."""
+        return type(self.layer).__name__
+
+    @property
+    def groups(self) -> int:
+        """The number of groups of a convolution."""
+        return getattr(self.layer, "groups", 1)
+
+    @property
+    def equation(self) -> str:
+        """The equation of an ``EinsumDense``."""
+        return getattr(self.layer, "equation", "")
 
 
 def _is_frozen(paths: Sequence[str], variables: Mapping[str, Any]) -> bool:
@@ -63,7 +69,7 @@ def inspect_keras(model: Any, convolution: Convention = "matrix") -> list[LayerS
         skipped(
             place.layer.path or place.layer.name,
             "not built yet: its weights exist after the first batch",
-            type=place.type,
+            type=type_of(place),
         )
         for place in _places(model)
         if not place.layer.built
@@ -112,7 +118,7 @@ def _variable_specs(variable: Any, place: Place, convolution: Convention) -> lis
 
     path, name, shape = variable.path, variable.path.rpartition("/")[2], tuple(variable.shape)
     layer, dtype = place.layer, keras.backend.standardize_dtype(variable.dtype)
-    type_, kind = place.type, _kind_of_vector(place, name)
+    type_, kind = type_of(place), kind_of_vector(place, name)
     main = name in ("kernel", "embeddings")
     adapted = bool(getattr(layer, "lora_enabled", False))
     folder = path.rpartition("/")[0]
@@ -208,76 +214,8 @@ def _dequantised(layer: Any, kernel: Any, scale: Any) -> Callable[[], Array]:
 
     def read() -> Array:
         values, divisor = to_array(kernel), to_array(scale)
-        if isinstance(layer, keras.layers.EinsumDense):
-            letters, _, outputs = layer.equation.partition(",")[2].partition("->")
-            # The scale has the axes of the outputs, of length one where the kernel has none of them.
-            kept = [axis for axis in outputs if axis in letters]
-            sizes = dict(zip(letters, values.shape, strict=True))
-            divisor = divisor.reshape([sizes[axis] for axis in kept])
-            order = [kept.index(axis) for axis in letters if axis in kept]
-            divisor = layouts.permuted(divisor, order)
-            divisor = divisor.reshape([sizes[axis] if axis in kept else 1 for axis in letters])
-        elif isinstance(layer, keras.layers.Embedding):
-            divisor = divisor.reshape(-1, 1)
-        return _float(values) / divisor
+        equation = layer.equation if isinstance(layer, keras.layers.EinsumDense) else ""
+        embedding = isinstance(layer, keras.layers.Embedding)
+        return _float(values) / divisor_as_kernel(divisor, tuple(values.shape), equation, embedding)
 
     return read
-
-
-def _kind_of_vector(place: Place, name: str) -> str:
-    if "norm" in type(place.layer).__name__.lower():
-        return "norm"
-    return "bias" if "bias" in name else "other"
-
-
-def classify(place: Place, name: str, shape: tuple[int, ...], convolution: Convention) -> tuple[str, list[Part] | str]:
-    """The kind of a variable, with its parts or the reason why it has none."""
-    layer, kind = place.layer, _kind_of_vector(place, name)
-    if 0 in shape:
-        return kind, "empty"
-    if len(shape) < 2:
-        return kind, "a scalar" if not shape else "a vector: it has no spectrum"
-    if kind != "other":
-        return kind, f"a {kind}: not a map from inputs to outputs"
-    attention = "attention" if any("Attention" in a for a in place.ancestors) else "dense"
-    if place.is_a(*_DEPTHWISE) and name != "pointwise_kernel":
-        return "conv", layouts.convolution(shape, convolution, layout="keras depthwise")
-    if place.is_a(*_CONV) or name == "pointwise_kernel":
-        groups = getattr(layer, "groups", 1) if name == "kernel" else 1
-        return "conv", layouts.convolution(shape, convolution, groups=groups, layout="keras")
-    if place.is_a(*_TRANSPOSED):
-        return "conv", layouts.convolution(shape, convolution, layout="keras transposed")
-    if type(layer).__name__.startswith("ConvLSTM") and name in ("kernel", "recurrent_kernel"):
-        return "recurrent", _convolutional_gates(shape, convolution)
-    if name in ("kernel", "recurrent_kernel") and (gates := _GATES.get(type(layer).__name__)):
-        return "recurrent", layouts.packed(shape, gates, "gates", transposed=True)
-    if place.is_a("EinsumDense"):
-        try:
-            return attention, layouts.einsum(layer.equation, shape)
-        except ValueError as error:
-            return attention, str(error)
-    if place.is_a("Embedding"):
-        if name == "reverse_embeddings":
-            return "dense", layouts.matrix(shape, transposed=True)
-        return "embedding", layouts.embedding(shape)
-    if place.is_a("SimpleRNNCell"):
-        return "recurrent", layouts.matrix(shape, transposed=True)
-    if len(shape) == 2 and name == "vector_u":
-        return "other", "power-iteration vector of spectral normalisation"
-    if len(shape) == 2:
-        known = place.is_a("Dense") or name == "kernel"
-        note = "" if known else "a bare 2-D variable, taken as (in, out): transposed"
-        return (attention if known else "other"), layouts.matrix(shape, transposed=True, note=note)
-    return "other", f"{len(shape)} axes in a layer of unknown layout"
-
-
-def _convolutional_gates(shape: tuple[int, ...], convolution: Convention) -> list[Part]:
-    size = shape[-1] // len(layouts.LSTM_GATES)
-    found = []
-    for i, gate in enumerate(layouts.LSTM_GATES):
-        rows = slice(i * size, (i + 1) * size)
-        for part in layouts.convolution((*shape[:-1], size), convolution, layout="keras"):
-            whole = (slice(None),) * (len(shape) - 1 - len(part.index))
-            label = f"{gate},{part.label}" if part.label else gate
-            found.append(replace(part, label=label, index=(*part.index, *whole, rows), note=f"gate; {part.note}"))
-    return found

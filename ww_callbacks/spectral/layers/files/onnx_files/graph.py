@@ -1,8 +1,8 @@
 """An ONNX file → layers: each stored tensor is followed to the node that applies it.
 
 The walk goes through every subgraph (``If``, ``Loop``, ``Scan``) and every local function. A tensor may be an
-initialiser or lie in a ``Constant`` node. Nodes that only pass it on are looked through (see ``onnx_constants``); the
-node that consumes it says whether it is a weight, and which axis is what (see ``onnx_uses``).
+initialiser or lie in a ``Constant`` node. Nodes that only pass it on are looked through (see ``constants``); the
+node that consumes it says whether it is a weight, and which axis is what (see ``uses``).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ww_callbacks.spectral.layers.files.onnx_constants import Attributes, Constant, outputs
-from ww_callbacks.spectral.layers.files.onnx_uses import Use, use
+from ww_callbacks.spectral.layers.files.onnx_files.constants import Attributes, Constant, outputs
+from ww_callbacks.spectral.layers.files.onnx_files.uses import Use, use
 from ww_callbacks.spectral.layers.files.stored_arrays import why_not_dtype, widened
 from ww_callbacks.spectral.layers.matrix_layouts import Convention, skipped, specs
 from ww_callbacks.spectral.layers.spec import LayerSpec

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ww_callbacks.spectral.layers import matrix_layouts as layouts
-from ww_callbacks.spectral.layers.files.onnx_constants import (
+from ww_callbacks.spectral.layers.files.onnx_files.constants import (
     Attributes,
     Constant,
     Inputs,

@@ -1,0 +1,292 @@
+"""What a Keras file holds: its configuration, and its layers with their variables.
+
+A ``.keras`` file is a zip of the model's configuration (JSON) and its weights (HDF5). The newer HDF5 layout keeps each
+layer's variables by number under ``vars``, the older one under their names. No path out of a file is followed.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count, takewhile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from ww_callbacks.spectral.layers.files.stored_arrays import widened
+
+_MAGIC = b"\x89HDF\r\n\x1a\n"
+LARGEST_CONFIGURATION = 1 << 28
+"""Bytes of a configuration that is read; larger ones are no configuration."""
+
+_WEIGHTS, _SHARDS = "model.weights.h5", "model.weights.json"
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable of a layer.
+
+    Attributes:
+        name: its own name inside the layer.
+        shape: its shape.
+        dtype: its type.
+        read: its values.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer on the way to another: the attribute by which it is reached, and its name."""
+
+    key: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of a file: the steps that lead to it, itself the last, and its variables."""
+
+    steps: tuple[Step, ...]
+    variables: list[Variable]
+
+
+def read_archive(path: Path) -> tuple[Any, list[Layer]]:
+    """The configuration of the model, None where the file has none, and its layers.
+
+    Raises:
+        ImportError: if ``h5py`` is not installed.
+        ValueError: if the file is damaged, or an HDF5 file that Keras did not write.
+        FileNotFoundError: if a part of a sharded file is not there.
+    """
+    try:
+        import h5py  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f'{path} is a Keras file, which needs h5py: pip install "ww-callbacks[h5]".') from error
+    try:
+        configuration, stores = _contents(path)
+        layers = _layers(stores)
+        configuration = configuration or next(filter(None, map(_own_configuration, stores)), None)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # h5py raises whatever a damaged file leads it to
+        why = str(error).partition("\n")[0].rstrip(".")
+        raise ValueError(
+            f"{path} is not a readable Keras file: it may be cut off, damaged or of another kind ({why}). "
+            "Save the model again with `model.save(…)`."
+        ) from error
+    if not layers:
+        raise ValueError(
+            f"{path} is an HDF5 file but holds no weights that Keras wrote. Save them with `model.save(…)` or "
+            "`model.save_weights(…)`."
+        )
+    return configuration, layers
+
+
+def is_keras(path: Path) -> bool:
+    """Whether a file is one of Keras's, by its name or by what it holds."""
+    if not path.is_file():
+        return False
+    if path.name.endswith((".keras", ".weights.json")):
+        return True
+    with path.open("rb") as file:
+        start = file.read(len(_MAGIC))
+    if start.startswith(b"PK"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return not {_WEIGHTS, _SHARDS}.isdisjoint(archive.namelist())
+        except zipfile.BadZipFile:
+            return False
+    return start == _MAGIC
+
+
+@dataclass(frozen=True)
+class Store:
+    """One HDF5 file: by itself, or a member of a zip file."""
+
+    path: Path
+    member: str = ""
+
+    @contextmanager
+    def opened(self) -> Iterator[Any]:
+        """The file, open for reading."""
+        import h5py
+
+        if not self.member:
+            with h5py.File(self.path, "r") as file:
+                yield file
+            return
+        with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as stream:
+            # A compressed member cannot be read from the middle: it is unpacked first.
+            stored = archive.getinfo(self.member).compress_type == zipfile.ZIP_STORED
+            with h5py.File(stream if stored else io.BytesIO(stream.read()), "r") as file:
+                yield file
+
+
+def _contents(path: Path) -> tuple[Any, list[Store]]:
+    """The model's configuration, if the file has one, and its HDF5 files."""
+    if path.name.endswith(".json"):
+        files = _shards(path.read_bytes())
+        if missing := [file for file in files if not (path.parent / file).is_file()]:
+            raise FileNotFoundError(f"{path} names files that are not there: {', '.join(missing)}.")
+        return None, [Store(path.parent / file) for file in files]
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            return None, [Store(path)]
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        configuration = None
+        if "config.json" in names and archive.getinfo("config.json").file_size <= LARGEST_CONFIGURATION:
+            configuration = orjson.loads(archive.read("config.json"))
+        if _WEIGHTS in names:
+            return configuration, [Store(path, _WEIGHTS)]
+        if _SHARDS in names:
+            return configuration, [Store(path, file) for file in _shards(archive.read(_SHARDS))]
+        raise ValueError(f"it holds {', '.join(names[:5])} but no {_WEIGHTS}")
+
+
+def _shards(index: bytes) -> list[str]:
+    """The files that an index of shards names."""
+    placed: Mapping[str, str | list[str]] = orjson.loads(index)["weight_map"]
+    named = [file for files in placed.values() for file in ([files] if isinstance(files, str) else files)]
+    if any(Path(file).name != file for file in named):
+        raise ValueError("its index names files outside of its folder")
+    return list(dict.fromkeys(named))
+
+
+def _own_configuration(store: Store) -> Any:
+    with store.opened() as file:
+        text = file.attrs.get("model_config")
+        return None if text is None else orjson.loads(text)
+
+
+def _layers(stores: Sequence[Store]) -> list[Layer]:
+    numbered = Numbered()
+    for store in stores:
+        with store.opened() as file:
+            held = _member(file, "model_weights")
+            named = held if held is not None else file
+            if "layer_names" in named.attrs or "layer_names0" in named.attrs:
+                return list(_by_name(store, named))
+            numbered.add(store, file, ())
+    return list(numbered.layers())
+
+
+def _member(group: Any, key: str) -> Any:
+    """A member of a group that lies in this file; None for one that does not, or elsewhere."""
+    import h5py
+
+    inside = key in group and isinstance(group.get(key, getlink=True), h5py.HardLink)
+    return group[key] if inside else None
+
+
+@dataclass
+class Numbered:
+    """The newer layout: each layer has a group ``vars`` in one file or in several; groups without one are containers.
+
+    Attributes:
+        names: the keys that lead to a layer → its name.
+        variables: the same keys → its variables.
+        functional: the keys of the models whose layers were built before them, so that no variable has their name; they
+            are told by their inputs.
+    """
+
+    names: dict[tuple[str, ...], str] = field(default_factory=dict)
+    variables: dict[tuple[str, ...], list[Variable]] = field(default_factory=dict)
+    functional: set[tuple[str, ...]] = field(default_factory=set)
+
+    def add(self, store: Store, group: Any, keys: tuple[str, ...]) -> None:
+        """Note what a group and those in it hold."""
+        import h5py
+
+        for key in _natural(group):
+            child = _member(group, key)
+            if key == "vars" and isinstance(child, h5py.Group):
+                name = _text(child.attrs.get("name", ""))
+                self.names[keys] = name or self.names.get(keys) or (keys[-1] if keys else "")
+                held = [(number, _member(child, number)) for number in _natural(child)]
+                found = [_variable(store, dataset, number) for number, dataset in held if dataset is not None]
+                self.variables.setdefault(keys, []).extend(found)
+            elif isinstance(child, h5py.Group) and (keys or key != "optimizer"):
+                if key.startswith("input_layer") and keys[-1:] == ("layers",):
+                    self.functional.add(keys[:-1])
+                self.add(store, child, (*keys, key))
+
+    def layers(self) -> Iterator[Layer]:
+        """Every layer with variables of its own."""
+        for keys, variables in self.variables.items():
+            before = [keys[:i] for i in range(len(keys) + 1)]
+            named = [place for place in before if place in self.names and place not in self.functional]
+            steps = tuple(Step(place[-1] if place else "", self.names[place]) for place in named)
+            if variables:
+                yield Layer(steps, sorted(variables, key=lambda variable: int(variable.name)))
+
+
+def _by_name(store: Store, group: Any) -> Iterator[Layer]:
+    """The layers of the older layout: each layer's variables by the names that ``weight_names`` lists."""
+    found: dict[tuple[str, ...], Layer] = {}
+    for layer in _listed(group, "layer_names"):
+        inside = _member(group, layer)
+        for weight in () if inside is None else _listed(inside, "weight_names"):
+            *around, name = weight.removesuffix(":0").split("/")
+            dataset = _nested(inside, weight)
+            if dataset is not None:
+                steps = tuple(Step(part, part) for part in around)
+                found.setdefault(tuple(around), Layer(steps, [])).variables.append(_variable(store, dataset, name))
+    yield from found.values()
+
+
+def _nested(group: Any, path: str) -> Any:
+    for key in path.split("/"):
+        group = None if group is None else _member(group, key)
+    return group
+
+
+def _listed(group: Any, name: str) -> list[str]:
+    """A list of names, which Keras cuts into several attributes where it is long."""
+    whole = group.attrs.get(name)
+    if whole is not None:
+        return [_text(item) for item in whole]
+    parts = takewhile(lambda part: part is not None, (group.attrs.get(f"{name}{i}") for i in count()))
+    return [_text(item) for part in parts for item in part]
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _natural(group: Any) -> list[str]:
+    """The keys of a group, numbers in them by their value."""
+    return sorted(group, key=lambda key: [(int(p), "") if p.isdecimal() else (0, p) for p in re.split(r"(\d+)", key)])
+
+
+def _variable(store: Store, dataset: Any, name: str) -> Variable:
+    where, shape = dataset.name, tuple(dataset.shape)
+    dtype = _text(dataset.attrs.get("dtype", dataset.dtype.name))
+
+    def read() -> np.ndarray:
+        with store.opened() as file:
+            array = np.asarray(file[where][()])
+        if dtype == "bfloat16":  # the upper half of a float32; HDF5 has no type for it
+            return (array.view("<u2").astype("<u4") << 16).view("<f4").reshape(shape)
+        return widened(array)
+
+    if dataset.external or dataset.is_virtual or _is_hollow(dataset):
+        dtype = "not in the file itself"
+    return Variable(name, shape, dtype, read)
+
+
+def _is_hollow(dataset: Any) -> bool:
+    """Whether a file says far more numbers than it holds."""
+    return math.prod(dataset.shape) > 1 << 20 and dataset.id.get_storage_size() * 1000 < dataset.nbytes

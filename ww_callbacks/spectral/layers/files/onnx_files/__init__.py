@@ -1,0 +1,1 @@
+"""ONNX files as graphs: each stored tensor is followed to the node that applies it."""
