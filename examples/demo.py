@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 import warnings
 
 import pytorch_lightning as pl
@@ -51,7 +52,8 @@ def main() -> None:
     callback = SpectralCallback(early_stopping="cautious")
     trainer = pl.Trainer(
         max_epochs=args.epochs,
-        callbacks=[callback, fresh, TQDMProgressBar(leave=False)],
+        callbacks=[callback, fresh, *([TQDMProgressBar(leave=False)] if sys.stderr.isatty() else [])],
+        enable_progress_bar=sys.stderr.isatty(),  # in a file each of its frames would be a line
         logger=pl.loggers.TensorBoardLogger(args.log_dir, name=""),
         enable_model_summary=False,
         accelerator="cpu",

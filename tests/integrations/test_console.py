@@ -40,7 +40,7 @@ def test_a_run_from_top_to_bottom(tmp_path, monkeypatch):
     opened, before, first, said, advice, judged, cost, look = lines
     assert opened == "spectra: watching 3 layers; record in runs/a"
     assert before.startswith("spectra: before training · median: α ")
-    assert first.startswith("spectra: epoch 1 · median: α ")
+    assert first.startswith("spectra: epoch 1 · medians: α ")
     assert "CRITICAL at epoch 2: scale collapse in net.1.weight: Its norm fell" in said
     assert "Since epoch 1." in said and "(scale_collapse -0.61, limit nan)" in said
     assert advice.strip() == "Lower the weight decay."
@@ -90,9 +90,9 @@ def test_no_number_without_evidence():
 @pytest.mark.parametrize(
     ("distances", "said"),
     [
-        ([0.0, 0.02, 0.0, 0.04], "moved 0.03 of W_0 in 2/4"),
+        ([0.0, 0.02, 0.0, 0.04], "moved 0.03 in 2/4"),
         ([0.0, math.nan], "no layer moved"),
-        ([0.5, math.nan], "moved 0.5 of W_0,"),
+        ([0.5, math.nan], "moved 0.5,"),
     ],
 )
 def test_frozen_layers_do_not_hide_that_the_others_moved(distances, said):
@@ -123,7 +123,7 @@ def test_a_terminal_in_ascii_does_not_break_the_run(monkeypatch):
     monkeypatch.setattr(sys, "stdout", stream)
     run(ConsoleSink())
     stream.seek(0)
-    assert "spectra: epoch 1 | median: alpha " in stream.read()
+    assert "spectra: epoch 1 | medians: alpha " in stream.read()
 
 
 def test_verbose_0_prints_nothing(capsys):

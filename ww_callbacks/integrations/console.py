@@ -181,7 +181,7 @@ def printable(text: str, encoding: str) -> str:
 
 
 def _moved(distances: Sequence[float | str]) -> str:
-    """The median ‖W−W_0‖/‖W_0‖ of the layers that moved: where most are frozen, that of all would be 0."""
+    """The median ‖W − W_0‖/‖W_0‖ of the layers that moved: where most are frozen, that of all would be 0."""
     known = [d for d in distances if isinstance(d, float) and math.isfinite(d)]
     moved = [d for d in known if d > 0.0]
     if not known:
@@ -189,7 +189,7 @@ def _moved(distances: Sequence[float | str]) -> str:
     if not moved:
         return "no layer moved"
     among = f" in {len(moved):,}/{len(known):,}" if len(moved) < len(known) else ""
-    return f"moved {median(moved):.3g} of W_0{among}"
+    return f"moved {median(moved):.3g}{among}"
 
 
 def for_terminal(line: str) -> str:

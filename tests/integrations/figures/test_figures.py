@@ -58,6 +58,15 @@ def test_timeline_has_the_alert_in_a_strip_above_the_loss_and_shades_the_verdict
     assert "collapsing since epoch 5" in said and "keep epoch 2.5" in said
 
 
+def test_of_several_runs_the_strip_names_the_one_that_an_alert_is_of(run, other):
+    lane = alert_lane(views([other, run]))
+    assert [note["text"] for note in lane["layout"]["annotations"]] == ["first: scale collapse"]
+    many = [RunView(views(run)[0].record, f"run {number}") for number in range(20)]
+    lane = alert_lane(many)
+    assert len(lane["layout"]["annotations"]) == 12 and lane["key"] == [("", "and 8 more in other runs")]
+    assert lane["layout"]["height"] < 400
+
+
 def test_evidence_shows_the_layer_that_crossed_the_threshold(run):
     figure = figures.evidence(run)
     (line,) = traces(figure, name="net.1.weight")

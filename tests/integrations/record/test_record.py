@@ -242,3 +242,14 @@ class TestFollower:
         update = follower.poll()
         assert update.dropped_from == 0 and update.run.run_id == "run-2" and update.model["step"].tolist() == [9]
         sink.close(None)
+
+
+def test_linked_folders_are_found_and_loops_end(tmp_path):
+    for name in ("logs/one", "elsewhere/two/version_0"):
+        write(tmp_path / name, range(2)).close(None)
+    (tmp_path / "logs" / "linked").symlink_to(tmp_path / "elsewhere" / "two")
+    (tmp_path / "logs" / "itself").symlink_to(tmp_path / "logs")
+    (tmp_path / "elsewhere" / "two" / "back").symlink_to(tmp_path)  # a loop over two links
+    (tmp_path / "logs" / "gone").symlink_to(tmp_path / "nothing")
+    found = [path.parent.relative_to(tmp_path / "logs").as_posix() for path in find_runs(tmp_path / "logs")]
+    assert found == ["linked/version_0", "one"]

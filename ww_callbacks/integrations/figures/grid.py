@@ -159,7 +159,8 @@ def _heading(one: Spec, x: float, y: float) -> Spec:
 
 
 def _key(colour: str, text: str) -> dict[str, Any]:
-    """A legend's entry for a colour that is no line."""
+    """A legend's entry for a colour that is no line, or for words alone."""
+    colour = colour or "rgba(0,0,0,0)"
     marker = {
         "symbol": "square",
         "size": 12,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import html
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,7 +161,24 @@ def record_file(path: str | os.PathLike[str]) -> Path:
 
 
 def find_runs(folder: str | os.PathLike[str]) -> list[Path]:
-    """The records (``spectral.jsonl``) in ``folder`` and below, sorted by path."""
-    return sorted(
-        Path(parent, RECORD_NAME) for parent, _, names in os.walk(folder, followlinks=False) if RECORD_NAME in names
-    )
+    """The records (``spectral.jsonl``) in ``folder`` and below, sorted by path.
+
+    Links to folders are followed, as TensorBoard follows them, but none that leads back to a folder it lies in.
+    """
+    return sorted(_records(Path(folder), frozenset()))
+
+
+def _records(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    """The records in ``folder`` and below; ``above`` are the devices and inodes of the folders on the way to it."""
+    with contextlib.suppress(OSError):  # a folder that may not be read, or has just been removed
+        status = folder.stat()
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            return
+        with os.scandir(folder) as entries:
+            found = list(entries)
+        for entry in found:
+            if entry.is_dir():
+                yield from _records(Path(entry.path), above | {here})
+            elif entry.name == RECORD_NAME:
+                yield Path(entry.path)

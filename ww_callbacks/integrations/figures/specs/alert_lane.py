@@ -1,4 +1,4 @@
-"""The alerts as a narrow strip over the epochs: one row a kind, bars from since when to now."""
+"""The alerts as a narrow strip over the epochs: one row a kind and run, bars from since when to now."""
 
 from __future__ import annotations
 
@@ -11,41 +11,44 @@ from ww_callbacks.integrations.figures.style import Spec, axis, over_time, panel
 from ww_callbacks.integrations.figures.text import escape, wrap
 from ww_callbacks.integrations.schema import Alert
 
-ROW = 34
+ROW = 30
 """Pixels of a row."""
-BARS = 0.5
-"""The share of a row that its bars take, below the kind's name."""
+BAR = 0.72
+"""Where in a row its bar lies, below the kind's name."""
+MOST_ROWS = 12
 
 
 def alert_lane(runs: Sequence[RunView], notes: bool = False) -> Spec | None:
-    """The strip of ``runs``, one line a run within each row; None if there is nothing in it.
+    """The strip of ``runs``, a row for each kind of alert in each run; None if there is nothing in it.
 
     Args:
         runs: the runs.
         notes: whether alerts that only inform are shown as well.
     """
-    kinds = _kinds(runs, notes)
-    if not kinds:
+    rows = _rows(runs, notes)
+    if not rows:
         return None
+    shown = rows[:MOST_ROWS]
     strip = panel(
         "Alerts",
-        12 + ROW * len(kinds),
+        12 + ROW * len(shown),
         xaxis=over_time(range=epoch_range(runs), showticklabels=False, ticks="", showgrid=False, showline=False),
         yaxis=axis(
-            range=[len(kinds), 0], showticklabels=False, ticks="", showgrid=False, showline=False, fixedrange=True
+            range=[len(shown), 0], showticklabels=False, ticks="", showgrid=False, showline=False, fixedrange=True
         ),
-        about="One row a kind of alert. A bar reaches from since when it held to now, its mark is where it was said: "
-        "● note, ▲ warning, ✕ critical.",
+        about="A bar reaches from since when an alert held to now, its mark is where it was said: ● note, ▲ warning, "
+        "✕ critical.",
+        key=[("", f"and {len(rows) - len(shown)} more in other runs")] if len(rows) > len(shown) else [],
         wide=True,
         group="time",
         hovermode="closest",
     )
     strip["layout"]["xaxis"]["title"]["text"] = ""
     strip["layout"]["margin"].update(t=4, b=8)
-    for row, kind in enumerate(kinds):
+    for row, (kind, run, alerts) in enumerate(shown):
         strip["layout"]["annotations"].append(
             {
-                "text": escape(kind),
+                "text": escape(kind if len(runs) == 1 else f"{run.label}: {kind}"),
                 "x": 0,
                 "y": row,
                 "xref": "x domain",
@@ -56,12 +59,18 @@ def alert_lane(runs: Sequence[RunView], notes: bool = False) -> Spec | None:
                 "font": {"size": 11, "color": INK},
             }
         )
-        for position, run in enumerate(runs):
-            alerts = [a for a in run.alerts if a.kind == kind and (notes or a.severity != "info")]
-            if alerts:
-                height = row + 1 - BARS + BARS * (position + 0.5) / len(runs)
-                strip["data"] += _bar(run, alerts, height, 8 if len(runs) < 4 else 3)
+        strip["data"] += _bar(run, alerts, row + BAR)
     return strip
+
+
+def _rows(runs: Sequence[RunView], notes: bool) -> list[tuple[str, RunView, list[Alert]]]:
+    """Kind, run and its alerts of that kind: the worst and the earliest kind first, its runs in their order."""
+    found = [
+        (kind, run, [a for a in run.alerts if a.kind == kind and (notes or a.severity != "info")])
+        for kind in _kinds(runs, notes)
+        for run in runs
+    ]
+    return [row for row in found if row[2]]
 
 
 def _kinds(runs: Sequence[RunView], notes: bool) -> list[str]:
@@ -75,7 +84,7 @@ def _kinds(runs: Sequence[RunView], notes: bool) -> list[str]:
     return sorted(first, key=lambda kind: first[kind])
 
 
-def _bar(run: RunView, alerts: Sequence[Alert], height: float, width: float) -> list[Spec]:
+def _bar(run: RunView, alerts: Sequence[Alert], height: float) -> list[Spec]:
     """The bar of a kind in one run, and a mark where it was said, the worst where several were said at once."""
     worst = max(alerts, key=lambda alert: SEVERITIES.index(alert.severity))
     since = min(alert.since_epoch for alert in alerts)
@@ -91,7 +100,7 @@ def _bar(run: RunView, alerts: Sequence[Alert], height: float, width: float) -> 
             "mode": "lines",
             "x": [since, now],
             "y": [height, height],
-            "line": {"color": faint(colour, 0.6), "width": width},
+            "line": {"color": faint(colour, 0.6), "width": 7},
             "hoverinfo": "skip",
         },
         {
@@ -101,7 +110,7 @@ def _bar(run: RunView, alerts: Sequence[Alert], height: float, width: float) -> 
             "y": [height] * len(said),
             "marker": {
                 "symbol": [SEVERITY_SYMBOLS[alerts[0].severity] for alerts in said.values()],
-                "size": max(width + 3, 8),
+                "size": 10,
                 "color": [SEVERITY_COLOURS[alerts[0].severity] for alerts in said.values()],
                 "line": {"color": INK, "width": 1},
             },
