@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except (OSError, ValueError, ImportError) as error:
-        print(f"ww-callbacks {args.command}: {_in_words(error)}", file=sys.stderr)
+        from ww_callbacks.spectral.layers.names import printable
+
+        print(f"ww-callbacks {args.command}: {printable(_in_words(error))}", file=sys.stderr)
         return EXIT_ERROR
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from ww_callbacks.spectral.layers.matrix_layouts import check_convention
+from ww_callbacks.spectral.layers.names import printable
 from ww_callbacks.spectral.layers.spec import Layers, LayerSpec
 
 __all__ = ["inspect"]
@@ -49,7 +50,12 @@ def inspect(model: Any, convolution: str = "matrix", *, base: Any = None) -> Lay
     if isinstance(model, str | os.PathLike):
         from ww_callbacks.spectral.layers.files.formats import inspect_file
 
-        return _unique(inspect_file(model, convention, base=base))
+        try:
+            return _unique(inspect_file(model, convention, base=base))
+        except (ValueError, FileNotFoundError) as error:
+            if str(error).isprintable():
+                raise
+            raise type(error)(printable(str(error))) from None
     from ww_callbacks.spectral.layers.files.state_dict import inspect_mapping
     from ww_callbacks.spectral.layers.frameworks.pytrees import has_arrays, leaves
 
@@ -68,10 +74,27 @@ def inspect(model: Any, convolution: str = "matrix", *, base: Any = None) -> Lay
 
 
 def _unique(specs: list[LayerSpec]) -> Layers:
-    """``specs`` with ``#2``, ``#3``, … after a name that came before: Keras lets two layers have one."""
+    """``specs`` with ``#2``, ``#3``, … after a name that came before: Keras lets two layers have one.
+
+    What a terminal could obey in names and texts is spelt out.
+    """
     seen: Counter[str] = Counter()
     found = []
-    for spec in specs:
+    for spec in map(_printable, specs):
         seen[spec.name] += 1
         found.append(replace(spec, name=f"{spec.name}#{seen[spec.name]}") if seen[spec.name] > 1 else spec)
-    return Layers(found, specs.remarks if isinstance(specs, Layers) else ())
+    return Layers(found, map(printable, specs.remarks) if isinstance(specs, Layers) else ())
+
+
+def _printable(spec: LayerSpec) -> LayerSpec:
+    texts = (spec.name, *spec.parameters, spec.note, spec.skipped, spec.stored_as)
+    if all(text.isprintable() for text in texts):
+        return spec
+    return replace(
+        spec,
+        name=printable(spec.name).replace("\n", "\\n"),
+        parameters=tuple(map(printable, spec.parameters)),
+        note=printable(spec.note),
+        skipped=printable(spec.skipped),
+        stored_as=printable(spec.stored_as),
+    )

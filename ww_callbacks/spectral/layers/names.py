@@ -30,6 +30,20 @@ class Renaming:
     said: str = ""
 
 
+def printable(text: str) -> str:
+    r"""``text`` with what a terminal could obey, as escape sequences, spelt out.
+
+    A name in a file may hold anything; printed as it is, it could move the cursor or change the colours.
+
+    >>> printable("fc.\x1b[2Jweight")
+    'fc.\\x1b[2Jweight'
+    """
+    if text.isprintable():
+        return text
+    spelt = (c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    return "".join(spelt)
+
+
 def segments(name: str) -> Segments:
     """The parts of ``name`` without those that wrappers put into it.
 

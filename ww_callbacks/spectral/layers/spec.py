@@ -138,6 +138,6 @@ class Layers(list[LayerSpec]):
             names were matched without a prefix.
     """
 
-    def __init__(self, specs: Iterable[LayerSpec] = (), remarks: Sequence[str] = ()) -> None:
+    def __init__(self, specs: Iterable[LayerSpec] = (), remarks: Iterable[str] = ()) -> None:
         super().__init__(specs)
         self.remarks = tuple(filter(None, remarks))
