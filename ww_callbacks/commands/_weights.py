@@ -36,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--convolution", choices=CONVENTIONS, default="matrix", help="how kernels become matrices")
     parser.add_argument("--workers", type=int, metavar="N", help="layers at a time; all cores by default")
     parser.add_argument(
+        "--max-time", type=_seconds, metavar="TIME", help="begin no further layer after 90s, 10m or 2h; cheapest first"
+    )
+    parser.add_argument(
+        "--resume", type=Path, metavar="FILE", help="keep rows in FILE as they are measured, and go on from those there"
+    )
+    parser.add_argument(
         "-o",
         "--output",
         type=Path,
@@ -46,6 +52,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+
+
+def _seconds(text: str) -> float:
+    """A time such as ``90``, ``90s``, ``10m`` or ``2h`` in seconds."""
+    factor = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:])
+    seconds = float(text[:-1] if factor else text) * (factor or 1.0)
+    if not 0.0 < seconds < float("inf"):
+        raise ValueError(text)
+    return seconds
+
+
+@contextmanager
+def interruptible(args: argparse.Namespace) -> Iterator[None]:
+    """Say after Ctrl-C how the measured rows are had, and end as any command that was interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = args.resume is not None and args.resume.exists()
+        how = f"its rows are in {args.resume}, and the same command goes on from there" if kept else "nothing is kept"
+        print(f"ww-callbacks {args.command}: interrupted: {how}{'' if kept else ' (see --resume)'}", file=sys.stderr)
+        raise
 
 
 def add_order(parser: argparse.ArgumentParser, concern: str) -> None:
@@ -72,7 +99,7 @@ def check_order(order: str, columns: Sequence[str]) -> None:
 
 def selection(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments of ``spectral.analyze`` and ``spectral.compare`` that :func:`add_arguments` declared."""
-    names = ("layers", "exclude", "types", "min_eigenvalues", "convolution", "workers")
+    names = ("layers", "exclude", "types", "min_eigenvalues", "convolution", "workers", "max_time", "resume")
     return {name: getattr(args, name) for name in names}
 
 

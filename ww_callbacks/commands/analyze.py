@@ -105,7 +105,7 @@ def _analyze(args: argparse.Namespace) -> int:
     quantities = [*args.quantities, *(("sigma", "alpha_evidence") if "alpha" in args.quantities else ())]
     columns = [q.name for q in resolve([*quantities, *(["warning"] if "default" in quantities else [])])]
     _weights.check_order(args.sort, ("layer", "matrices", "status", *columns))
-    with _weights.progress("measuring", args.quiet) as progress:
+    with _weights.interruptible(args), _weights.progress("measuring", args.quiet) as progress:
         result = spectral.analyze(
             args.model,
             quantities,
@@ -123,6 +123,8 @@ def _analyze(args: argparse.Namespace) -> int:
         "summary": result.summary,
         "skipped": {spec.name: spec.skipped for spec in result.specs if spec.skipped},
         "unmatched": result.unmatched,
+        "not_reached": result.not_reached,
+        "remarks": result.remarks,
     }
     _weights.write(args.output, f"Spectra of {args.model}", result.heading(), result.layers, document)
     more = f"; {result.not_shown} more columns with `-o` or `--json`" if result.not_shown else ""

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from ww_callbacks.spectral.comparison import COLUMNS
 
     _weights.check_order(args.sort, COLUMNS)
-    with _weights.progress("comparing", args.quiet) as progress:
+    with _weights.interruptible(args), _weights.progress("comparing", args.quiet) as progress:
         result = spectral.compare(args.before, args.after, progress=progress, **_weights.selection(args))
     heading, shown = result.heading(), result.shown(args.sort, changed=args.changed)
     layers = result.layers[result.layers["changed"] | (not args.changed)]
@@ -47,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
         "unusable_before": list(result.unusable_before["layer"]),
         "only_before": result.only_before,
         "only_after": result.only_after,
+        "not_reached": result.not_reached,
+        "remarks": result.remarks,
     }
     title = f"{args.before} and {args.after}"
     _weights.write(args.output, title, heading, layers, document)

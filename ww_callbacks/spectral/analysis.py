@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import count
 from numbers import Integral
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.spectral.for_people import (
@@ -29,9 +28,7 @@ if TYPE_CHECKING:
     from ww_callbacks.spectral.layers.matching import Arrays
     from ww_callbacks.spectral.layers.spec import Array, LayerSpec
     from ww_callbacks.spectral.measuring.registry import Quantity, Value
-
-Progress = Callable[[int, int, str], object]
-"""Called with the number of layers done, the number of layers, and the name of the one just done."""
+    from ww_callbacks.spectral.measuring.rows import Progress
 
 MOST_SHOWN = 8
 """With more quantities than these, a printed table shows the headlines only; ``layers`` always has all."""
@@ -51,6 +48,7 @@ class Analysis:
         specs: what was done with every parameter, without access to its values: a result keeps no model alive.
         unmatched: the layers that the baseline does not hold.
         remarks: what has to be known of how the layers were found, such as which of several files was taken.
+        not_reached: the layers for which ``max_time`` left no time.
     """
 
     layers: pd.DataFrame
@@ -58,6 +56,7 @@ class Analysis:
     specs: list[LayerSpec] = field(repr=False)
     unmatched: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    not_reached: tuple[str, ...] = ()
 
     def describe(self) -> pd.DataFrame:
         """For every parameter what was done with it, and why (see :func:`ww_callbacks.spectral.describe`)."""
@@ -85,6 +84,8 @@ class Analysis:
             parts.append(f"{counted(len(self.unmatched), 'layer')} not in the baseline ({some(self.unmatched)})")
         if estimated := int(self.layers.filter(regex=f"{ERROR}$").notna().any(axis=1).sum()):
             parts.append(f"{estimated} estimated (± in the table)")
+        if self.not_reached:
+            parts.append(f"{counted(len(self.not_reached), 'layer')} not measured for want of time")
         parts += self.remarks
         look = [f"{name} ({why})" for name, why in self._concerns()]
         return ", ".join(parts) + (f"; look at {some(look)}" if look else "")
@@ -215,6 +216,8 @@ def analyze(
     workers: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    max_time: float | None = None,
+    resume: str | os.PathLike[str] | None = None,
 ) -> Analysis:
     """Measure the spectra of the weights of ``model``: one row a layer.
 
@@ -240,6 +243,10 @@ def analyze(
         workers: layers at a time, one thread each; None for all cores that the process may use.
         seed: seed of the random nulls; the global random state is never touched.
         progress: called after each layer with (layers done, layers, name), from one thread at a time.
+        max_time: seconds after which no further layer is begun, the cheapest being measured first; those for which
+            there was no time are named in ``not_reached``.
+        resume: a file in which rows are kept as they are measured. Rows of the same files and settings that it holds
+            already are not measured again, so that an analysis that was interrupted goes on.
 
     Returns:
         The table, its summary, and what was done with every parameter. Weights that are NaN, zero or not decomposable
@@ -263,7 +270,9 @@ def analyze(
     from ww_callbacks.spectral.linalg.workers import WorkerPool
     from ww_callbacks.spectral.measuring.accuracy import check_accuracy
     from ww_callbacks.spectral.measuring.prefetch import Prefetch
+    from ww_callbacks.spectral.measuring.rows import RowFile, check_max_time, collect, files_of
 
+    check_max_time(max_time)
     for name, number, least in (("min_eigenvalues", min_eigenvalues, 1), ("seed", seed, 0)):
         if isinstance(number, bool) or not isinstance(number, Integral) or number < least:
             raise ValueError(f"Expected `{name}` to be a whole number from {least} but got {number!r}.")
@@ -276,7 +285,16 @@ def analyze(
     )
     initial = None if baseline is None else _baseline(specs, chosen, baseline, convolution)
 
-    ahead = Prefetch(wanted if pool.workers > 1 else (), seed)
+    kept = None
+    if resume is not None:
+        sources = {"model": files_of(model, "model")}
+        sources |= {} if baseline is None else {"baseline": files_of(baseline, "baseline")}
+        names = [q.name for q in wanted]
+        settings = {"quantities": names, "convolution": convolution, "accuracy": accuracy, "seed": seed}
+        kept = RowFile(resume, {**sources, **settings})
+    # With many layers all workers are busy anyway, and a layer that is read once is measured when it is read.
+    few = len(chosen) < 8 * pool.workers and max_time is None and kept is None
+    ahead = Prefetch(wanted if pool.workers > 1 and few else (), seed)
 
     def row(spec: LayerSpec) -> dict[str, Value]:
         before = None if initial is None or spec.name not in initial else partial(initial.__getitem__, spec.name)
@@ -285,10 +303,11 @@ def analyze(
         )
         return {**_identity(spec), "status": status, **values}
 
-    rows = ahead.map(pool, telling(row, len(chosen), progress), chosen)
+    perform = partial(ahead.map, pool) if max_time is None else pool.map
+    rows, not_reached = collect(perform, row, chosen, progress=progress, max_time=max_time, kept=kept)
     unmatched = () if initial is None else tuple(spec.name for spec in chosen if spec.name not in initial)
     remarks = dict.fromkeys((*specs.remarks, *(() if initial is None else initial.remarks)))
-    return replace(_analysis(rows, wanted, specs, unmatched), remarks=tuple(remarks))
+    return replace(_analysis(rows, wanted, specs, unmatched), remarks=tuple(remarks), not_reached=not_reached)
 
 
 def names_of(names: str | Iterable[str], argument: str) -> Sequence[str]:
@@ -301,22 +320,6 @@ def names_of(names: str | Iterable[str], argument: str) -> Sequence[str]:
     if not all(isinstance(name, str) for name in several):
         raise TypeError(f"Expected `{argument}` as a text or several but got {names!r}.")
     return several
-
-
-def telling(
-    function: Callable[[LayerSpec], dict[str, Value]], total: int, progress: Progress | None
-) -> Callable[[LayerSpec], dict[str, Value]]:
-    """``function``, telling ``progress`` after each call, one at a time though the calls come from several threads."""
-    lock, done = Lock(), count(1)
-
-    def call(spec: LayerSpec) -> dict[str, Value]:
-        result = function(spec)
-        if progress is not None:
-            with lock:
-                progress(next(done), total, spec.name)
-        return result
-
-    return call
 
 
 def _wanted(quantities: str | Sequence[str], with_baseline: bool) -> list[Quantity]:

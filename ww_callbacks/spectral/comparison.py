@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from ww_callbacks.spectral.analysis import Progress, measure_layer, names_of, telling
+from ww_callbacks.spectral.analysis import measure_layer, names_of
 from ww_callbacks.spectral.for_people import counted, ordered, rows_of, short, some, with_alpha_in_words
 from ww_callbacks.spectral.layers.parameter_table import sizes
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from ww_callbacks.spectral.layers.spec import Array, LayerSpec
     from ww_callbacks.spectral.measuring.registry import Value
+    from ww_callbacks.spectral.measuring.rows import Progress
 
 TENFOLD = 1.0
 """A norm that became ten times larger, or a tenth (in log10), is said."""
@@ -60,12 +62,14 @@ class Comparison:
         only_before: layers that only the earlier weights have.
         only_after: layers that only the later weights have, or have in another shape.
         remarks: what has to be known of how the layers were found and matched.
+        not_reached: the layers for which ``max_time`` left no time.
     """
 
     layers: pd.DataFrame
     only_before: tuple[str, ...]
     only_after: tuple[str, ...]
     remarks: tuple[str, ...] = ()
+    not_reached: tuple[str, ...] = ()
 
     @property
     def findings(self) -> pd.DataFrame:
@@ -123,6 +127,8 @@ class Comparison:
         ):
             if names:
                 parts.append(f"{len(names)} {where} ({some(names)})")
+        if self.not_reached:
+            parts.append(f"{counted(len(self.not_reached), 'layer')} not compared for want of time")
         parts += self.remarks
         if len(self.findings):
             look = [f"{row['layer']} ({row['finding']})" for row in rows_of(self.findings)]
@@ -154,6 +160,8 @@ def compare(
     min_eigenvalues: int = 1,
     workers: int | None = None,
     progress: Progress | None = None,
+    max_time: float | None = None,
+    resume: str | os.PathLike[str] | None = None,
 ) -> Comparison:
     """Compare two sets of weights of one model: what changed, by how much, in which layers, and whether any broke.
 
@@ -173,6 +181,8 @@ def compare(
         min_eigenvalues: layers with fewer eigenvalues are left out.
         workers: layers at a time, one thread each; None for all cores.
         progress: called after each layer with (layers done, layers, name).
+        max_time: seconds after which no further layer is begun, as in :func:`ww_callbacks.spectral.analyze`.
+        resume: a file in which rows are kept and from which they go on, likewise.
 
     Raises:
         TypeError, ValueError, FileNotFoundError, ImportError: as :func:`ww_callbacks.spectral.analyze`.
@@ -190,7 +200,9 @@ def compare(
     from ww_callbacks.spectral.layers.selection import select
     from ww_callbacks.spectral.linalg.workers import WorkerPool
     from ww_callbacks.spectral.measuring.registry import resolve
+    from ww_callbacks.spectral.measuring.rows import RowFile, check_max_time, collect, files_of
 
+    check_max_time(max_time)
     pool = WorkerPool(workers)
     later = inspect(after, convolution, base=before)
     chosen = select(
@@ -212,12 +224,17 @@ def compare(
             size = change(spec.matrices(), spec.arrange(arrays()) if spec.arrange else ())
         return _row(spec, (old, old_status), (new, status), size, unusable)
 
-    rows = pool.map(telling(row, len(both), progress), both, cost=lambda spec: spec.cost)
+    kept = None
+    if resume is not None:
+        sources = {"before": files_of(before, "before"), "after": files_of(after, "after")}
+        kept = RowFile(resume, {**sources, "convolution": convolution})
+    perform = partial(pool.map, cost=lambda spec: spec.cost) if max_time is None else pool.map
+    rows, not_reached = collect(perform, row, both, progress=progress, max_time=max_time, kept=kept)
     here = {spec.name for spec in later}  # what was left out by a filter is not said to be missing
     only_before = tuple(name for name in earlier.unused if name not in here)
     only_after = tuple(spec.name for spec in chosen if spec.name not in earlier)
     remarks = tuple(dict.fromkeys((*later.remarks, *earlier.remarks)))
-    return Comparison(pd.DataFrame(rows, columns=list(COLUMNS)), only_before, only_after, remarks)
+    return Comparison(pd.DataFrame(rows, columns=list(COLUMNS)), only_before, only_after, remarks, not_reached)
 
 
 def change(after: Sequence[Array], before: Sequence[Array]) -> tuple[float, float]:

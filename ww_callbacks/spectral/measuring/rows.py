@@ -1,0 +1,156 @@
+"""The rows of many layers: kept in a file as they come, so that an interrupted analysis goes on, until time is up."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from ww_callbacks import __version__
+
+if TYPE_CHECKING:
+    from ww_callbacks.spectral.layers.spec import LayerSpec
+    from ww_callbacks.spectral.measuring.registry import Value
+
+Row = dict[str, "Value"]
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".data", ".keras", ".h5")
+Progress = Callable[[int, int, str], object]
+"""Called with the number of layers done, the number of layers, and the name of the one just done."""
+
+
+class RowFile:
+    """Rows that are kept in a file, one JSON line each, after a line that says of what they are.
+
+    Nothing is written before the first row. A line that was cut off, as by a power failure, is measured again.
+
+    Args:
+        path: the file.
+        of: what the rows depend on: the model's files, the quantities, the settings.
+
+    Raises:
+        ValueError: if the file holds rows of something else, or no rows of ours.
+        FileNotFoundError: if its folder is not there.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], of: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        self.rows: dict[str, Row] = {}
+        self._of = json.loads(json.dumps({"ww-callbacks": __version__, **of}))
+        self._lock = Lock()
+        if not self.path.parent.is_dir():
+            raise FileNotFoundError(f"Cannot keep rows in {self.path}: there is no folder {self.path.parent}.")
+        lines = self.path.read_bytes().split(b"\n")[:-1] if self.path.exists() else []
+        if self.path.exists() and self.path.stat().st_size:
+            self._check(lines)
+        for line in lines[1:]:
+            try:
+                row = json.loads(line)
+                self.rows[row["layer"]] = row
+            except (ValueError, KeyError, TypeError):
+                break  # what follows a damaged line is measured again
+        self._begun = False
+
+    def _check(self, lines: Sequence[bytes]) -> None:
+        try:
+            there = json.loads(lines[0])
+            different = sorted(key for key in {*there, *self._of} if there.get(key) != self._of.get(key))
+        except (ValueError, IndexError, TypeError, AttributeError):
+            raise ValueError(f"{self.path} holds no rows of an analysis: name another file to keep them in.") from None
+        if different:
+            raise ValueError(
+                f"{self.path} holds the rows of another analysis ({', '.join(different)} differ): "
+                "name another file, or remove it to begin anew."
+            )
+
+    def add(self, row: Row) -> None:
+        """Keep one more row; it is on disk when this returns."""
+        with self._lock:
+            if not self._begun:
+                # Written anew, so that a line that was cut off does not spoil the next one.
+                known = [json.dumps(line, default=_plain) for line in (self._of, *self.rows.values())]
+                partial = self.path.with_name(self.path.name + ".partial")
+                partial.write_text("".join(f"{line}\n" for line in known), encoding="utf-8")
+                os.replace(partial, self.path)
+                self._begun = True
+            self.rows[str(row["layer"])] = row
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row, default=_plain) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    return value.item()  # a scalar of NumPy
+
+
+def collect(
+    perform: Callable[[Callable[[LayerSpec], Row | None], Sequence[LayerSpec]], list[Row | None]],
+    row: Callable[[LayerSpec], Row],
+    specs: Sequence[LayerSpec],
+    *,
+    progress: Progress | None = None,
+    max_time: float | None = None,
+    kept: RowFile | None = None,
+) -> tuple[list[Row], tuple[str, ...]]:
+    """The rows of ``specs`` in their order, and the names of those for which there was no time.
+
+    Args:
+        perform: maps a function over the layers, several at a time.
+        row: measures one layer.
+        specs: the layers.
+        progress: told after each layer, from one thread at a time.
+        max_time: seconds after which no further layer is begun; the cheapest layers are measured first then.
+        kept: rows of an earlier analysis, where new ones are added.
+    """
+    rows: dict[str, Row] = {} if kept is None else {s.name: kept.rows[s.name] for s in specs if s.name in kept.rows}
+    end = math.inf if max_time is None else monotonic() + max_time
+    lock = Lock()
+    if progress is not None and rows:
+        progress(len(rows), len(specs), next(reversed(rows)))
+
+    def measure(spec: LayerSpec) -> Row | None:
+        if monotonic() >= end:
+            return None
+        result = row(spec)
+        if kept is not None:
+            kept.add(result)
+        with lock:
+            rows[spec.name] = result
+            if progress is not None:
+                progress(len(rows), len(specs), spec.name)
+        return result
+
+    todo = [spec for spec in specs if spec.name not in rows]
+    if todo:
+        perform(measure, todo if max_time is None else sorted(todo, key=lambda spec: spec.cost))
+    return [rows[s.name] for s in specs if s.name in rows], tuple(s.name for s in specs if s.name not in rows)
+
+
+def check_max_time(max_time: float | None) -> None:
+    """Refuse a ``max_time`` that is no positive number of seconds.
+
+    Raises:
+        ValueError: for any such value.
+    """
+    if max_time is None:
+        return
+    if isinstance(max_time, bool) or not isinstance(max_time, int | float) or not max_time > 0:
+        raise ValueError(f"Expected `max_time` to be a positive number of seconds, or None, but got {max_time!r}.")
+
+
+def files_of(source: Any, argument: str) -> list[list[Any]]:
+    """What tells the files of ``source`` from others: their names, sizes and times of change.
+
+    Raises:
+        ValueError: if it is not the path of a file or a folder.
+    """
+    if not isinstance(source, str | os.PathLike):
+        raise ValueError(f"`resume` needs the path of a file or folder as `{argument}`: weights in memory may change.")
+    name = str(source)
+    path = next((p for p in (Path(name), Path(name.rpartition(":")[0])) if str(p) != "." and p.exists()), Path(name))
+    files = [path] if not path.is_dir() else [p for p in sorted(path.rglob("*")) if p.suffix in _WEIGHTS]
+    stats = [(p, p.stat()) for p in files if p.is_file()]
+    return [[str(Path(name).absolute())], *([str(p), stat.st_size, stat.st_mtime_ns] for p, stat in stats)]
