@@ -6,7 +6,9 @@ import pytest
 
 transformers = pytest.importorskip("transformers", reason="needs the extra huggingface")
 
-from tests.huggingface.small import Rows, Stream, train, trainer
+import torch
+
+from tests.huggingface.small import Classifier, Rows, Stream, train, trainer
 from tests.lifecycle.records import Stop
 from ww_callbacks.huggingface import SpectralCallback
 
@@ -72,6 +74,14 @@ def test_as_often_as_it_says(tmp_path, options, expected):
     trained = train(tmp_path, callback, data=Rows(80), **options)
     assert recorded(callback) == [(step, pytest.approx(epoch)) for step, epoch in expected]
     assert trained.state.global_step == expected[-1][0]
+
+
+def test_spectral_norm_is_no_collapse(tmp_path):
+    model, callback = Classifier(dropout=0.0), SpectralCallback(verbose=0)
+    for layer in (model.net[0], model.net[2], model.net[4]):
+        torch.nn.utils.spectral_norm(layer)
+    train(tmp_path, callback, model=model, num_train_epochs=6)
+    assert callback.history["scale_collapse"].abs().max() < 0.5 and not callback.alerts
 
 
 def test_an_epoch_that_a_callback_ends_early_counts(tmp_path):

@@ -243,6 +243,21 @@ def test_the_effective_weight_is_measured_and_nothing_is_left_behind(wrap):
     )
 
 
+@pytest.mark.parametrize("power", [1, 3])
+def test_spectral_norm_before_anything_went_through_is_what_the_first_batch_will_use(power):
+    """The older one starts from random vectors, by which it would seem many times as large."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.utils.spectral_norm(nn.Conv2d(3, 8, 3), n_power_iterations=power))
+    before = copy.deepcopy(model.state_dict())
+    versions = {name: b._version for name, b in model.named_buffers()}
+    (spec,) = [s for s in inspect(model) if not s.skipped]
+    measured = spec.read()[0]
+    assert {name: b._version for name, b in model.named_buffers()} == versions
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    model(torch.randn(2, 3, 5, 5))
+    np.testing.assert_allclose(measured, model[0].weight.detach().numpy(), rtol=1e-5)
+
+
 def test_a_parametrisation_with_side_effects_leaves_none():
     class Restless(nn.Module):
         def __init__(self):
