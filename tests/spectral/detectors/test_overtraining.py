@@ -199,3 +199,12 @@ def test_the_noise_is_robust_and_a_trend_survives_its_state():
         trend.update(value, e, float(e))
     assert trend.best == 0.7 and trend.best_at == [2, 2.0] and trend.streak == 3 and trend.since == [4, 4.0]
     assert ValidationTrend.of(json.loads(json.dumps(trend.state_dict()))) == trend
+
+
+def test_few_validation_values_are_not_called_none():
+    detector = Overtraining()
+    for observation in list(series("digits/clean/0"))[:4]:
+        metrics = observation.metrics | ({"val_loss": 1.0} if observation.epoch in (2, 3) else {})
+        detector.update(Observation(observation.step, observation.epoch, observation.layers, metrics))
+    assert detector.judged_by == "training signals"
+    assert detector.doubt.startswith("Validation values at 2 snapshots are too few")

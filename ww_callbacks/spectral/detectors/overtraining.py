@@ -322,10 +322,14 @@ class Overtraining:
             return ""
         length = "short" if self._signals.epochs <= SHORT else "long"
         runs = f"of 3 to {SHORT} epochs" if length == "short" else f"of more than {SHORT} epochs"
+        validated = max(self._loss.epochs, self._accuracy.epochs)
+        missing, remedy = "No validation values are logged", " Log a validation loss for a firm answer."
+        if validated:
+            missing, remedy = f"Validation values at {validated} snapshots are too few to judge by", ""
         return (
-            f"No validation values are logged. In tests on other kinds of training, in runs {runs}, the training "
-            f"signals found {fitted.FOUND[length]:.0%} of those that overtrained, and {fitted.HIDDEN[length]:.0%} of "
-            "the runs without a sign were overtrained. Log a validation loss for a firm answer."
+            f"{missing}. In tests on other kinds of training, in runs {runs}, the training signals found "
+            f"{fitted.FOUND[length]:.0%} of those that overtrained, and {fitted.HIDDEN[length]:.0%} of the runs "
+            f"without a sign were overtrained.{remedy}"
         )
 
     def published(self) -> dict[str, float]:
