@@ -6,6 +6,7 @@ Its shape decides nothing: a bias stored as a row of shape (1, N) is still a bia
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -190,11 +191,14 @@ def _quantised_lstm(position: int, inputs: Inputs, attributes: Attributes) -> Us
     if scale is None or len(weight.shape) != 3:
         return "integers without their scale are not the weights"
     shape = weight.shape
-    rows = (shape[0], 1, -1)  # one a direction, or one a direction and output
-    scale, zero = (
-        None if c is None else c.made((shape[0], 1, max(1, c.shape[-1])), lambda a: a.reshape(rows))
-        for c in (scale, zero)
-    )
+
+    def laid_out(given: Constant | None) -> Constant | None:
+        if given is None:
+            return None
+        rows = (shape[0], 1, math.prod(given.shape) // shape[0])
+        return given.made(rows, lambda a: a.reshape(rows))
+
+    scale, zero = laid_out(scale), laid_out(zero)
     values = dequantised(weight, scale, zero, {})
     assert values is not None
     turned = values.made((shape[0], shape[2], shape[1]), lambda a: a.transpose(0, 2, 1))
