@@ -29,6 +29,8 @@ def test_sequences_and_single_strings():
         ({"every_n_steps": 2.5}, "integer"),
         ({"workers": 0}, "at least 1"),
         ({"max_overhead": 3}, "between 0 and 1"),
+        ({"accuracy": "estimated"}, "'exact' or a relative error from 0.0001 to 0.1"),
+        ({"accuracy": 1}, "'exact' or a relative error"),
         ({"early_stopping": "yes"}, "off, cautious, eager"),
         ({"convolution": "slice"}, "'slices'"),
         ({"weights": "ema"}, "trained, average"),

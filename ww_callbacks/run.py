@@ -37,6 +37,7 @@ from ww_callbacks.settings import Settings
 from ww_callbacks.spectral.aggregate.summary import STATISTICS, UPDATES
 from ww_callbacks.spectral.layers.selection import select
 from ww_callbacks.spectral.layers.spec import LayerSpec
+from ww_callbacks.spectral.measuring.accuracy import check_accuracy
 
 
 class Run:
@@ -83,7 +84,14 @@ class Run:
         self.probing = probing
         quantities = self.diagnosis.quantities()
         workers = settings.workers or default_workers(settings.background)
-        self.engine = Engine(self._chosen(specs), quantities, workers, settings.seed, settings.densities)
+        self.engine = Engine(
+            self._chosen(specs),
+            quantities,
+            workers,
+            settings.seed,
+            settings.densities,
+            check_accuracy(settings.accuracy),
+        )
         self._group = group or SingleProcess()
         self._refresh = refresh
         self._measuring = SnapshotTaker(

@@ -15,6 +15,7 @@ from ww_callbacks.spectral.detectors.base import Detector
 from ww_callbacks.spectral.detectors.catalogue import CANNOT_STOP, KINDS
 from ww_callbacks.spectral.detectors.presets import default_detectors
 from ww_callbacks.spectral.layers.matrix_layouts import CONVENTIONS
+from ww_callbacks.spectral.measuring.accuracy import check_accuracy
 from ww_callbacks.spectral.measuring.registry import resolve
 
 Policy = str | Callable[[Alert], object]
@@ -28,7 +29,7 @@ METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
 GROUPS = {
     "What is measured": ("quantities", "layers", "exclude", "types", "min_eigenvalues", "baseline", "weights",
-                         "convolution", "fine_tuning", "seed"),
+                         "convolution", "fine_tuning", "accuracy", "seed"),
     "When": ("every_n_epochs", "every_n_steps", "cheap_every_n_steps"),
     "Where it goes": ("log_dir", "sinks", "per_layer", "histograms", "densities", "verbose"),
     "Alerts and stopping": ("early_stopping", "metrics", "keep_best", "keep_average", "restore", "policies",
@@ -55,7 +56,11 @@ class Settings:
         convolution: how a convolution becomes matrices: ``"matrix"`` (out, in·kernel), ``"slices"`` (the kernel's
             slices pooled), ``"separate"`` or ``"weightwatcher"`` (slices, with its factor √½).
         fine_tuning: whether training starts from trained weights; it changes what alerts recommend.
-        seed: seed of the random nulls; the global random state is never touched.
+        accuracy: ``"exact"``, or the relative error that is allowed, such as 0.01. Layers of 1024 and more on their
+            smaller side are then estimated, values whose change is bounded by how far the weights have moved stand, and
+            α is measured again once they have moved by that share of their norm. A value that is not exact has its
+            error beside it (``<quantity>_error``).
+        seed: seed of the random nulls and of the estimates; the global random state is never touched.
         every_n_epochs: take a full snapshot every so many epochs. With neither this nor ``every_n_steps``: each epoch,
             or about twenty times over the planned steps if a run has fewer than five epochs.
         every_n_steps: take a full snapshot every so many optimizer steps.
@@ -104,6 +109,7 @@ class Settings:
     weights: str = "trained"
     convolution: str = "matrix"
     fine_tuning: bool = False
+    accuracy: float | str = "exact"
     seed: int = 0
     every_n_epochs: int | None = None
     every_n_steps: int | None = None
@@ -145,6 +151,7 @@ class Settings:
         for name in ("every_n_epochs", "every_n_steps", "cheap_every_n_steps", "workers"):
             if getattr(self, name) is not None:
                 _check_integer(name, getattr(self, name), 1)
+        check_accuracy(self.accuracy)
         _check_choice("weights", self.weights, WEIGHTS)
         _check_choice("convolution", self.convolution, CONVENTIONS)
         _check_choice("early_stopping", self.early_stopping, EARLY_STOPPING)

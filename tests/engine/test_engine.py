@@ -55,17 +55,27 @@ def test_the_first_snapshot_is_w0(arrays, tmp_path):
 def test_only_what_changed_is_measured_again(arrays, tmp_path, monkeypatch):
     engine, before = started(arrays, tmp_path)
     spectra = []
-    real = engine_module.measure_quantities
-    monkeypatch.setattr(engine_module, "measure_quantities", lambda sample, q: spectra.append(1) or real(sample, q))
+    real = engine_module.merged
+    monkeypatch.setattr(engine_module, "merged", lambda *given: spectra.append(1) or real(*given))
     arrays["b"] *= 2.0
     rows = engine.measure(engine.capture())
     assert [r.changed for r in rows] == [False, True, False]
-    assert len(spectra) == 2  # b's quantities, and those that refer to its W_0
+    assert len(spectra) == 1
     assert rows[0].values["alpha"] == before[0].values["alpha"]
     assert rows[0].values["update_norm"] == 0.0
     assert rows[1].values["update_norm"] == pytest.approx(np.linalg.norm(arrays["b"].astype(float)) / 2)
     assert rows[1].values["relative_distance_from_init"] == pytest.approx(1.0)
     assert rows[1].values["scale_collapse"] == pytest.approx(np.log10(2.0))
+
+
+@pytest.mark.parametrize("tolerance", [None, 0.01])
+def test_what_refers_to_w0_needs_nothing_else_to_be_asked_for(arrays, tmp_path, tolerance):
+    specs = specs_of(arrays)
+    engine = Engine(specs, resolve("scale_collapse"), tolerance=tolerance)
+    engine.baseline = Baseline.write(tmp_path, {name: [a.copy()] for name, a in arrays.items()}, specs)
+    assert engine.measure()[0].values["scale_collapse"] == pytest.approx(0.0, abs=1e-9)
+    arrays["a"] *= 2.0
+    assert engine.measure()[0].values["scale_collapse"] == pytest.approx(np.log10(2.0))
 
 
 def test_the_update_is_measured_from_the_last_snapshot(arrays, tmp_path):

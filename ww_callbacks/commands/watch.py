@@ -165,9 +165,12 @@ def _snapshots(update: Update) -> Iterator[Snapshot]:
     """The new snapshots as the sinks take them."""
     from ww_callbacks.integrations.record.parser import LAYER_COLUMNS, METRICS, MODEL_COLUMNS
     from ww_callbacks.integrations.schema import LayerRow, Snapshot
+    from ww_callbacks.spectral.measuring.accuracy import ERROR
 
     rows_at = dict(list(update.layers.groupby("step"))) if len(update.layers) else {}
-    quantities = [name for name in update.layers.columns if name not in LAYER_COLUMNS]
+    columns = [str(name) for name in update.layers.columns if name not in LAYER_COLUMNS]
+    errors = [name for name in columns if name.endswith(ERROR) and name.removesuffix(ERROR) in columns]
+    quantities = [name for name in columns if name not in errors]
     for model in update.model.to_dict("records"):
         rows = rows_at[model["step"]].to_dict("records") if model["step"] in rows_at else []
         known = {str(name): value for name, value in model.items() if name not in MODEL_COLUMNS}
@@ -181,6 +184,7 @@ def _snapshots(update: Update) -> Iterator[Snapshot]:
                     row["status"],
                     row["changed"],
                     frozen=row["frozen"],
+                    errors={name.removesuffix(ERROR): row[name] for name in errors if row[name] == row[name]},
                 )
                 for row in rows
             ),

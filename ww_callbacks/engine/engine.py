@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,10 @@ from ww_callbacks.spectral.linalg.arrays import largest_magnitude
 from ww_callbacks.spectral.linalg.density import spectral_density
 from ww_callbacks.spectral.linalg.half_precision import Narrowed, narrowed
 from ww_callbacks.spectral.linalg.workers import WorkerPool
+from ww_callbacks.spectral.measuring.accuracy import measure_within, merged, plan
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
-from ww_callbacks.spectral.measuring.registry import Quantity, Value
-from ww_callbacks.spectral.measuring.values import measure_quantities
+from ww_callbacks.spectral.measuring.registry import REFERRED, Quantity, Value, resolve
+from ww_callbacks.spectral.measuring.reuse import KnownSpectrum
 
 
 @dataclass
@@ -38,6 +39,9 @@ class LayerState:
         previous: the weights of the last snapshot, where a quantity compares with them; what 16 bits hold in 16 bits.
         changed: whether the weights had changed at the last snapshot.
         seconds: what its spectrum cost when it was last computed, None before.
+        errors: the errors of those values that are not exact.
+        reference_errors: the same of the reference.
+        known: what is kept of its last exact spectrum, where a tolerance is allowed.
     """
 
     fingerprint: str = ""
@@ -47,15 +51,28 @@ class LayerState:
     previous: list[Narrowed] | None = None
     changed: bool = True
     seconds: float | None = None
+    errors: dict[str, float] = field(default_factory=dict)
+    reference_errors: Mapping[str, float] = field(default_factory=dict)
+    known: KnownSpectrum | None = None
 
     def memory(self) -> LayerMemory:
         """What of it is saved with a checkpoint."""
-        return LayerMemory(self.fingerprint, dict(self.values), self.status, self.reference, self.seconds)
+        return LayerMemory(
+            self.fingerprint,
+            dict(self.values),
+            self.status,
+            self.reference,
+            self.seconds,
+            dict(self.errors),
+            self.reference_errors,
+            self.known,
+        )
 
     def restore(self, memory: LayerMemory) -> None:
         """Take up what was saved."""
         self.fingerprint, self.values, self.status = memory.fingerprint, dict(memory.values), memory.status
         self.reference, self.seconds = memory.reference, memory.seconds
+        self.errors, self.reference_errors, self.known = dict(memory.errors), memory.reference_errors, memory.known
 
 
 def _nothing() -> None:
@@ -86,6 +103,7 @@ class Engine:
         workers: layers measured at a time.
         seed: seed of the random nulls.
         densities: whether a full snapshot keeps the spectral densities.
+        tolerance: the relative error that is allowed; None for none.
     """
 
     def __init__(
@@ -95,15 +113,21 @@ class Engine:
         workers: int = 1,
         seed: int = 0,
         densities: bool = True,
+        tolerance: float | None = None,
     ) -> None:
         self.specs = list(specs)
         self.quantities = list(quantities)
         self.densities = densities
         self.seed = seed
+        self.tolerance = tolerance
         self.states: dict[str, LayerState] = {spec.name: LayerState() for spec in specs}
         self.baseline: Baseline | None = None
+        refers = any(q.needs == "reference" for q in quantities)
+        # What is referred to at W_0 is measured there, whether it is asked for or not.
+        self._referred = resolve(REFERRED) if refers else ()
         self._pool = WorkerPool(workers)
-        self._keep_previous = any(q.needs == "previous" for q in quantities)
+        # How far a layer has moved tells which of its values still stand.
+        self._keep_previous = tolerance is not None or any(q.needs == "previous" for q in quantities)
         self.spectral_seconds = 0.0
         """Seconds, summed over workers, that the last call of :meth:`measure` spent on spectra."""
         # Reading may run the user's own parametrisations: one at a time, like in the model's own forward pass.
@@ -218,7 +242,7 @@ class Engine:
             now = fingerprint(arrays)
             state.changed = now != state.fingerprint
             if state.changed:
-                state.values, state.status = {}, "ok"
+                state.values, state.status, state.errors = {}, "ok", {}
             else:
                 state.values.update({q.name: q.unchanged for q in wanted if q.needs == "previous"})
             missing = [q for q in wanted if q.name not in state.values]
@@ -229,7 +253,7 @@ class Engine:
         except Exception as error:  # the same promise for a fault of ours
             state.fingerprint = ""
             return _failed(spec, index, wanted, error)
-        values = {q.name: state.values[q.name] for q in wanted}
+        values = {q.name: state.values[q.name] for q in wanted if q.name in state.values}
         return LayerRow(
             layer=spec.name,
             index=index,
@@ -238,6 +262,7 @@ class Engine:
             changed=state.changed,
             density=density,
             frozen=spec.frozen,
+            errors={name: error for name, error in state.errors.items() if name in values},
         )
 
     def _measure_missing(
@@ -255,32 +280,61 @@ class Engine:
             previous=None if state.previous is None else spec.arrange([a.widened() for a in state.previous]),
             seed=spec.null_seed(self.seed),
         )
+        if state.known is not None and state.changed:
+            moved = sample.from_previous.distance
+            state.known = state.known.after(moved) if np.isfinite(moved) else None
+        sample.reference, sample.reference_errors = state.reference, state.reference_errors
         compares = state.reference is None and full and initial is not None
         at_baseline = compares and _equal(sample.matrices, initial)
         del initial
-        values, state.status = measure_quantities(sample, [q for q in missing if q.needs != "reference"])
+        referring = [q for q in missing if q.needs == "reference"] if compares else []
+        chosen = plan(sample, [q for q in missing if q not in referring], self.tolerance, state.known)
+        values, state.status, errors = merged(sample, chosen.quantities, chosen.found or {})
         state.values.update(values)
+        state.errors.update(errors)
+        allowed = self.tolerance if chosen.found else None
         if compares:
-            state.reference = dict(state.values) if at_baseline else self._reference(spec, self._initial(spec) or [])
-        sample.reference = state.reference
-        referring = [q for q in missing if q.needs == "reference"]
-        if referring:
-            state.values.update(measure_quantities(sample, referring)[0])
-        new_spectrum = any(q.cost != "cheap" for q in missing)
+            if at_baseline:
+                more = measure_within(sample, [q for q in self._referred if q.name not in state.values], allowed)
+                state.reference = state.values | more.values
+                state.reference_errors = state.errors | more.errors
+            else:
+                state.reference, state.reference_errors = self._reference(spec, self._initial(spec) or [])
+            sample.reference, sample.reference_errors = state.reference, state.reference_errors
+            measured = measure_within(sample, referring, allowed)
+            state.values.update(measured.values)
+            state.errors.update(measured.errors)
+        new_spectrum = chosen.found is None
+        if new_spectrum and self.tolerance is not None and state.status == "ok":
+            state.known = self._known(sample, state, chosen.vain)
         density = spectral_density(sample) if new_spectrum and self.densities and state.status == "ok" else None
-        if new_spectrum:
+        if any(q.cost != "cheap" for q in missing):
             state.seconds = time.perf_counter() - began
             self.spectral_seconds += state.seconds
         return density
+
+    def _known(self, sample: LayerWeights, state: LayerState, vain: bool) -> KnownSpectrum | None:
+        """What to keep of a spectrum that was just computed."""
+        assert self.tolerance is not None
+        exact = {name: value for name, value in state.values.items() if name not in state.errors}
+        known = KnownSpectrum.of(sample, self.quantities, exact, self.tolerance)
+        before = state.known is not None and state.known.inestimable
+        return known and replace(known, inestimable=vain or before)
 
     def _initial(self, spec: LayerSpec) -> list[Array] | None:
         """The matrices of W_0, where the layer was there."""
         arrays = None if self.baseline is None else self.baseline.get(spec.name)
         return None if arrays is None or spec.arrange is None else spec.arrange(arrays)
 
-    def _reference(self, spec: LayerSpec, matrices: Sequence[Array]) -> Mapping[str, Value]:
+    def _reference(self, spec: LayerSpec, matrices: Sequence[Array]) -> tuple[Mapping[str, Value], Mapping[str, float]]:
+        """The values of W_0 and their errors; with a tolerance only those that can be estimated."""
         wanted = [q for q in self.quantities if not q.needs and q.cost != "request"]
-        return measure_quantities(LayerWeights(matrices=matrices, seed=spec.null_seed(self.seed)), wanted)[0]
+        wanted += [q for q in self._referred if q not in wanted]
+        if self.tolerance is not None:
+            wanted = [q for q in wanted if q.cost == "cheap" or q.estimate is not None]
+        sample = LayerWeights(matrices=matrices, seed=spec.null_seed(self.seed))
+        values, _, errors = measure_within(sample, wanted, self.tolerance)
+        return values, errors
 
     def measure_reference(self, baseline: Baseline) -> None:
         """Take W_0 from ``baseline`` and measure it, so that quantities can refer to its values."""
@@ -289,7 +343,8 @@ class Engine:
         def one(spec: LayerSpec) -> None:
             initial = baseline.get(spec.name)
             if initial is not None and spec.arrange is not None:
-                self.states[spec.name].reference = self._reference(spec, spec.arrange(initial))
+                state = self.states[spec.name]
+                state.reference, state.reference_errors = self._reference(spec, spec.arrange(initial))
 
         self._pool.map(one, self.specs)
 

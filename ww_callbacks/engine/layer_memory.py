@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from ww_callbacks.spectral.measuring.reuse import KnownSpectrum
 
 
 @dataclass(frozen=True)
@@ -15,3 +17,6 @@ class LayerMemory:
     status: str
     reference: Mapping[str, float | str] | None = None
     seconds: float | None = None
+    errors: Mapping[str, float] = field(default_factory=dict)
+    reference_errors: Mapping[str, float] = field(default_factory=dict)
+    known: KnownSpectrum | None = None

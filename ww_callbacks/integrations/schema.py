@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ww_callbacks.spectral.detectors.base import Finding
@@ -75,6 +75,7 @@ class LayerRow:
         status: ``ok``, or why values are missing: ``non-finite``, ``zero``, ``failed: …``.
         changed: whether the weights differ from those of the previous snapshot.
         frozen: whether the layer is not trained at this moment, as far as the framework tells.
+        errors: quantity name → error, of the values that are estimates or old ones with a bound; others are exact.
         density: the spectral density for the views, if kept (see ``ww_callbacks.spectral.linalg.density``).
     """
 
@@ -85,6 +86,7 @@ class LayerRow:
     changed: bool = True
     density: Mapping[str, Any] | None = None
     frozen: bool = False
+    errors: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ class Publisher:
             status={r.layer: r.status for r in rows},
             changed={r.layer: r.changed for r in rows},
             frozen=frozenset(r.layer for r in rows if r.frozen),
+            errors={r.layer: r.errors for r in rows if r.errors},
         )
         stopped = self._diagnosis.stop is not None
         alerts, scores = self._diagnosis.judge(observation)

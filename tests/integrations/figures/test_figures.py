@@ -103,6 +103,21 @@ def test_heat_map_shows_unsure_cells_faintly_in_the_same_colours(run):
     assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]  # the first layer at the top
 
 
+def test_heat_map_says_the_error_of_what_is_estimated(tmp_path):
+    """In its hover, and not as a quantity of its own."""
+    sink = RecordSink()
+    layer = LayerInfo("fc", 0, "dense", "Linear", (4, 4), ((4, 4),))
+    sink.open(RunInfo("id", "plain", "now", {}, {}, (layer,), str(tmp_path)), False)
+    for epoch, errors in enumerate([{}, {"stable_rank": 0.02}]):
+        row = LayerRow("fc", 0, {"stable_rank": 3.0, "frobenius_norm": 1.0}, errors=errors)
+        sink.snapshot(Snapshot(epoch, float(epoch), "full", (row,), {}, {}, 0.0, 0.0, 0.0))
+    sink.close(None)
+    assert views(tmp_path)[0].quantities == ["stable_rank", "frobenius_norm"]
+    (cells,) = [t for t in traces(figures.heat_map(tmp_path, "stable_rank"), type="heatmap") if t.text is not None]
+    assert [list(row) for row in cells.text] == [["", " ± 0.02"]]
+    assert not [t for t in traces(figures.heat_map(tmp_path, "frobenius_norm"), type="heatmap") if t.text is not None]
+
+
 def test_heat_map_relative_to_epoch_0(run):
     view = views(run)[0]
     ratio = figures.heat_map(run, "effective_rank", relative=True)

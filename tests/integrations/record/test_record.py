@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -253,3 +254,13 @@ def test_linked_folders_are_found_and_loops_end(tmp_path):
     (tmp_path / "logs" / "gone").symlink_to(tmp_path / "nothing")
     found = [path.parent.relative_to(tmp_path / "logs").as_posix() for path in find_runs(tmp_path / "logs")]
     assert found == ["linked/version_0", "one"]
+
+
+def test_errors_stand_beside_what_is_estimated_only(tmp_path):
+    """A column of errors a quantity that was ever estimated; NaN says that a value is exact."""
+    sink = write(tmp_path, range(1))
+    exact = snapshot(1)
+    sink.snapshot(replace(exact, rows=(replace(exact.rows[0], errors={"effective_rank": 0.5}), *exact.rows[1:])))
+    layers = read_run(tmp_path).layers
+    assert [c for c in layers.columns if c.endswith("_error")] == ["effective_rank_error"]
+    assert layers["effective_rank_error"].notna().tolist() == [False] * 3 + [True, False, False]

@@ -113,6 +113,18 @@ def test_a_cheap_snapshot_without_spectra_changes_nothing():
     assert detector.update(Observation(3, 2.0, full))
 
 
+@pytest.mark.parametrize(("error", "found"), [(0.0, True), (0.5, True), (1.5, False)])
+def test_an_estimate_counts_only_with_all_of_its_error(error, found):
+    """A rank of 7 is below a fifth of 40, but not if it may be 8.5; likewise a scale of -1.2."""
+    rank, scale = RankCollapse(), ScaleCollapse()
+    for i, value in enumerate([40.0, 7.0, 7.0, 7.0]):
+        errors = {"a": {"effective_rank": error, "scale_collapse": error / 5}}
+        layers = {"a": {"effective_rank": value, "frobenius_norm": 1.0, "scale_collapse": -1.2}}
+        observation = Observation(i, float(i), layers, errors=errors)
+        said = [bool(rank.update(observation)), bool(scale.update(observation))]
+    assert said == [found, found]
+
+
 def test_a_finished_schedule_is_not_death_and_a_frozen_layer_is_told_apart():
     detector = DeadLayer()
     for i in range(1, 12):

@@ -17,6 +17,7 @@ from ww_callbacks.integrations.figures.style import rests_on_fit
 from ww_callbacks.integrations.quantity_info import quantity_info
 from ww_callbacks.integrations.record import RunRecord, read_run
 from ww_callbacks.integrations.schema import Alert, Verdict
+from ww_callbacks.spectral.measuring.accuracy import ERROR
 
 Run = RunRecord | str | os.PathLike[str]
 """What the figures take for a run: its record, or the path of it."""
@@ -75,7 +76,9 @@ class RunView:
         return [
             str(name)
             for name in frame.columns
-            if name not in _NOT_QUANTITIES and pd.api.types.is_numeric_dtype(frame[name])
+            if name not in _NOT_QUANTITIES
+            and pd.api.types.is_numeric_dtype(frame[name])
+            and str(name).removesuffix(ERROR) not in frame.columns.difference([name])
         ]
 
     @cached_property
@@ -110,6 +113,10 @@ class RunView:
         if quantity not in self._matrices:
             self._matrices[quantity] = self._matrix(quantity, np.nan, np.float64)
         return self._matrices[quantity]
+
+    def errors(self, quantity: str) -> np.ndarray:
+        """The errors of the values of ``quantity`` that are estimates, shape (layers, T); NaN where it is exact."""
+        return self.values(quantity + ERROR)
 
     @cached_property
     def evidence(self) -> np.ndarray:

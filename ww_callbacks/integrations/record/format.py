@@ -19,6 +19,7 @@ import numpy as np
 import orjson
 
 from ww_callbacks.integrations.schema import Alert, LayerRow, RunInfo, Snapshot, Verdict
+from ww_callbacks.spectral.measuring.accuracy import ERROR
 
 RECORD_NAME = "spectral.jsonl"
 DENSITY_NAME = "spectra.jsonl"
@@ -66,6 +67,7 @@ def snapshot_lines(snapshot: Snapshot) -> bytes:
                 "changed": row.changed,
                 "frozen": row.frozen,
                 **row.values,
+                **{name + ERROR: error for name, error in row.errors.items()},
             }
         )
         for row in snapshot.rows

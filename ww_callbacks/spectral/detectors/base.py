@@ -23,6 +23,7 @@ class Observation:
         status: layer name → status of its row (``ok``, ``non-finite``, …), where known.
         changed: layer name → whether its weights differ from the last snapshot's, where known.
         frozen: the layers that are not trained now, as far as the framework tells.
+        errors: layer name → quantity name → error, of the values that are estimates (``accuracy=``); others are exact.
     """
 
     step: int
@@ -34,6 +35,11 @@ class Observation:
     status: Mapping[str, str] = field(default_factory=dict)
     changed: Mapping[str, bool] = field(default_factory=dict)
     frozen: frozenset[str] = frozenset()
+    errors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def error(self, layer: str, quantity: str) -> float:
+        """How far a value may be off; 0 where it is exact."""
+        return self.errors.get(layer, {}).get(quantity, 0.0)
 
 
 @dataclass(frozen=True)

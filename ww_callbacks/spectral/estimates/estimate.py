@@ -30,8 +30,10 @@ class Estimate(NamedTuple):
             (True, False)
             >>> Estimate(0.0, 0.004).within(0.01, logarithm=True)
             True
+
+        A value that is exactly what it is, NaN among them, is within every tolerance.
         """
-        return self.error <= (log10(1.0 + tolerance) if logarithm else tolerance * abs(self.value))
+        return self.error == 0.0 or self.error <= (log10(1.0 + tolerance) if logarithm else tolerance * abs(self.value))
 
     def through(self, function: Callable[[float], float]) -> Estimate:
         """What a monotonic function of the value may be.

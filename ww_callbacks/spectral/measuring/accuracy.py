@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from ww_callbacks.spectral.estimates.estimate import Estimate
 from ww_callbacks.spectral.estimates.lanczos import BlockLanczos
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights, Value
 from ww_callbacks.spectral.measuring.registry import Quantity
+from ww_callbacks.spectral.measuring.reuse import KnownSpectrum
 from ww_callbacks.spectral.measuring.values import measure_quantities
 
 SMALLEST = 1024
@@ -89,12 +90,58 @@ def measure_within(sample: LayerWeights, quantities: Iterable[Quantity], toleran
     return merged(sample, quantities, found)
 
 
-def merged(sample: LayerWeights, quantities: Sequence[Quantity], found: dict[str, Estimate]) -> Measurement:
+def merged(sample: LayerWeights, quantities: Sequence[Quantity], found: Mapping[str, Estimate]) -> Measurement:
     """The estimates ``found`` with the rest of ``quantities``, which is measured."""
     values, status = measure_quantities(sample, [q for q in quantities if q.name not in found])
     values |= {name: estimate.value for name, estimate in found.items()}
     errors = {name: estimate.error for name, estimate in found.items() if estimate.error > 0.0}
     return Measurement({q.name: values[q.name] for q in quantities}, status, errors)
+
+
+class Plan(NamedTuple):
+    """How to measure a layer.
+
+    Attributes:
+        quantities: those to measure now; the others wait until the layer has moved further.
+        found: those of them that are estimated, or whose old value stands; None if the spectrum is to be computed.
+        vain: whether an estimate was tried in vain.
+    """
+
+    quantities: list[Quantity]
+    found: Mapping[str, Estimate] | None
+    vain: bool = False
+
+
+def plan(
+    sample: LayerWeights, quantities: Sequence[Quantity], tolerance: float | None, known: KnownSpectrum | None
+) -> Plan:
+    """The cheapest way to have ``quantities`` within ``tolerance``, in a series of measurements of one layer.
+
+    * What needs the whole spectrum (α) waits while the weights have moved by less than ``tolerance`` of their norm
+      since it was measured; so does nothing else.
+    * Old values stand where the move bounds their change within the tolerance.
+    * Else all is estimated, if it can be, and else all is exact.
+
+    Args:
+        sample: the layer.
+        quantities: what is asked for.
+        tolerance: the relative error that is allowed; None for none.
+        known: what is kept of the layer's last exact spectrum.
+    """
+    quantities = list(quantities)
+    spectral = [q for q in quantities if needs_spectrum(q, sample)]
+    if tolerance is None or not spectral or not isfinite(sample.largest):
+        return Plan(quantities, {} if not spectral else None)
+    whole = [q for q in spectral if q.estimate is None]
+    near = known is not None and known.near(tolerance)
+    if whole and not (near and all(q.cost == "spectrum" for q in whole)):
+        return Plan(quantities, None)
+    now = [q for q in quantities if q not in whole]
+    rest = [q for q in spectral if q not in whole]
+    found = None if known is None else known.standing(rest)
+    if found is None and not (known is not None and known.inestimable):
+        found = estimates(sample, rest, tolerance)
+    return Plan(quantities, None, vain=True) if found is None else Plan(now, found)
 
 
 def needs_spectrum(quantity: Quantity, sample: LayerWeights) -> bool:
@@ -107,15 +154,17 @@ def needs_spectrum(quantity: Quantity, sample: LayerWeights) -> bool:
 def estimates(sample: LayerWeights, quantities: Sequence[Quantity], tolerance: float) -> dict[str, Estimate] | None:
     """Every one of ``quantities`` within ``tolerance`` from a Krylov space; None where the exact spectrum is needed.
 
+    The sample's own space is extended, if it has one already.
+
     The space grows until all errors are small enough, or until the exact spectrum would have cost less than twice as
     much. Its random start is drawn from the sample's seed: the same weights give the same estimates.
     """
     limit = _limit(sample)
     if limit < _FIRST_STEPS or not all(q.estimate is not None for q in quantities):
         return None
-    sample.space = BlockLanczos(sample.matrices[0], seed=sample.seed)
+    sample.space = sample.space or BlockLanczos(sample.matrices[0], seed=sample.seed)
     limit = min(limit, sample.space.most_steps)
-    steps = min(_FIRST_STEPS, limit)
+    steps = max(min(_FIRST_STEPS, limit), sample.space.steps)
     with np.errstate(all="ignore"):
         while quantities:
             sample.space.extend(steps - sample.space.steps)

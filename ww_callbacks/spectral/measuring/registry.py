@@ -57,6 +57,9 @@ ELSEWHERE = {
 }
 """Names that other tools and papers give to quantities, and ours."""
 
+REFERRED = ("frobenius_norm", "log_spectral_norm")
+"""The quantities whose values at W_0 those with ``needs="reference"`` read."""
+
 _QUANTITIES: dict[str, Quantity] = {}
 
 

@@ -116,6 +116,7 @@ quantity(
     definition="Σλ = ‖W‖_F²",
     family="norm",
     estimate=lambda layer: Estimate(layer.norm**2),
+    change=lambda layer, distance: distance * (2.0 * layer.norm + distance),
 )(lambda layer: float(np.sum(layer.eigenvalues)))
 
 quantity(
@@ -124,6 +125,7 @@ quantity(
     definition="log10 Σλ = 2·log10 ‖W‖_F",
     family="norm",
     estimate=lambda layer: Estimate(2.0 * log10(layer.norm)),
+    change=lambda layer, distance: log_spectral_norm_change(layer.norm, distance),
     logarithm=True,
 )(lambda layer: log_norm(layer.pooled_singular_values))
 

@@ -51,6 +51,8 @@ def _estimate(layer: LayerWeights) -> Estimate:
         initial = largest_singular_value(leading_eigenvalues(space, 1))
     now = largest_estimate(layer)
     value = scale_collapse(layer.norm, initial_norm, now.value, initial.value)
+    if not initial_norm > 0.0:
+        return Estimate(value)
     # log10 of the ratio: the relative errors add up, whichever of the two ratios is the smaller.
     return Estimate(value, sum(e.through(log10).error for e in (now, initial)))
 

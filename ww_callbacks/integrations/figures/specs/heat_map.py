@@ -246,6 +246,10 @@ def _cells(
             "meta": {**meta, "part": "sure"},
         }
     ]
+    errors = run.errors(quantity)[:, when]
+    if not said and np.isfinite(errors).any():
+        cells[0]["text"] = [["" if np.isnan(e) else f" ± {e:.1g}" for e in row] for row in errors]
+        cells[0]["hovertemplate"] = f"{hover}%{{text}}<extra></extra>"
     key: list[tuple[str, str]] = []
     if unsure.any():
         key.append(("#7fc4c0" + f"{round(255 * FAINT):02x}", "faint: too little evidence for α"))

@@ -63,7 +63,8 @@ class RankCollapse(LayerwiseDetector[HighestRank, LossMemory]):
         if rank is None:
             return True
         highest = memory.highest = max(memory.highest, rank)
-        if highest < self.smallest or rank >= self.share * highest:
+        # Where the rank is an estimate, it must lie below with all of its error.
+        if highest < self.smallest or rank + observation.error(layer, "effective_rank") >= self.share * highest:
             return False
         return {"effective_rank": rank, "highest": highest, "share": rank / highest}
 

@@ -85,7 +85,7 @@ class ScaleCollapse(LayerwiseDetector[HighestNorm, PeersAndLoss]):
             return False  # it began at zero and has not moved
         fall = math.log(highest / norm) if norm > 0 else math.inf
         own = number(values, "scale_collapse")
-        fixed = own is not None and own < math.log10(self.ratio)
+        fixed = own is not None and own + observation.error(layer, "scale_collapse") < math.log10(self.ratio)
         if not fixed and (fall < self.drop or fall - self._run.median_fall < self.apart):
             return False
         evidence = {"fraction_of_own_maximum": math.exp(-fall), "median_layer": math.exp(-self._run.median_fall)}
