@@ -76,10 +76,12 @@ def test_values_lie_on_their_own_axis(written):
     metrics = of(rows, "metric")
     globs = {metric["glob_name"]: metric["step_metric"] for metric in metrics if "glob_name" in metric}
     assert globs == {"spectral/*": "spectral/step", "spectral_layers/*": "spectral/step"}
-    named = {metric["name"]: metric.get("step_metric") for metric in metrics if "name" in metric}
+    named = {metric["name"].replace("\\.", "."): metric.get("step_metric") for metric in metrics if "name" in metric}
     own = {"spectral/step": None, "spectral/epoch": None}
     sent = [*snapshot(0).model, "overhead"]
-    assert named == own | {f"spectral/{name}": "spectral/step" for name in sent}, "each once"
+    layers = {name for name in named if name.startswith("spectral_layers/")}
+    assert {f"spectral_layers/net.{i}.weight/alpha" for i in range(3)} < layers
+    assert named == own | dict.fromkeys([*(f"spectral/{name}" for name in sent), *layers], "spectral/step"), "each once"
     assert len(metrics) == len(globs) + len(named)
 
 
@@ -117,6 +119,8 @@ def test_alert_settings_and_summary(written):
         1,
     )
     assert summary["spectral/signal/scale_collapse"] == 0.61
+    left_out = [name for name in summary if name.startswith("spectral_layers/") or name.endswith(("/q10", "/mean"))]
+    assert all("/log10_lambda." in name for name in left_out), "a histogram is shown by its last one"
 
 
 def test_one_table_of_all_layers_and_epochs(written):
@@ -131,6 +135,38 @@ def test_one_table_of_all_layers_and_epochs(written):
     row = dict(zip(table["columns"], table["data"][5], strict=True))
     assert (row["step"], row["layer"]) == (10, "net.2.weight")
     assert row["alpha"] == snapshot(10).rows[2].values["alpha"] and row["alpha_evidence"] == "sufficient"
+
+
+def test_tables_and_charts_come_during_the_run_too_under_names_without_spaces(tmp_path):
+    run = start(tmp_path)
+    sinks = [RecordSink(), WandbSink(run, per_layer=True)]
+    for sink in sinks:
+        sink.open(run_info(tmp_path / "record"), resumed=False)
+    for step in range(0, 90, 10):
+        for sink in sinks:
+            sink.snapshot(snapshot(step, padding=12))
+        run.log({"loss": step})
+    during = Path(run.settings.sync_dir) / "files" / "media" / "table" / "spectral"
+    for sink in sinks:
+        sink.close(verdict(signals={"scale collapse/worst layer": 0.61}))
+    run.finish()
+    rows = inspect(run)
+    history = [h["item"] for h in of(rows, "history")]
+    shown = [row["spectral/step"] for row in history if "spectral/layers._type" in row]
+    assert shown == [30, 70, 80]  # after 4 and 8 snapshots, and at the end
+    (last,) = sorted(during.glob("charts/alpha_table_*.json"), key=os.path.getmtime)[-1:]
+    told = json.loads(last.read_text())
+    lines = {key: [(x, y) for x, k, y in told["data"] if k == key] for key in ("q10", "median", "max")}
+    assert told["columns"] == ["step", "lineKey", "lineVal"]
+    for key, points in lines.items():
+        assert points == [(step, snapshot(step, padding=12).model[f"alpha/{key}"]) for step in range(0, 90, 10)]
+    summary = {}
+    for update in of(rows, "summary"):
+        summary |= update["update"]
+    names = {name.partition(".")[0] for row in [*history, summary] for name in row if name.startswith("spectral")}
+    assert not [name for name in names if " " in name]
+    kept = {name.partition(".")[0] for name in summary if name.startswith("spectral")}
+    assert len(kept) < 60 and "spectral/signal/scale_collapse/worst_layer" in kept, sorted(kept)
 
 
 def test_the_figures_are_there_as_plotly(written):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from ww_callbacks.integrations.extras import require
+from ww_callbacks.integrations.quantity_info import quantity_info
 from ww_callbacks.integrations.record import RecordError, RunRecord, read_run
 from ww_callbacks.integrations.record.format import plain
 from ww_callbacks.integrations.scalars import (
@@ -28,6 +30,13 @@ from ww_callbacks.integrations.wandb_rows import OpenRows
 TABLE_ROWS = 10_000
 """Rows that W&B's pages show of a table: a longer one is thinned to every n-th snapshot."""
 
+FIRST_SHOWN = 4
+"""Full snapshots after which the table, charts and figures are sent for the first time; then whenever they double."""
+STATISTICS = ("mean", "q10", "q90", "min", "max")
+"""What stays out of the run's summary: the medians are in it."""
+JOINED = ("min", "q10", "median", "q90", "max")
+"""The lines of a chart of one quantity."""
+
 _LEVELS = {"info": "INFO", "warning": "WARN", "critical": "ERROR"}
 
 
@@ -38,6 +47,9 @@ class WandbSink:
     again goes on where it was. They go into the rows that the user's code logs and never move W&B's own counter, so
     that the user's ``step=`` stays valid: where the user logs less often than snapshots are taken, some of them reach
     the page only with later rows, or at the end of the W&B run.
+
+    The table of the layers, the charts ``spectral/charts/<quantity>`` that join median and quantiles, and the figures
+    are sent after 4 full snapshots, whenever their number has doubled, and at the end.
 
     Args:
         run: the run to log to. None takes the run that is active, or starts one and ends it with the training.
@@ -74,6 +86,7 @@ class WandbSink:
         self._alerts = 0
         self._range: dict[str, tuple[float, float]] = {}
         self._last: Snapshot | None = None
+        self._full = 0
         self._defined: set[str] = set()
 
     def open(self, run: RunInfo, resumed: bool) -> None:
@@ -85,7 +98,7 @@ class WandbSink:
         if self._own:
             self._run = wandb.init(id=run.run_id, resume="allow", dir=run.directory)
         self._rows = None if self._own else OpenRows(self._run)
-        self._alerts, self._range, self._last = 0, {}, None
+        self._alerts, self._range, self._last, self._full = 0, {}, None, 0
         self._opened = True
         self._directory = Path(run.directory)
         for name in ("step", "epoch"):
@@ -99,12 +112,10 @@ class WandbSink:
         """Send one row of values."""
         import wandb
 
-        self._last = snapshot if snapshot.kind == "full" else self._last
+        if snapshot.kind == "full":
+            self._last = snapshot
+            self._full += 1
         values: dict[str, Any] = dict(scalars(snapshot)) if self._scalars else {}
-        # Name by name as well: a trainer's own logger may have defined an axis for `*`, and a name beats a pattern.
-        for name in sorted(values.keys() - self._defined):
-            self._run.define_metric(name, step_metric=PREFIX + self._axis)
-        self._defined |= values.keys()
         self._widen(values)
         if self._per_layer:
             values |= layer_scalars(snapshot)
@@ -113,8 +124,23 @@ class WandbSink:
                 if row.density and len(row.density["count"]):
                     bins = np.asarray(row.density["count"]), np.asarray(row.density["log10_lambda_edges"])
                     values[f"{LAYER_PREFIX}{row.layer}/log10_lambda"] = wandb.Histogram(np_histogram=bins)
+        self._define(values)
+        if snapshot.kind == "full" and self._full >= FIRST_SHOWN and self._full & (self._full - 1) == 0:
+            values |= self._shown(self._record())
         if values:
             self._log(values | {PREFIX + "step": snapshot.step, PREFIX + "epoch": snapshot.epoch})
+
+    def _define(self, names: Iterable[str]) -> None:
+        """Define the axis of each name, and which stay out of the summary.
+
+        One by one beside the patterns: a trainer's own logger may have defined an axis for `*`, which a name beats and
+        a pattern does not; and W&B 0.31 heeds the `summary` of a name alone. It takes a dot for a level of its own.
+        """
+        for name in sorted(set(names) - self._defined):
+            out = name.startswith(LAYER_PREFIX) or name.rpartition("/")[2] in STATISTICS
+            whole = name.replace(".", "\\.")
+            self._run.define_metric(whole, step_metric=PREFIX + self._axis, summary="none" if out else None)
+            self._defined.add(name)
 
     def _log(self, values: dict[str, Any]) -> None:
         """Send a row, where the run is the user's without moving its counter."""
@@ -144,10 +170,21 @@ class WandbSink:
             self._run.summary.update(self._summary(verdict, record))
             if record is not None and len(record.layers):
                 last = {PREFIX + "step": record.model["step"].iloc[-1], PREFIX + "alerts": self._alerts}
-                self._log(last | {PREFIX + "layers": _table(record), **_worst(self._last), **_figures(record)})
+                self._log(last | self._shown(record))
         finally:
             if self._own:
                 self._run.finish()
+
+    def _shown(self, record: RunRecord | None) -> dict[str, Any]:
+        """The table of the layers, the worst of them, the charts and the figures, as things stand."""
+        if record is None or not len(record.layers):
+            return {}
+        return {
+            PREFIX + "layers": _table(record),
+            **_worst(self._last),
+            **_charts(record, self._axis),
+            **_figures(record),
+        }
 
     def _widen(self, values: dict[str, float]) -> None:
         for name, value in values.items():
@@ -176,7 +213,8 @@ class WandbSink:
             PREFIX + "healthy": int(verdict.state == "healthy"),
             PREFIX + "stopped": int(verdict.stopped),
         }
-        summary |= {f"{PREFIX}signal/{name}": value for name, value in verdict.signals.items() if math.isfinite(value)}
+        signals = {name.replace(" ", "_"): value for name, value in verdict.signals.items() if math.isfinite(value)}
+        summary |= {f"{PREFIX}signal/{name}": value for name, value in signals.items()}
         if verdict.best_step is not None:
             summary |= {PREFIX + "best/step": verdict.best_step, PREFIX + "best/epoch": verdict.best_epoch}
             if record is not None:
@@ -210,6 +248,26 @@ def _worst(snapshot: Snapshot | None) -> dict[str, Any]:
     return {PREFIX + "worst_layers": wandb.Table(columns=["layer", "quantity", "value", "median"], data=rows)}
 
 
+def _charts(record: RunRecord, axis: str) -> dict[str, Any]:
+    """A chart of W&B's own for each quantity that has a median: the median, the quantiles and the ends in one."""
+    import wandb
+
+    found = {}
+    full = record.model[record.model["kind"] == "full"]
+    for name in (str(column).removesuffix("/median") for column in full.columns if str(column).endswith("/median")):
+        keys = [statistic for statistic in JOINED if f"{name}/{statistic}" in full.columns]
+        known = full[np.isfinite(full[f"{name}/median"].to_numpy(dtype=float))]
+        if len(known):
+            found[f"{PREFIX}charts/{name.replace('/', '_')}"] = wandb.plot.line_series(
+                xs=known[axis].tolist(),
+                ys=[known[f"{name}/{statistic}"].astype(float).tolist() for statistic in keys],
+                keys=keys,
+                title=f"{quantity_info(name).title} over the layers",
+                xname=axis,
+            )
+    return found
+
+
 def _figures(record: RunRecord) -> dict[str, Any]:
     """The views on the run as interactive plots; none where plotly is not installed."""
     if importlib.util.find_spec("plotly") is None:
@@ -219,7 +277,7 @@ def _figures(record: RunRecord) -> dict[str, Any]:
     from ww_callbacks.integrations import figures
 
     found = {}
-    for name in ("timeline", "heat_map", "correlation_flow", "histograms"):
+    for name in ("timeline", "evidence", "heat_map", "correlation_flow", "histograms"):
         with contextlib.suppress(ValueError):  # the run did not measure what this one shows
             found[f"{PREFIX}figures/{name}"] = wandb.Plotly(getattr(figures, name)(record))
     return found
