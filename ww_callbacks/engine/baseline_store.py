@@ -85,6 +85,7 @@ class Baseline:
             for layer, arrays in pairs:
                 widest = max(widest, *(array.dtype.itemsize for array in arrays))
                 yield layer, arrays
+                del arrays  # before the next ones are made
 
         try:
             _write(partial, met(captured.items() if isinstance(captured, Mapping) else captured), known)

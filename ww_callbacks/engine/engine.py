@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from ww_callbacks.engine.kind import Kind
 from ww_callbacks.engine.layer_memory import LayerMemory
 from ww_callbacks.integrations.schema import LayerRow
 from ww_callbacks.spectral.layers.spec import Array, LayerSpec
-from ww_callbacks.spectral.linalg.arrays import largest_magnitude
+from ww_callbacks.spectral.linalg.arrays import BLOCK, largest_magnitude
 from ww_callbacks.spectral.linalg.density import spectral_density
 from ww_callbacks.spectral.linalg.half_precision import Narrowed, narrowed
 from ww_callbacks.spectral.linalg.workers import WorkerPool
@@ -25,6 +26,7 @@ from ww_callbacks.spectral.measuring.accuracy import measure_within, merged, pla
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
 from ww_callbacks.spectral.measuring.registry import REFERRED, Quantity, Value, resolve
 from ww_callbacks.spectral.measuring.reuse import KnownSpectrum
+from ww_callbacks.spectral.measuring.together import STACK, stackable, together
 
 
 @dataclass
@@ -92,6 +94,15 @@ class Capture:
     arrays: Mapping[str, list[Array] | Exception]
     non_finite: tuple[str, ...] = ()
     wait: Callable[[], None] = _nothing
+
+
+class _Computed(NamedTuple):
+    """What was computed of a layer together with others: see :mod:`ww_callbacks.spectral.measuring.together`."""
+
+    fingerprint: str
+    matrix: Array | None = None
+    attributes: Mapping[str, object] = MappingProxyType({})
+    seconds: float = 0.0
 
 
 class Engine:
@@ -222,31 +233,81 @@ class Engine:
         if capture is not None:
             capture.wait()
 
-        def one(index: int) -> LayerRow:
-            spec = self.specs[index]
-            arrays = self._read(spec) if capture is None else capture.arrays[spec.name]
-            full = kind == "full" and (spectra is None or spec.name in spectra)
-            return self._measure_layer(index, arrays, full)
+        def is_full(index: int) -> bool:
+            return kind == "full" and (spectra is None or self.specs[index].name in spectra)
+
+        def several(indices: Sequence[int]) -> list[LayerRow]:
+            read = {}
+            for index in indices:
+                spec = self.specs[index]
+                read[index] = self._read(spec) if capture is None else capture.arrays[spec.name]
+            computed: dict[int, _Computed] = {}
+            if len(read) > 1 and self.tolerance is None:
+                computed = self._together({i: arrays for i, arrays in read.items() if is_full(i)})
+            return [self._measure_layer(i, read.pop(i), is_full(i), computed.pop(i, None)) for i in indices]
 
         self.spectral_seconds = 0.0
         places = [i for i, s in enumerate(self.specs) if capture is None or s.name in capture.arrays]
-        return self._pool.map(one, places, cost=lambda i: self.specs[i].cost)
+        groups = self._groups(places)
+        found = self._pool.map(several, groups, cost=lambda group: sum(self.specs[i].cost for i in group))
+        return sorted((row for rows in found for row in rows), key=lambda row: row.index)
 
-    def _measure_layer(self, index: int, arrays: list[Array] | Exception, full: bool) -> LayerRow:
+    def _groups(self, places: Sequence[int]) -> list[list[int]]:
+        """The layers that are measured together: small ones of one shape; every other layer alone."""
+        groups: list[list[int]] = []
+        open_: dict[tuple[tuple[int, int], ...], list[int]] = {}
+        for index in places:
+            shapes = self.specs[index].matrix_shapes
+            small = len(shapes) == 1 and shapes[0][0] * shapes[0][1] <= BLOCK
+            group = open_.get(shapes) if small else None
+            if group is None or len(group) == STACK:
+                groups.append(group := [])
+                if small:
+                    open_[shapes] = group
+            group.append(index)
+        return groups
+
+    def _together(self, read: Mapping[int, list[Array] | Exception]) -> dict[int, _Computed]:
+        """What can be computed of several layers at once, of those that have changed."""
+        computed: dict[int, _Computed] = {}
+        stacked: list[tuple[int, Array]] = []
+        try:
+            for index, arrays in read.items():
+                spec = self.specs[index]
+                if isinstance(arrays, Exception) or spec.arrange is None:
+                    continue
+                now = fingerprint(arrays)
+                computed[index] = _Computed(now)
+                matrices = spec.arrange(arrays) if now != self.states[spec.name].fingerprint else []
+                if len(matrices) == 1 and stackable(matrices[0]):
+                    stacked.append((index, matrices[0]))
+            began = time.perf_counter()
+            if len(stacked) > 1 and len({(m.shape, m.dtype) for _, m in stacked}) == 1:
+                found = together([m for _, m in stacked], self.densities)
+                seconds = (time.perf_counter() - began) / len(stacked)
+                for (index, matrix), attributes in zip(stacked, found, strict=True):
+                    computed[index] = _Computed(computed[index].fingerprint, matrix, attributes, seconds)
+        except Exception:  # each layer is then measured by itself, and says what is wrong with it
+            return {}
+        return computed
+
+    def _measure_layer(
+        self, index: int, arrays: list[Array] | Exception, full: bool, computed: _Computed | None = None
+    ) -> LayerRow:
         spec = self.specs[index]
         state = self.states[spec.name]
         wanted = [q for q in self.quantities if full or q.cost == "cheap"]
         if isinstance(arrays, Exception):
             return _failed(spec, index, wanted, arrays)
         try:
-            now = fingerprint(arrays)
+            now = fingerprint(arrays) if computed is None else computed.fingerprint
             state.changed = now != state.fingerprint
             if state.changed:
                 state.values, state.status, state.errors = {}, "ok", {}
             else:
                 state.values.update({q.name: q.unchanged for q in wanted if q.needs == "previous"})
             missing = [q for q in wanted if q.name not in state.values]
-            density = self._measure_missing(spec, state, arrays, missing, full)
+            density = self._measure_missing(spec, state, arrays, missing, full, computed)
             if self._keep_previous and (state.changed or state.previous is None):
                 state.previous = _copy_into(state.previous, arrays)
             state.fingerprint = now
@@ -266,7 +327,13 @@ class Engine:
         )
 
     def _measure_missing(
-        self, spec: LayerSpec, state: LayerState, arrays: list[Array], missing: Sequence[Quantity], full: bool
+        self,
+        spec: LayerSpec,
+        state: LayerState,
+        arrays: list[Array],
+        missing: Sequence[Quantity],
+        full: bool,
+        computed: _Computed | None,
     ) -> Mapping[str, Any] | None:
         """Measure ``missing`` into ``state.values``; return the spectral density where a spectrum was computed."""
         if not missing:
@@ -274,12 +341,16 @@ class Engine:
         assert spec.arrange is not None
         began = time.perf_counter()
         initial = self._initial(spec)
+        matrix = None if computed is None else computed.matrix
         sample = LayerWeights(
-            matrices=spec.arrange(arrays),
+            matrices=spec.arrange(arrays) if matrix is None else [matrix],
             initial=initial,
             previous=None if state.previous is None else spec.arrange([a.widened() for a in state.previous]),
             seed=spec.null_seed(self.seed),
         )
+        if computed is not None:
+            sample.__dict__.update(computed.attributes)
+            began -= computed.seconds
         if state.known is not None and state.changed:
             moved = sample.from_previous.distance
             state.known = state.known.after(moved) if np.isfinite(moved) else None

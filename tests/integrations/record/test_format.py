@@ -4,14 +4,14 @@ import numpy as np
 import orjson
 import pytest
 
-from ww_callbacks.integrations.record.format import SIGNIFICANT, density_line
+from ww_callbacks.integrations.record.format import SIGNIFICANT, density_lines
 from ww_callbacks.integrations.schema import LayerRow, Snapshot
 
 
 def written(**density):
     row = LayerRow("w", 0, {}, "ok", True, density=density)
     snapshot = Snapshot(3, 1.0, "full", (row,), {}, {}, 0.0, 0.0, 0.0)
-    return orjson.loads(density_line(snapshot, row))
+    return orjson.loads(density_lines(snapshot))
 
 
 @pytest.mark.parametrize("exponents", [(-3, 3), (-11, 15), (-300, 300)])

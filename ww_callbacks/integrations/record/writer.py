@@ -16,7 +16,7 @@ from ww_callbacks.integrations.record.format import (
     DENSITY_NAME,
     RECORD_NAME,
     alert_line,
-    density_line,
+    density_lines,
     header_line,
     snapshot_lines,
     verdict_line,
@@ -141,9 +141,8 @@ class RecordSink:
         Raises:
             OSError: if it cannot be written now; it is kept for the next call.
         """
-        for row in snapshot.rows:
-            if row.density is not None:
-                self._opened(self._density).keep(density_line(snapshot, row))
+        if lines := density_lines(snapshot):
+            self._opened(self._density).keep(lines)
         self._opened(self._record).keep(snapshot_lines(snapshot))
         self._write()
 

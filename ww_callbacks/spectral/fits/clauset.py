@@ -23,7 +23,7 @@ RELATIVE_CUT = 1e-10
 WEIGHTWATCHER_CUT = 1e-5
 """WeightWatcher leaves out λ ≤ 1e-5, in absolute terms, which makes its α depend on the scale of W."""
 
-_FEW = 96
+FEW = 96
 """Up to this many eigenvalues all D_i are computed at once, as one matrix."""
 
 _EQUAL = 1e-13
@@ -117,7 +117,7 @@ def clauset_fit(
     x = usable(eigenvalues, cut)
     first = 0 if max_tail is None else max(0, len(x) - max_tail)
     last = len(x) - min_tail
-    best = _best_of_few(x, first, last) if len(x) <= _FEW else Scan(x, first, last).best()
+    best = _best_of_few(x, first, last) if len(x) <= FEW else Scan(x, first, last).best()
     return NO_FIT if best is None else _fit(x, *best)
 
 
@@ -150,7 +150,54 @@ def _best_of_few(x: np.ndarray, first: int, last: int) -> tuple[int, float, floa
     return (i, float(beta[i]), float(distance[i])) if distance[i] < np.inf else None
 
 
-@lru_cache(maxsize=_FEW)
+class Scanned(NamedTuple):
+    """A fit with what was found at every candidate for xmin.
+
+    Attributes:
+        fit: the fit.
+        beta: α_i − 1 of every candidate.
+        distance: D_i of every candidate.
+    """
+
+    fit: PowerLawFit
+    beta: np.ndarray
+    distance: np.ndarray
+
+
+def best_of_each(x: np.ndarray) -> list[Scanned | None]:
+    """:func:`clauset_fit` with default settings of several sets of few eigenvalues at once, to the same bits.
+
+    Args:
+        x: a set a row, each ascending and all of it usable, at most :data:`FEW` a row.
+
+    Returns:
+        The fits; None for a set with equal eigenvalues, which needs the checks of :func:`clauset_fit`.
+    """
+    if len(x) == 0:
+        return []
+    size = x.shape[1]
+    tail, survival = _empirical(size)
+    log = np.log(x / x[:, -1:])
+    found: list[Scanned | None] = []
+    distinct = (x[:, 1:] != x[:, :-1]).all(axis=1) & (-log[:, -2] > _EQUAL * size)
+    for at, usual in enumerate(distinct.tolist()):
+        if not usual:
+            found.append(None)
+            continue
+        gap = log[at][:, None] - log[at]
+        np.maximum(gap, 0.0, out=gap)
+        beta = tail / np.maximum(np.add.reduce(gap), 1e-300)
+        gap *= -beta
+        np.exp(gap, out=gap)
+        gap -= survival
+        distance = np.maximum.reduce(np.abs(gap, out=gap))
+        i = int(distance[: size - 1].argmin())
+        fit = _fit(x[at], i, float(beta[i]), float(distance[i]))
+        found.append(Scanned(fit, beta[:-1], distance[:-1]))
+    return found
+
+
+@lru_cache(maxsize=FEW)
 def _empirical(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Sizes n = N, …, 1 of the tails of all x_i, and in row j, column i the share of the i-th that is at least x_j."""
     tail = np.arange(size, 0, -1.0)

@@ -60,6 +60,9 @@ def row_blocks(first: Array, *others: Array | None, rows: int | None = None) -> 
     """
     first = as_array(first)
     beside_it = [None if a is None else as_array(a) for a in others]
+    if isinstance(first, np.ndarray) and rows is None and first.size <= BLOCK:
+        yield float64(first), *(None if a is None else float64(beside(a, first)) for a in others)
+        return
     elements = _BLOCK_ON_ACCELERATOR if on_accelerator(first) else BLOCK
     rows = rows or max(1, elements // max(1, first.shape[1]))
     for start in range(0, first.shape[0], rows):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ww_callbacks.spectral.fits.clauset import RELATIVE_CUT, Scan, usable
+from ww_callbacks.spectral.fits.clauset import RELATIVE_CUT, Scan, Scanned, usable
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
 from ww_callbacks.spectral.random_matrix.marchenko_pastur import edges
 
@@ -15,6 +16,14 @@ BINS = 64
 
 CANDIDATES = 64
 """At most this many candidates for xmin are kept for the curve of D against xmin."""
+
+CURVES = "curves of the density"
+"""Under this name a sample's ``scratch`` has its curves, where they were made for several layers at once."""
+
+_NARROW = 1e-6
+
+Curves = tuple[list[float], list[int], dict[str, list[float]]]
+"""Edges and counts of the histogram, and the candidates."""
 
 
 def spectral_density(sample: LayerWeights) -> dict[str, Any]:
@@ -36,8 +45,8 @@ def spectral_density(sample: LayerWeights) -> dict[str, Any]:
         variance = sample.element_variance
         minus, plus = edges(sample.shape, variance)
     shuffled = sample.scratch.get("shuffled_max")
-    x = usable(sample.eigenvalues, RELATIVE_CUT)
-    bins, count = _histogram(x)
+    drawn = sample.scratch.get(CURVES)
+    bins, count, candidates = drawn if isinstance(drawn, tuple) else _curves(sample.eigenvalues, fit.xmin)
     return {
         "log10_lambda_edges": bins,
         "count": count,
@@ -50,9 +59,53 @@ def spectral_density(sample: LayerWeights) -> dict[str, Any]:
         "mp_minus": minus,
         "mp_plus": plus,
         "mp_variance": variance,
-        "candidates": _candidates(x, fit.xmin),
+        "candidates": candidates,
         "shuffled_max": float(shuffled) if isinstance(shuffled, int | float) else None,
     }
+
+
+def _curves(eigenvalues: np.ndarray, xmin: float) -> Curves:
+    x = usable(eigenvalues, RELATIVE_CUT)
+    return *_histogram(x), _candidates(x, xmin)
+
+
+def curves(eigenvalues: np.ndarray, scanned: Sequence[Scanned | None]) -> list[Curves | None]:
+    """Histogram and candidates of several layers at once.
+
+    Args:
+        eigenvalues: λ of a layer a row, ascending.
+        scanned: the fit of each with its candidates.
+
+    Returns:
+        Of each layer what :func:`spectral_density` shows; None where it has no such fit, more than :data:`CANDIDATES`
+        candidates, or eigenvalues too nearly equal for a histogram.
+    """
+    logs = np.log10(np.maximum(eigenvalues, np.finfo(np.float64).tiny))
+    low, high = logs[:, :1], logs[:, -1:]
+    width = high - low
+    # As `numpy.histogram` does it: by proportion, and then corrected where rounding put a value beyond its bin's edge.
+    steps = np.arange(BINS + 1.0) * (width / BINS) + low
+    steps[:, -1:] = high
+    with np.errstate(all="ignore"):
+        place = np.minimum(((logs - low) / width * BINS), BINS - 1).astype(np.intp)
+    np.clip(place, 0, BINS - 1, out=place)
+    place -= logs < np.take_along_axis(steps, place, axis=1)
+    place += (logs >= np.take_along_axis(steps, place + 1, axis=1)) & (place != BINS - 1)
+    row = np.arange(len(logs))[:, None] * BINS
+    counts = np.bincount((place + row).ravel(), minlength=len(logs) * BINS).reshape(-1, BINS).tolist()
+    edges_of_bins, wide = steps.tolist(), (width[:, 0] >= _NARROW).tolist()
+    found: list[Curves | None] = []
+    for at, scan in enumerate(scanned):
+        if scan is None or not wide[at] or len(scan.beta) > CANDIDATES:
+            found.append(None)
+            continue
+        candidates = {
+            "xmin": eigenvalues[at, :-1].tolist(),
+            "D": scan.distance.tolist(),
+            "alpha": (1.0 + scan.beta).tolist(),
+        }
+        found.append((edges_of_bins[at], counts[at], candidates))
+    return found
 
 
 def _histogram(x: np.ndarray) -> tuple[list[float], list[int]]:
@@ -61,7 +114,7 @@ def _histogram(x: np.ndarray) -> tuple[list[float], list[int]]:
         return [], []
     logs = np.log10(x)
     low, high = float(logs[0]), float(logs[-1])
-    if high - low < 1e-6:
+    if high - low < _NARROW:
         low, high = low - 0.5, high + 0.5
     count, bins = np.histogram(logs, bins=BINS, range=(low, high))
     return bins.tolist(), count.tolist()

@@ -49,6 +49,42 @@ def symmetric_eigenvalues(matrix: np.ndarray) -> np.ndarray:
     return values
 
 
+def symmetric_eigenvalues_of_stack(matrices: np.ndarray) -> np.ndarray:
+    """:func:`symmetric_eigenvalues` of several matrices of one size, with one preparation of the calls.
+
+    Args:
+        matrices: shape (matrices, side, side), float64, C-contiguous; they are overwritten.
+
+    Raises:
+        numpy.linalg.LinAlgError: if the iteration does not converge.
+
+    >>> symmetric_eigenvalues_of_stack(np.array([[[2.0, 1.0], [1.0, 2.0]]])).round(12).tolist()
+    [[1.0, 3.0]]
+    """
+    count, side, _ = matrices.shape
+    if not callable_directly():
+        return np.linalg.eigvalsh(matrices)
+    values, beside, reflectors, workspace = (
+        np.empty((count, side)),
+        np.empty(side),
+        np.empty(side),
+        np.empty(_BLOCK * side),
+    )
+    given = [_as_c(value) for value in (b"L", side, len(workspace), 0)]
+    uplo, order, length, status = map(ctypes.addressof, given)
+    e, tau, work = (array.ctypes.data for array in (beside, reflectors, workspace))
+    reduce, iterate = _routine("dsytrd", 10), _routine("dsterf", 4)
+    matrix, row = matrices.ctypes.data, values.ctypes.data
+    for _ in range(count):
+        reduce(uplo, order, matrix, order, row, e, tau, work, length, status)
+        iterate(order, row, e, status)
+        if given[-1].value != 0:
+            raise np.linalg.LinAlgError(f"Eigenvalues did not converge: LAPACK's dsterf ended with {given[-1].value}.")
+        matrix += 8 * side * side
+        row += 8 * side
+    return values
+
+
 def symmetric_product(blocks: Iterable[np.ndarray]) -> np.ndarray:
     """Σ BᵀB over blocks of rows B, summed in place by dsyrk.
 

@@ -26,6 +26,7 @@ from ww_callbacks.spectral.linalg.lapack import (
     callable_directly,
     leading_eigenvectors,
     symmetric_eigenvalues,
+    symmetric_eigenvalues_of_stack,
     symmetric_product,
 )
 
@@ -82,6 +83,22 @@ def gram_singular_values(matrix: Array) -> np.ndarray:
     eigenvalues = _symmetric_eigenvalues(_gram(tall, exponent))[::-1]
     floor = side * np.finfo(np.float64).eps * eigenvalues[0]
     return np.ldexp(np.sqrt(np.where(eigenvalues > floor, eigenvalues, 0.0)), exponent)
+
+
+def gram_singular_values_of_stack(stack: np.ndarray) -> np.ndarray:
+    """:func:`gram_singular_values` of several small matrices of one shape, to the same bits.
+
+    Args:
+        stack: shape (matrices, rows, columns), float64, C-contiguous, finite, none of extreme scale.
+
+    Returns:
+        σ descending, a row a matrix.
+    """
+    swapped = stack.transpose(0, 2, 1)
+    grams = swapped @ stack if stack.shape[1] >= stack.shape[2] else stack @ swapped
+    eigenvalues = symmetric_eigenvalues_of_stack(grams)[:, ::-1]
+    floor = grams.shape[1] * np.finfo(np.float64).eps * eigenvalues[:, :1]
+    return np.sqrt(np.where(eigenvalues > floor, eigenvalues, 0.0))
 
 
 def svd_singular_values(matrix: Array) -> np.ndarray:

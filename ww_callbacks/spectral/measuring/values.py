@@ -29,9 +29,11 @@ def measure_quantities(sample: LayerWeights, quantities: Sequence[Quantity]) -> 
     failures: dict[str, list[str]] = {}
     with np.errstate(all="ignore"):
         largest = sample.largest
+        released = False
         for i, q in enumerate(ordered):
-            if q.cost != "cheap":
+            if q.cost != "cheap" and not released:
                 sample.release({later.needs for later in ordered[i:]})
+                released = True
             if not isfinite(largest) or (q.needs == "previous" and sample.previous is None):
                 continue
             compares = q.needs in ("initial", "reference")
