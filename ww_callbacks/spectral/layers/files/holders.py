@@ -231,6 +231,9 @@ def _is_state_dict(key: str, part: Contents) -> bool:
 def _copies(sets: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, bool]]:
     """The keys of ``sets`` that hold other ones' weights once more, what they are, and whether they can be chosen."""
     marks = {key: _marks(weights) for key, weights in sets.items()}
+    # Lightning's `WeightAveraging` keeps the average as the state dict, and the weights that are trained beside it.
+    if "state_dict" in sets and _alike(marks.get("current_model_state", ()), marks["state_dict"]):
+        return [("current_model_state", "the weights that are trained; those measured are their average", True)]
     suspects = [key for key in sets if _COPY.search(key) or _MOMENTS.match(key)]
     rest = [marks[key] for key in sets if key not in suspects]
     return [
