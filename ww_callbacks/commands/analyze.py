@@ -25,9 +25,10 @@ def add_parser(subparsers: Any) -> None:
         "analyze",
         help="the spectra of a file of weights, layer by layer",
         description=(
-            "Measure the spectra of the weights in a safetensors file, a torch checkpoint (loaded weights-only), an "
-            "ONNX or Keras file or a Hugging Face folder. Exit code 1 says that a layer is not finite, all zero or "
-            "could not be measured; an α below 2 or above 6 is only a hint and never sets it."
+            "Measure the spectra of the weights in a safetensors, GGUF, ONNX or Keras file, a torch checkpoint "
+            "(nothing in it is executed) or a folder of Hugging Face, PEFT, diffusers or a Trainer. FILE:KEY chooses one of "
+            "several sets of weights. Exit code 1 says that a layer is not finite, all zero or could not be measured; "
+            "an α below 2 or above 6 is only a hint and never sets it."
         ),
     )
     parser.add_argument("model", metavar="MODEL", help="the file or folder")
