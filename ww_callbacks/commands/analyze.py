@@ -26,8 +26,8 @@ def add_parser(subparsers: Any) -> None:
         help="the spectra of a file of weights, layer by layer",
         description=(
             "Measure the spectra of the weights in a safetensors, GGUF, ONNX or Keras file, a torch checkpoint "
-            "(nothing in it is executed) or a folder of Hugging Face, PEFT, diffusers or a Trainer. FILE:KEY chooses one "
-            "of several sets of weights. Exit code 1 says that a layer is not finite, all zero or could not be measured; "
+            "(nothing in it is executed) or a folder of Hugging Face, PEFT, diffusers or a Trainer. FILE:KEY chooses "
+            "one of several sets of weights. Exit code 1 says that a layer is not finite, all zero or could not be measured; "
             "an α below 2 or above 6 is only a hint and never sets it."
         ),
     )
