@@ -27,8 +27,8 @@ def add_parser(subparsers: Any) -> None:
         description=(
             "Measure the spectra of the weights in a safetensors, GGUF, ONNX or Keras file, a torch checkpoint "
             "(nothing in it is executed) or a folder of Hugging Face, PEFT, diffusers or a Trainer. FILE:KEY chooses "
-            "one of several sets of weights. Exit code 1 says that a layer is not finite, all zero or could not be measured; "
-            "an α below 2 or above 6 is only a hint and never sets it."
+            "one of several sets of weights. Exit code 1 says that a layer is not finite, all zero or could not be "
+            "measured; an α below 2 or above 6 is only a hint and never sets it."
         ),
     )
     parser.add_argument("model", metavar="MODEL", help="the file or folder")
