@@ -189,3 +189,22 @@ def test_the_start_is_measured_once(weights, tmp_path):
         assert monitor.observe(step=0, epoch=0).step == 0
         monitor.observe(step=1, epoch=1)
     assert list(monitor.summary.step) == [0, 1]
+
+
+@pytest.mark.parametrize("loss", ["a", [1.0, 2.0], np.ones(3), np.ones((1, 2))])
+def test_a_loss_that_is_none_is_refused_at_its_step(weights, tmp_path, loss):
+    with (
+        SpectralMonitor(weights, log_dir=tmp_path, verbose=0) as monitor,
+        pytest.raises((TypeError, ValueError), match="Expected `loss` to be a number"),
+    ):
+        monitor.step(loss=loss)
+
+
+def test_after_the_end_nothing_is_recorded_and_that_is_said(weights, tmp_path, caplog):
+    monitor = SpectralMonitor(weights, log_dir=tmp_path, verbose=0)
+    monitor.step(loss=np.float32(1.0))
+    monitor.step(loss=None)
+    monitor.close()
+    assert monitor.observe(step=1, epoch=1) is None and monitor.observe(step=2, epoch=2) is None
+    assert caplog.text.count("after `close`") == 1 and "failed" not in caplog.text
+    assert monitor.summary["step"].tolist() == [0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -99,8 +100,12 @@ class SpectralMonitor(Watcher):
         is kept with ``early_stopping``.
 
         Args:
-            loss: a number, or an array of one element.
+            loss: a number, or an array of one element; None for a step that has none.
+
+        Raises:
+            TypeError, ValueError: if it is neither.
         """
+        _check_loss(loss)
         self._losses.add(loss)
         if not self._stepped:
             self._stepped = True
@@ -140,6 +145,9 @@ class SpectralMonitor(Watcher):
             TypeError: if a step, an epoch or a metric is no number, or for ``weights`` of a model that is no pytree.
             ValueError: if the loop went back.
         """
+        if self.run.progress.finished:
+            self.run.faults.warn_once("`observe` was called after `close`, so nothing more is recorded", "closed")
+            return None
         if weights is not None:
             self._take(weights)
         given = {"step": step, "epoch": epoch or 0.0, **(metrics or {}), **more}
@@ -210,3 +218,14 @@ class SpectralMonitor(Watcher):
         if error[0] is not None:
             self._best_weights = None  # the weights stay as the user's own error left them
         self.close()
+
+
+def _check_loss(loss: Any) -> None:
+    """Refuse what is no loss of one step, without waiting for a device."""
+    if loss is None:
+        return
+    if isinstance(loss, str) or not hasattr(loss, "__float__"):
+        raise TypeError(f"Expected `loss` to be a number but got {loss!r:.80}.")
+    shape = tuple(getattr(loss, "shape", ()))
+    if math.prod(shape) != 1:
+        raise ValueError(f"Expected `loss` to be a number or an array of one element but got one of shape {shape}.")

@@ -11,7 +11,15 @@ Shape = tuple[int, ...]
 Segments = tuple[str, ...]
 
 _NO_PART = frozenset(
-    {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer", "module", "parametrizations"}
+    {
+        "_orig_mod",
+        "_fsdp_wrapped_module",
+        "_checkpoint_wrapped_module",
+        "_forward_module",
+        "base_layer",
+        "module",
+        "parametrizations",
+    }
 )
 """Segments that wrappers put into a name anywhere."""
 _LEAVES = {"merged_weight": "weight", "merged_kernel": "kernel", "original": "weight"}

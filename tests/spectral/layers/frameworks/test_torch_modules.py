@@ -312,6 +312,8 @@ def test_wrappers_are_left_out_of_the_names(tmp_path):
         assert list(by_name(wrapped)) == names
     finally:
         torch.distributed.destroy_process_group()
+    fabric = pytest.importorskip("lightning.fabric", reason="needs lightning").Fabric(accelerator="cpu")
+    assert list(by_name(fabric.setup(model))) == names
     inner = nn.ModuleDict({"module": nn.Linear(3, 3)})  # the user's own name stays
     assert list(by_name(inner)) == ["module.weight", "module.bias"]
     model[1] = torch.compile(model[1])

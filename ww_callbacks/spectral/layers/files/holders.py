@@ -15,7 +15,7 @@ from typing import Any
 
 from ww_callbacks.spectral.layers.files.stored_arrays import Stored
 
-_WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
 _HOLDERS = re.compile(
     r"^((model|module|net|network)(_?(state|weights|params))?(_?dict)?|current_model_state|state_?dicts?|state|weights|params)$"
 )

@@ -42,6 +42,9 @@ _WRAPPERS = {
     "OptimizedModule": "_orig_mod",
     "CheckpointWrapper": "_checkpoint_wrapped_module",
     "DeepSpeedEngine": "module",
+    "_FabricModule": "_forward_module",
+    "ModelEmaV2": "module",
+    "ModelEmaV3": "module",
 }
 _GATES = {
     "LSTM": layouts.LSTM_GATES,
