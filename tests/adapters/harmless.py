@@ -54,7 +54,9 @@ def assert_same(bare: Outcome, watched: Outcome) -> None:
     assert bare.logged.keys() == watched.logged.keys()
     for logger, rows in bare.logged.items():
         assert rows, f"{logger}: the case logs nothing, so it shows nothing"
-        assert repr(rows) == repr(watched.logged[logger]), logger  # `repr`: NaN is itself, and types count
+        # `repr`: NaN is itself, and types count.
+        differ = [pair for pair in zip(rows, watched.logged[logger], strict=False) if repr(pair[0]) != repr(pair[1])]
+        assert repr(rows) == repr(watched.logged[logger]), (logger, differ[:3])
     assert repr(bare.results) == repr(watched.results)
     assert bare.ended == watched.ended
     for name, state in bare.process.items():

@@ -66,21 +66,23 @@ def build(model: Any) -> None:
     """Make the weights of a model that TensorFlow would only make while it traces the first batch.
 
     Reads the shapes of a batch from ``epoch_iterator._distributed_dataset``, a local variable of ``fit``, so that no
-    batch is taken, and hands them to ``_symbolic_build``, which ``fit`` itself calls on the other backends.
+    batch is taken, and calls the model on them with ``backend.compute_output_spec``, as ``fit`` itself does on the
+    other backends. The optimizer and the metrics are left to the first batch.
 
     Raises:
         Exception: whatever the model raises on symbolic inputs; what was built by then stays built.
     """
     dataset = getattr(local(keras.Model, "epoch_iterator"), "_distributed_dataset", None)
     spec = getattr(dataset, "element_spec", None)
-    if spec is None or not hasattr(model, "_symbolic_build"):
+    call = getattr(getattr(getattr(keras, "src", None), "backend", None), "compute_output_spec", None)
+    if spec is None or call is None:
         _lost(
-            "Model._symbolic_build or `epoch_iterator._distributed_dataset.element_spec`",
+            "`epoch_iterator._distributed_dataset.element_spec` or `backend.compute_output_spec`",
             "a model without an input shape is watched from its first batch on",
         )
         return
-    symbolic = keras.tree.map_structure(_symbolic, spec)
-    model._symbolic_build(data_batch=symbolic)
+    x, _, _ = keras.utils.unpack_x_y_sample_weight(keras.tree.map_structure(_symbolic, spec))
+    call(model, x, training=False)
 
 
 def _symbolic(spec: Any) -> Any:
