@@ -22,7 +22,11 @@ from ww_callbacks.adapters.training_metrics import PARTS, StepLosses, in_words, 
         (["val_loss", "val_out_loss"], {"val_loss": "val_loss"}),
         (["sparse_categorical_accuracy"], {"train_accuracy": "sparse_categorical_accuracy"}),
         (["learning_rate", "loss", "grad_norm", "value_loss"], {}),
-        (["test_loss", "test_acc"], {}),
+        (["test_loss", "test_acc", "test_a_accuracy", "test_a_loss"], {}),
+        (["accuracy_1", "val_auc_2"], {"train_accuracy": "accuracy_1", "val_accuracy": "val_auc_2"}),
+        (["val_a_accuracy", "a_accuracy"], {"val_accuracy": "val_a_accuracy", "train_accuracy": "a_accuracy"}),
+        (["val_a_acc", "val_b_acc", "train_a_acc"], {"train_accuracy": "train_a_acc"}),
+        (["val_sparse_top_k_categorical_accuracy", "top_k_categorical_accuracy"], {}),
     ],
 )
 def test_usual_names_are_understood(names, expected):

@@ -16,7 +16,7 @@ _VALIDATION = r"(?:val|valid|validation|eval|dev)"
 _TRAINING = r"(?:train|training|tr)"
 _SCORE = (
     r"(?:acc|accuracy|acc1|top1|top_1|(?:multiclass|binary|multilabel|sparse_categorical|categorical)_?accuracy|"
-    r"f1|f1_score|f1score|auc|auroc|mean_token_accuracy)"
+    r"f1|f1_score|f1score|auc|auroc|mean_token_accuracy)(?:_\d+)?"
 )
 _SUFFIX = r"(?:_epoch|/epoch)?(?:/dataloader_idx_0)?"
 _PATTERNS = {
@@ -24,7 +24,13 @@ _PATTERNS = {
     "val_accuracy": rf"{_VALIDATION}[_/.\-]?{_SCORE}{_SUFFIX}",
     "train_accuracy": rf"(?:{_TRAINING}[_/.\-])?{_SCORE}{_SUFFIX}",
 }
-_ONE_OUTPUT = re.compile(rf"{_VALIDATION}[_/.\-]\w+[_/.\-]loss", re.IGNORECASE)
+_OF_AN_OUTPUT = r"(?!(?:\w*_)?top_?k)\w+[_/.\-]"
+_ONE_OUTPUT = {
+    "val_loss": rf"{_VALIDATION}[_/.\-]{_OF_AN_OUTPUT}loss",
+    "val_accuracy": rf"{_VALIDATION}[_/.\-]{_OF_AN_OUTPUT}{_SCORE}",
+    "train_accuracy": rf"(?!(?:{_VALIDATION}|test)[_/.\-])(?:{_TRAINING}[_/.\-])?{_OF_AN_OUTPUT}{_SCORE}",
+}
+"""A metric of one output among several (``val_a_accuracy``); it counts where no other output has one."""
 
 
 def understood(names: Iterable[str], asked: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -51,10 +57,12 @@ def understood(names: Iterable[str], asked: Mapping[str, str] | None = None) -> 
         matches.sort(key=lambda n: (not n.endswith("epoch"), len(n)))
         if matches:
             found[metric] = matches[0]
-    if "val_loss" not in found and "val_loss" not in asked:
-        losses = [n for n in names if _ONE_OUTPUT.fullmatch(n)]
-        if len(losses) == 1:
-            found["val_loss"] = losses[0]
+    for metric, pattern in _ONE_OUTPUT.items():
+        if metric in found or metric in asked:
+            continue
+        matches = [n for n in names if re.fullmatch(pattern, n, re.IGNORECASE)]
+        if len(matches) == 1:
+            found[metric] = matches[0]
     found |= {metric: name for metric, name in asked.items() if name in names}
     return found
 

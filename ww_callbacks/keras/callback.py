@@ -29,7 +29,7 @@ from ww_callbacks.integrations.record import free_directory
 from ww_callbacks.integrations.scalars import PREFIX, scalars
 from ww_callbacks.keras import private
 from ww_callbacks.keras.looks import Looks
-from ww_callbacks.keras.loop_values import LoopValues, steps_itself
+from ww_callbacks.keras.loop_values import LoopValues, own_optimizers
 from ww_callbacks.keras.sidecars import Sidecars
 from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.publishing.sinks_by_default import default_sinks
@@ -321,8 +321,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
             step = run.clock.steps
             if kind == "full":
                 self._measured_step = step
-            own = steps_itself(model)
-            optimizer = model.optimizer if self._counts else next(iter(own), None)
+            optimizer = model.optimizer if self._counts else next(iter(own_optimizers(model)), None)
             metrics = self._values.metrics(logs or {}, optimizer, ended)
             run.snapshot(kind, step, run.clock.epoch, metrics, needed)
             self._act()

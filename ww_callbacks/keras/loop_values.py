@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import isclose
 from threading import Lock
 from typing import Any
@@ -173,6 +173,7 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def steps_itself(model: Any) -> Sequence[Any]:
+def own_optimizers(model: Any) -> list[Any]:
     """The optimizers that hang on ``model`` itself, as in a GAN's or a VAE's own ``train_step``."""
-    return [v for v in vars(model).values() if isinstance(v, keras.optimizers.Optimizer) and v is not model.optimizer]
+    held = [part for v in vars(model).values() for part in (v if isinstance(v, list | tuple) else [v])]
+    return [part for part in held if isinstance(part, keras.optimizers.Optimizer) and part is not model.optimizer]

@@ -61,8 +61,13 @@ def inspect_keras(model: Any, convolution: Convention = "matrix") -> list[LayerS
     for place in _places(model):
         for variable in place.layer.weights:
             owners[id(variable)] = place
+    normalised = {
+        id(place.layer.kernel): place.layer
+        for place in _places(model)
+        if place.is_a("SpectralNormalization") and place.layer.built
+    }
     for variable in model.weights:
-        found.extend(_variable_specs(variable, owners[id(variable)], convolution))
+        found.extend(_variable_specs(variable, owners[id(variable)], convolution, normalised.get(id(variable))))
     variables = {variable.path: variable for variable in model.weights}
     found = [replace(spec, is_frozen=partial(_is_frozen, spec.parameters, variables)) for spec in found]
     return found + [
@@ -109,11 +114,24 @@ def to_array(variable: Any, index: Index = ()) -> Array:
     return layouts.copied(array[index]) if index else array
 
 
+def _normalised(wrapper: Any) -> Array:
+    """The weight W/σ that ``SpectralNormalization`` applies at the next batch.
+
+    What lies in the kernel is not normalised before the first batch, and on jax never.
+    """
+    import keras
+
+    if not keras.ops.any(keras.ops.not_equal(wrapper.kernel, 0)):
+        return to_array(wrapper.kernel)  # as Keras does: σ is 0
+    value = keras.ops.stop_gradient(wrapper.normalized_weights()[1])
+    return _float(np.asarray(keras.ops.convert_to_numpy(value)))
+
+
 def _float(array: Any) -> Array:
     return array.astype(np.float32) if isinstance(array, np.ndarray) else array.float()
 
 
-def _variable_specs(variable: Any, place: Place, convolution: Convention) -> list[LayerSpec]:
+def _variable_specs(variable: Any, place: Place, convolution: Convention, normalised_by: Any = None) -> list[LayerSpec]:
     import keras
 
     path, name, shape = variable.path, variable.path.rpartition("/")[2], tuple(variable.shape)
@@ -142,6 +160,8 @@ def _variable_specs(variable: Any, place: Place, convolution: Convention) -> lis
             else (f"{dtype}: integers or 8-bit floats without their scale are not the weights")
         )
         return [skipped(path, why, kind=kind, type=type_, shape=shape)]
+    elif normalised_by is not None:
+        read, note = partial(_normalised, normalised_by), "W/σ, as spectral normalisation applies it"
     else:
         read = read_part = partial(to_array, variable)
     kind, cut = classify(place, name, shape, convolution)
