@@ -7,6 +7,7 @@ the names that Keras gives to layers.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -186,7 +187,8 @@ def _variable_specs(
         read = partial(_dequantised, variable, scale, place)
         parameters, notes = (path, f"{path}_scale"), ["int8, measured as kernel/scale"]
     elif variable.dtype == "int8" and place.mode:
-        return [skipped(path, f"{place.mode}: packed integers are not read", type=type_, shape=shape)]
+        left = skipped(path, f"{place.mode}: packed integers are not read", type=type_, shape=shape)
+        return [replace(left, unread=math.prod(shape))]
     elif why := why_not_dtype(variable.dtype):
         return [skipped(path, why, kind=kind_of_vector(place, name), type=type_, shape=shape)]
     if place.is_a("EinsumDense") and not place.equation:  # with two axes a dense kernel; with more, not known
@@ -197,7 +199,8 @@ def _variable_specs(
     if not configured:
         notes.append("class taken from names or shapes" + (", one group" if kind == "conv" else ""))
     note = "; ".join(notes)
-    return specs(path, cut, read, kind=kind, type=type_, shape=shape, parameters=parameters, note=note)
+    made = specs(path, cut, read, kind=kind, type=type_, shape=shape, parameters=parameters, note=note)
+    return [replace(spec, stored_as="INT8, Keras" if len(parameters) > 1 else "") for spec in made]
 
 
 def _dequantised(kernel: Variable, scale: Variable, place: Place) -> np.ndarray:

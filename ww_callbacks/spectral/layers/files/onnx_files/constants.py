@@ -38,6 +38,7 @@ class Constant:
         parameters: the stored tensors that it is made of.
         how: what was done to it, for the note.
         skipped: why its values are not those of a weight; empty if they are.
+        stored_as: how it is stored, if it was dequantised.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Constant:
     parameters: tuple[str, ...]
     how: tuple[str, ...] = ()
     skipped: str = ""
+    stored_as: str = ""
 
     def small(self) -> np.ndarray:
         """Its values, to know a shape.
@@ -237,6 +239,7 @@ def dequantised(
         parameters=tuple(dict.fromkeys((*found.parameters, *given))),
         how=(*found.how, f"dequantised from {found.dtype}{blocks}: (q − z)·s"),
         skipped="",
+        stored_as=f"{found.dtype.upper()}, ONNX",
     )
 
 
@@ -280,6 +283,7 @@ def _arithmetic(function: Callable[[np.ndarray, np.ndarray], np.ndarray], word: 
                 parameters=tuple(dict.fromkeys((*main.parameters, *a.parameters, *b.parameters))),
                 how=(*main.how, f"{a.name} {word} {b.name}"),
                 skipped="" if scaled else main.skipped,
+                stored_as=f"{main.dtype.upper()}, ONNX" if scaled else main.stored_as,
             )
         ]
 
@@ -349,6 +353,7 @@ def unpacked(found: Constant, scales: Constant, zeros: Constant | None, attribut
         parameters=(*found.parameters, *given),
         how=(*found.how, f"dequantised from {bits} bits by blocks of {block}: (q − z)·s"),
         skipped="",
+        stored_as=f"{bits} bits, ONNX Runtime",
     )
 
 

@@ -7,6 +7,7 @@ node that consumes it says whether it is a weight, and which axis is what (see `
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -204,6 +205,8 @@ class Walk:
 
 _ONNX = ("", "ai.onnx")
 _KNOWN = (*_ONNX, "com.microsoft", "com.ms.internal.nhwc")
+_CODED = ("int8", "uint8", "int4", "uint4", "int2", "uint2")
+"""Types in which a matrix is a weight that was quantised."""
 _ONE = ("CastLike", "Dropout")
 """Nodes that pass their first input on, whatever the others are."""
 
@@ -287,7 +290,7 @@ def _measured(node: str, use: Use, others: list[str], convolution: Convention) -
         return [_left_out(weight, str(error))]
     by = use.type if node in (use.type, "") else f"{use.type} {node}"
     also = f", also by {', '.join(dict.fromkeys(others))}" if others else ""
-    return specs(
+    made = specs(
         weight.name,
         parts,
         lambda: widened(weight.read()),
@@ -298,10 +301,14 @@ def _measured(node: str, use: Use, others: list[str], convolution: Convention) -
         parameters=weight.parameters,
         note="; ".join((f"used by {by}{also}", *weight.how)),
     )
+    return [replace(spec, stored_as=weight.stored_as) for spec in made]
 
 
 def _left_out(constant: Constant, why: str) -> LayerSpec:
     if len(constant.shape) < 2 and not constant.skipped:
         why = "a vector: it has no spectrum" if constant.shape else "a scalar"
     kind = "bias" if "bias" in why or constant.name.endswith("bias") else "other"
-    return replace(skipped(constant.name, why, kind=kind, shape=constant.shape), parameters=constant.parameters)
+    coded = constant.dtype in _CODED or constant.dtype.startswith("float8")
+    unread = math.prod(constant.shape) if coded and len(constant.shape) > 1 else 0
+    left = skipped(constant.name, why, kind=kind, shape=constant.shape)
+    return replace(left, parameters=constant.parameters, unread=unread)
