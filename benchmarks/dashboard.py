@@ -1,7 +1,9 @@
-"""How long TensorBoard's tab SPECTRA takes to open on a run of 100 layers and 1,000 epochs, every epoch drawn.
+"""How long TensorBoard's tab SPECTRA takes to open, and how large reports are and how long they take to write.
 
-A real server, which has had time to read the record, and a real headless Chromium with an empty cache. Timed from the
-request of the page, or the click on a view, until the view is drawn (``verdict``: until the words are there).
+Opened are runs of 100 layers and 1,000 epochs and of 583 layers and 300 epochs, every epoch drawn, in a real headless
+Chromium with an empty cache, from a real server that has had time to read the record. Timed from the request of the
+page, or the click on a view, until the view is drawn (``verdict``: until the words are there). Written are reports on
+150 layers and 300 epochs, and on 583 layers and 30 epochs, with all spectra recorded.
 """
 
 from __future__ import annotations
@@ -19,8 +21,11 @@ from tests.integrations.served import FLAGS, PAGE, find_chromium, tensorboard
 from tests.integrations.synthetic import SyntheticRun
 from ww_callbacks.integrations.figures.run_view import RunView
 from ww_callbacks.integrations.record import Follower
+from ww_callbacks.integrations.report import write_report
 
-LAYERS, EPOCHS, TIMES = 100, 1000, 5
+OPENED = {"100x1000": (100, 1000), "583x300": (583, 300)}
+WRITTEN = {"150x300": (150, 300), "583x30": (583, 30)}
+TIMES = 5
 VIEWS = ("heat_map", "layer", "flow")
 
 
@@ -28,26 +33,43 @@ def main() -> None:
     """Run, print, and write the JSON if asked."""
     asked = _report.arguments(__doc__).parse_args()
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        SyntheticRun(Path(folder, "run"), layers=LAYERS, collapse_at=EPOCHS // 2).advance(EPOCHS + 1).close("watch")
-        rows.append(_read(Path(folder, "run")))
-        with tensorboard(Path(folder)) as address, sync_playwright() as playwright:
-            chromium = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
-            _wait_until_read(chromium.new_context().new_page(), address)
-            for turn in range(TIMES):
-                context = chromium.new_context(viewport={"width": 1300, "height": 900})
-                rows.append({"turn": turn, **_open(context.new_page(), address)})
-                context.close()
-            chromium.close()
-    opened = rows[1:]
-    figures = {
-        f"dashboard_{name}_s": statistics.median(row[name] for row in opened)
-        for name in ("verdict", "overview", *VIEWS, "overview_in_tensorboard")
-    }
-    figures["dashboard_overview_worst_s"] = max(row["overview"] for row in opened)
-    figures["dashboard_read_s"] = rows[0]["poll"] + rows[0]["record"]
-    figures["dashboard_epochs_drawn"] = min(row["columns"] for row in opened)
-    _report.write(asked.json, {"layers": LAYERS, "epochs": EPOCHS, "times": TIMES}, rows, figures)
+    figures: dict[str, float] = {}
+    for name, (layers, epochs) in OPENED.items():
+        with tempfile.TemporaryDirectory() as folder:
+            SyntheticRun(
+                Path(folder, "run"), layers=layers, collapse_at=epochs // 2, densities=layers * epochs <= 1e5
+            ).advance(epochs + 1).close("watch")
+            rows.append({"run": name, **_read(Path(folder, "run"))})
+            opened = _open_often(Path(folder))
+            rows += [{"run": name, "turn": turn, **row} for turn, row in enumerate(opened)]
+        figures[f"open_seconds_{name}"] = statistics.median(row["overview"] for row in opened)
+        for view in ("verdict", *VIEWS, "overview_in_tensorboard"):
+            figures[f"{view}_seconds_{name}"] = statistics.median(row[view] for row in opened)
+        figures[f"epochs_drawn_{name}"] = min(row["columns"] for row in opened)
+    for name, (layers, epochs) in WRITTEN.items():
+        with tempfile.TemporaryDirectory() as folder:
+            SyntheticRun(Path(folder), layers=layers, collapse_at=epochs // 2).advance(epochs + 1).close("watch")
+            began = time.perf_counter()
+            size = write_report(folder, Path(folder, "report.html")).stat().st_size / 1e6
+            rows.append({"report": name, "seconds": time.perf_counter() - began, "mb": size})
+    written = {row["report"]: row for row in rows if "report" in row}
+    figures["report_mb_150x300"] = written["150x300"]["mb"]
+    figures["report_write_seconds_583"] = written["583x30"]["seconds"]
+    _report.write(asked.json, {"opened": OPENED, "written": WRITTEN, "times": TIMES}, rows, figures)
+
+
+def _open_often(folder: Path) -> list[dict[str, float]]:
+    """What each opening of the tab on ``folder`` took."""
+    with tensorboard(folder) as address, sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
+        _wait_until_read(chromium.new_context().new_page(), address)
+        opened = []
+        for _ in range(TIMES):
+            context = chromium.new_context(viewport={"width": 1300, "height": 900})
+            opened.append(_open(context.new_page(), address))
+            context.close()
+        chromium.close()
+    return opened
 
 
 def _read(folder: Path) -> dict[str, float]:

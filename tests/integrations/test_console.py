@@ -138,6 +138,14 @@ def test_in_ci_only_alerts_and_the_end(monkeypatch, capsys):
     assert "CRITICAL" in out and "verdict: collapsing" in out and "before training" not in out and "watching" not in out
 
 
+def test_a_resumed_run_counts_its_own_snapshots_and_says_so(capsys):
+    sink = ConsoleSink()
+    sink.open(run_info(resumed_at=10), resumed=True)
+    sink.snapshot(snapshot(20))
+    sink.close(None)
+    assert "spectra: 1 snapshot since it was resumed, 0 alerts" in capsys.readouterr().out
+
+
 def test_names_with_markup_come_through_a_rich_console():
     """Parts of packed parameters have brackets in their names, which rich takes for markup unless told otherwise."""
     from rich.console import Console

@@ -47,7 +47,7 @@ class ConsoleSink:
         self._write = write
         self._verbose = verbose
         self._quiet = os.environ.get("CI", "").lower() not in ("", "0", "false")
-        self._directory = self._line = ""
+        self._directory = self._line = self._since = ""
         self._alerts = self._snapshots = 0
         self._said: set[str] = set()
         self._overhead = self._spent = 0.0
@@ -57,6 +57,7 @@ class ConsoleSink:
         """Say what is watched and where the record lies."""
         self._directory = run.directory
         self._budget = run.settings.get("max_overhead")
+        self._since = " since it was resumed" if resumed else ""
         self._alerts = self._snapshots = 0
         if not self._quiet and not self.brief:
             again = f", resumed at step {run.resumed_at}" if resumed and run.resumed_at is not None else ""
@@ -101,7 +102,7 @@ class ConsoleSink:
         record = Path(folder, RECORD_NAME)
         there = Path(self._directory, RECORD_NAME).exists()
         self._say(
-            f"spectra: {_count(self._snapshots, 'snapshot')}, {_count(self._alerts, 'alert')}, cost "
+            f"spectra: {_count(self._snapshots, 'snapshot')}{self._since}, {_count(self._alerts, 'alert')}, cost "
             f"{_cost(self._overhead, self._spent)}; {f'record: {record}' if there else 'there is no record'}"
         )
         if not there:

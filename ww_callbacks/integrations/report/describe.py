@@ -11,6 +11,8 @@ import numpy as np
 from ww_callbacks.integrations.figures.layer_status import layer_statuses
 from ww_callbacks.integrations.figures.palette import DARK, RUN_COLOURS, RUN_DASHES, SEVERITIES
 from ww_callbacks.integrations.figures.run_summary import (
+    BAD,
+    WATCH,
     alerted_layers,
     cost_in_words,
     deciding_alerts,
@@ -32,6 +34,9 @@ DEFAULTS: dict[str, Any] = {
     "verbose": 1,
     "cooldown": 10,
     "densities": True,
+    "accuracy": "exact",
+    "keep_average": True,
+    "restore": "last",
 }
 """The callback's defaults that are neither empty, zero nor false."""
 
@@ -47,12 +52,12 @@ def describe_page(runs: Sequence[RunView]) -> dict[str, Any]:
 
 def describe_run(run: RunView) -> dict[str, Any]:
     """The run's verdict in words, alerts, layers, settings and versions."""
-    info, verdict = run.record.run, run.verdict
+    info, verdict, said = run.record.run, run.verdict, headline(run)
     worst = next((alert.layers[0] for alert in deciding_alerts(run) if alert.layers), "")
     since = verdict.since_epoch if verdict is not None else None
     return {
         "name": run.label,
-        "headline": asdict(headline(run)),
+        "headline": asdict(said),
         "notes": notes(run),
         "alerted": alerted_layers(run),
         "alerts": [asdict(alert) for alert in run.alerts[-MOST_ALERTS:]],
@@ -63,7 +68,7 @@ def describe_run(run: RunView) -> dict[str, Any]:
         "epoch": float(run.epochs[-1]) if len(run.epochs) else None,
         "step": int(run.steps[-1]) if len(run.steps) else None,
         "clock": {"epoch": run.epochs.tolist(), "step": run.steps.tolist(), "time": _minutes(run)},
-        "since": since if since is not None else _since(run),
+        "since": (since if since is not None else _since(run)) if said.tone in (WATCH, BAD) else None,
         "worst": worst if worst in run.layers else "",
         "losses": _losses(run),
         "cost": cost_in_words(run),

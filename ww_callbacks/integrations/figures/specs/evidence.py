@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ww_callbacks.integrations.figures.alert_rules import Rule, relative_to, rule_for, score_threshold
-from ww_callbacks.integrations.figures.palette import GREY, RUN_DASHES, SEVERITIES, faint, run_style
+from ww_callbacks.integrations.figures.palette import GREY, INK, RUN_DASHES, SEVERITIES, faint
 from ww_callbacks.integrations.figures.run_summary import deciding_alerts
 from ww_callbacks.integrations.figures.run_view import RunView
 from ww_callbacks.integrations.figures.specs.moments import epoch_range, mark_verdicts
@@ -57,7 +57,7 @@ def _layers(run: RunView, alert: Alert, rule: Rule) -> Spec:
     others = np.setdiff1d(np.arange(len(run.layers)), told)
     x = run.epochs[when]
     if len(others) > 1 and len(when):
-        made["data"] += _band(x, values[others], f"the other {len(others)} layers, 10–90 %")
+        made["data"] += _band(x, values[others], f"the other {len(others)} layers")
     for number, row in enumerate(worst):
         name = escape(run.layers[row])
         made["data"].append(
@@ -72,8 +72,8 @@ def _layers(run: RunView, alert: Alert, rule: Rule) -> Spec:
     if more:
         made["key"].append(("", more.strip()))
     if len(others) > 1:
-        made["key"].append((GREY, f"the other {len(others)} layers (10–90 %)"))
-    made["key"].append(("#d55e00", "threshold (dotted)"))
+        made["key"].append((GREY, f"the other {len(others)} layers: median, 10–90 %"))
+    made["key"].append((INK, "threshold (dotted)"))
     shown = [value for value in rule.thresholds if _near(values, value, rule)]
     made["layout"]["shapes"] += [level(value) for value in shown]
     if rule.log:
@@ -139,7 +139,7 @@ def _overtraining(run: RunView) -> Spec | None:
     made["data"].append(_named(run, score, LINE_COLOURS[0], "solid", "probability"))
     made["layout"]["shapes"].append(level(score_threshold()))
     made["layout"]["yaxis"].update(range=[-0.03, 1.03], tickformat=".0%")
-    made["key"] = [(LINE_COLOURS[0], "probability"), ("#d55e00", "threshold of an alarm (dotted)")]
+    made["key"] = [(LINE_COLOURS[0], "probability"), (INK, "threshold of an alarm (dotted)")]
     mark_verdicts(made, [run], flags=True)
     return made
 
@@ -191,7 +191,7 @@ def _line(x: np.ndarray, y: np.ndarray, colour: str, dash: str) -> Spec:
 
 def _band(x: np.ndarray, values: np.ndarray, name: str) -> list[Spec]:
     known = np.isfinite(values).any(axis=0)
-    low, high = np.nanquantile(values[:, known], [0.1, 0.9], axis=0)
+    low, median, high = np.nanquantile(values[:, known], [0.1, 0.5, 0.9], axis=0)
     edge = {
         "type": "scatter",
         "mode": "lines",
@@ -200,5 +200,15 @@ def _band(x: np.ndarray, values: np.ndarray, name: str) -> list[Spec]:
         "showlegend": False,
         "hoverinfo": "skip",
     }
-    grey = run_style(3)["color"]
-    return [{**edge, "y": low}, {**edge, "y": high, "fill": "tonexty", "fillcolor": faint(grey, 0.16), "name": name}]
+    return [
+        {**edge, "y": low},
+        {**edge, "y": high, "fill": "tonexty", "fillcolor": faint(INK, 0.16)},
+        {
+            **edge,
+            "y": median,
+            "line": {"color": GREY, "width": 1.6},
+            "hoverinfo": "all",
+            "hovertemplate": f"%{{y:.4g}}<extra>{name}, median</extra>",
+            "meta": {"role": "others"},
+        },
+    ]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ww_callbacks.integrations.figures.alert_rules import score_threshold
-from ww_callbacks.integrations.figures.palette import GREY, VERMILION, faint, run_style
+from ww_callbacks.integrations.figures.palette import GREY, INK, faint, run_style
 from ww_callbacks.integrations.figures.run_summary import over_budget
 from ww_callbacks.integrations.figures.run_view import RunView
 from ww_callbacks.integrations.figures.specs.moments import epoch_range, mark_verdicts
@@ -45,7 +45,7 @@ def timeline_panels(runs: Sequence[RunView]) -> list[Spec]:
     if costly:
         panels.append(_time_panel("callback's share of the time, above the budget", "The budget is `max_overhead`."))
         _add(panels[-1], costly, "overhead")
-        panels[-1]["layout"]["yaxis"].update(tickformat=".0%", rangemode="tozero")
+        panels[-1]["layout"]["yaxis"].update(tickformat="~%", rangemode="tozero")
     for one in panels:
         one["layout"]["xaxis"]["range"] = epoch_range(runs)
         mark_verdicts(one, runs, flags=one is panels[0])
@@ -102,7 +102,7 @@ def level(value: float) -> Spec:
         "yref": "y",
         "y0": value,
         "y1": value,
-        "line": {"color": VERMILION, "width": 1.4, "dash": "dot"},
+        "line": {"color": INK, "width": 1.4, "dash": "dot"},
     }
 
 

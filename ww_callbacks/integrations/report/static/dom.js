@@ -28,6 +28,11 @@ export function counted(value) {
   return Number.isInteger(value) ? value.toLocaleString("en") : Number(value.toPrecision(4)).toString();
 }
 
+/** A name that may be broken after its dots, slashes and underscores. */
+export function breakable(name) {
+  return name.split(/(?<=[./_])/).flatMap((piece, at) => (at ? [document.createElement("wbr"), piece] : [piece]));
+}
+
 /** A text in which names stand in backticks, with those names as code. */
 export function rich(text) {
   return text.split("`").map((part, at) => (at % 2 ? element("code", {}, part) : part));

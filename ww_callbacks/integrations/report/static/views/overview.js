@@ -1,6 +1,6 @@
 // The verdicts in words and why, the alerts, the loss and the quantities over time, the layers as they stand.
 
-import { counted, element, part, rich, select, shown, sign } from "../dom.js";
+import { breakable, counted, element, part, rich, select, shown, sign } from "../dom.js";
 import { swatch } from "../plots.js";
 import { about } from "./about.js";
 import { layerTable } from "./table.js";
@@ -20,12 +20,13 @@ export async function overview(app, panel) {
   app.timeControls(places[1], { notes: true });
   const tables = async () => {
     const several = runs.length > MOST_TABLES;
-    if (!chosen.includes(app.tableOf)) app.tableOf = worstFirst(runs)[0].name;
-    const tabled = several ? [app.run(app.tableOf)] : runs;
+    if (!chosen.includes(app.tableOf)) app.tableOf = null; // a person has not chosen one of them
+    const shownOf = app.tableOf ?? worstFirst(runs)[0].name;
+    const tabled = several ? [app.run(shownOf)] : runs;
     const rows = await Promise.all(tabled.map((run) => app.source.layers(run.name)));
     if (!current()) return;
     part(panel, "table of").replaceChildren(several
-      ? element("div", { class: "controls" }, select("layers of", chosen, app.tableOf, (name) => { app.tableOf = name; return app.draw(); })) : "");
+      ? element("div", { class: "controls" }, select("layers of", chosen, shownOf, (name) => { app.tableOf = name; return app.draw(); })) : "");
     const tables = part(panel, "tables");
     tabled.forEach((run, at) => layerTable(app, part(tables, `of ${at}`), run, rows[at], runs.length > 1));
     for (const more of [...tables.children].slice(tabled.length)) more.remove();
@@ -45,7 +46,7 @@ function card(app, run) {
   const line = app.chosen.length > 1 ? swatch(app.chosen.indexOf(run.name), app.state.style) : null;
   const inside = [why, run.alerted].filter(Boolean).map((part) => element("p", {}, ...rich(part)));
   return element("article", { class: `card ${tone}` },
-    element("div", { class: "run" }, line, `${run.name}: ${where}${run.cost ? `, ${run.cost}` : ""}`),
+    element("div", { class: "run" }, line, line ? " " : null, `${run.name}: ${where}${run.cost ? `, ${run.cost}` : ""}`),
     element("div", { class: "title" }, sign(tone), ` ${title}`),
     element("p", {}, ...rich(text)),
     advice ? element("p", { class: "advice" }, ...rich(advice)) : null,
@@ -62,7 +63,7 @@ function runsTable(app, runs) {
       element("button", { class: "plain", title: `show only ${run.name}`, onclick: () => app.chooseRuns([run.name]) }, run.name)),
     element("td", { title: run.headline.text }, sign(run.headline.tone), ` ${run.headline.title}`),
     element("td", { class: "number" }, run.since === null ? "" : counted(run.since)),
-    element("td", {}, run.worst ? element("button", { class: "plain", onclick: () => app.openLayer(run.name, run.worst) }, run.worst) : ""),
+    element("td", {}, run.worst ? element("button", { class: "plain", onclick: () => app.openLayer(run.name, run.worst) }, breakable(run.worst)) : ""),
     ...losses.map((name) => element("td", { class: "number" }, shown(run.losses[name]))),
     ...settings.map((name) => element("td", {}, run.settings[name] ?? "default"))));
   return element("div", { class: "scroll", tabindex: 0 }, element("table", { class: "many" },

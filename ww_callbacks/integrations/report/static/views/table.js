@@ -1,6 +1,6 @@
 // The layers as they stand: the worst first, sorted by a click, filtered by a word, experts folded into one row.
 
-import { element, part, shown, sign } from "../dom.js";
+import { breakable, element, part, shown, sign } from "../dom.js";
 
 const COLUMNS = ["alpha", "log_spectral_norm", "effective_rank", "relative_distance_from_init", "scale_collapse", "relative_update_norm"];
 const SEVERITIES = { critical: 0, warning: 1, info: 2, "": 3 };
@@ -49,7 +49,7 @@ function line(app, run, row, columns, state, again) {
   });
   const fold = () => { state.open[state.open.has(row.layer) ? "delete" : "add"](row.layer); again(); };
   const open = row.inside ? fold : () => app.openLayer(run.name, row.layer);
-  const name = element("button", { class: "plain", "aria-expanded": row.inside ? String(state.open.has(row.layer)) : null }, row.inside ? `${state.open.has(row.layer) ? "▾" : "▸"} ${row.layer} (${row.inside.length})` : row.layer);
+  const name = element("button", { class: "plain", "aria-expanded": row.inside ? String(state.open.has(row.layer)) : null }, row.inside ? `${state.open.has(row.layer) ? "▾" : "▸"}\u00a0` : "", breakable(row.layer), row.inside ? ` (${row.inside.length})` : "");
   return element("tr", { class: `link ${row.severity}`, onclick: open },
     element("td", { class: row.folded ? "folded" : "" }, name), element("td", {}, sign(row.severity), ` ${row.words}`), ...cells);
 }
@@ -69,7 +69,8 @@ function folded(rows, state, columns) {
     const values = {};
     for (const name of columns) {
       const known = inside.map((row) => row.values[name]).filter((value) => value !== null && value !== undefined);
-      ranges[name] = known.length ? `${shown(Math.min(...known))} to ${shown(Math.max(...known))}` : "–";
+      const ends = [...new Set([Math.min(...known), Math.max(...known)].map((value) => shown(value)))];
+      ranges[name] = known.length ? ends.join(" to ") : "–";
       values[name] = known.length ? Math.max(...known) : null;
     }
     const group = { ...worst, layer, inside, ranges, values, depth: inside[0].depth, words: worst.severity ? `${worst.layer}: ${worst.words}` : worst.words };
