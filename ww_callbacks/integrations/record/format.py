@@ -14,6 +14,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,6 +27,9 @@ RECORD_NAME = "spectral.jsonl"
 DENSITY_NAME = "spectra.jsonl"
 SIGNIFICANT = 6
 """Significant digits that the spectral densities are kept with: they are drawn, not computed with."""
+
+_POWERS = 10.0 ** np.arange(23)
+"""The powers of ten that are float64s exactly."""
 
 T = TypeVar("T")
 
@@ -90,36 +94,30 @@ def snapshot_lines(snapshot: Snapshot) -> bytes:
 
 def density_lines(snapshot: Snapshot) -> bytes:
     """The lines of the layers' spectral densities, their numbers rounded to :data:`SIGNIFICANT` digits."""
-    rows = [(row.layer, dict(row.density)) for row in snapshot.rows if row.density is not None]
-    lists = [values for _, density in rows for values in _float_lists(density)]
+    rows = [(row.layer, row.density) for row in snapshot.rows if row.density is not None]
     # All layers at once, for one by one it is the calls that take the time.
-    rounded = iter(_rounded_lists(lists))
+    lists = [v for _, density in rows for v in _float_lists(density)]
+    done = dict(zip(map(id, lists), _rounded_lists(lists), strict=True))
     moment = {"step": snapshot.step, "epoch": snapshot.epoch}
-    return b"".join(
-        encode({**moment, "layer": layer, **_rounded(density, lambda values: next(rounded))}) for layer, density in rows
-    )
+    return b"".join(encode({**moment, "layer": layer, **_rounded(density, done)}) for layer, density in rows)
 
 
 def _float_lists(value: Any) -> Iterator[list[float]]:
-    """Every list of floats in ``value``, in the order in which :func:`_rounded` meets them."""
+    """Every list of floats in ``value`` and the mappings in it."""
     if isinstance(value, Mapping):
         for item in value.values():
-            yield from _float_lists(item)
-    elif _all_floats(value):
+            if isinstance(item, (list, Mapping)):
+                yield from _float_lists(item)
+    elif value and type(value[0]) is float:
         yield value
-
-
-def _all_floats(value: Any) -> bool:
-    return type(value) is list and bool(value) and set(map(type, value)) == {float}
 
 
 def _rounded_lists(lists: Sequence[list[float]]) -> list[list[float | None]]:
     """Each list rounded, as :func:`_rounded` does it alone."""
-    at_once = _rounded_floats([number for numbers in lists for number in numbers]) if lists else []
-    if at_once is None:
-        return [_rounded(numbers) for numbers in lists]
+    numbers = np.fromiter(itertools.chain.from_iterable(lists), np.float64)
+    at_once = _rounded_floats(numbers) if len(numbers) else []
     ends = itertools.accumulate(map(len, lists))
-    return [list(at_once[end - len(numbers) : end]) for numbers, end in zip(lists, ends, strict=True)]
+    return [at_once[end - len(values) : end] for values, end in zip(lists, ends, strict=True)]
 
 
 def alert_line(alert: Alert) -> bytes:
@@ -228,34 +226,38 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _rounded(value: Any, of_floats: Callable[[list[float]], Any] | None = None) -> Any:
-    """``value`` with its numbers rounded; ``of_floats`` rounds lists of floats in its own way."""
+def _rounded(value: Any, done: Mapping[int, list[float | None]] = MappingProxyType({})) -> Any:
+    """``value`` with its numbers rounded; ``done`` are lists that are rounded already, by their identity."""
+    if type(value) is dict:
+        return {key: _rounded(item, done) for key, item in value.items()}
+    if (found := done.get(id(value))) is not None:
+        return found
     if isinstance(value, float):
         return float(f"{value:.{SIGNIFICANT}g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _rounded(item, of_floats) for key, item in value.items()}
-    if of_floats is not None and _all_floats(value):
-        return of_floats(value)
+        return {key: _rounded(item, done) for key, item in value.items()}
     if hasattr(value, "tolist"):
         return _rounded(value.tolist())
     if isinstance(value, (list, tuple)):
-        if type(value) is list and set(map(type, value)) == {int}:
-            return value
-        at_once = _rounded_floats(value) if value and all(type(item) is float for item in value) else None
-        return [_rounded(item) for item in value] if at_once is None else at_once
+        kinds = set(map(type, value))
+        if kinds == {float}:
+            return _rounded_floats(value)
+        return list(value) if kinds == {int} else [_rounded(item) for item in value]
     return value
 
 
-def _rounded_floats(values: Sequence[float]) -> list[float] | None:
-    """Many numbers at once, the same as one by one; None where one is not finite, or its power of ten is not exact."""
+def _rounded_floats(values: Sequence[float] | np.ndarray) -> list[float | None]:
+    """Many numbers at once, the same as one by one; those are done so that are not finite or of extreme scale."""
     numbers = np.asarray(values)
-    magnitude = np.abs(numbers)
-    if not np.isfinite(magnitude).all():
-        return None
-    shift = SIGNIFICANT - 1 - np.floor(np.log10(np.where(magnitude > 0.0, magnitude, 1.0)))
-    if np.abs(shift).max() > 22:  # 10^22 is the largest power of ten that is a float64
-        return None
-    power = 10.0 ** np.abs(shift)
-    up = shift >= 0
-    whole = np.round(np.where(up, numbers * power, numbers / power))
-    return np.where(up, whole / power, whole * power).tolist()
+    with np.errstate(all="ignore"):
+        magnitude = np.abs(numbers)
+        shift = SIGNIFICANT - 1 - np.floor(np.log10(np.where(magnitude > 0.0, magnitude, 1.0)))
+        usual = np.abs(shift) < len(_POWERS)  # false for NaN and infinity too
+        shift = np.where(usual, shift, 0.0).astype(np.intp)
+        power = _POWERS[np.abs(shift)]
+        up = shift >= 0
+        whole = np.round(np.where(up, numbers * power, numbers / power))
+        rounded: list[float | None] = np.where(up, whole / power, whole * power).tolist()
+    for at in np.flatnonzero(~usual).tolist():
+        rounded[at] = _rounded(float(values[at]))
+    return rounded

@@ -29,6 +29,11 @@ def on_accelerator(array: Array) -> TypeGuard[Any]:
     return torch is not None and isinstance(array, torch.Tensor) and array.device.type not in ("cpu", "mps")
 
 
+def is_small(array: object) -> bool:
+    """Whether ``array`` is NumPy's, in C order and no more than a block of rows."""
+    return isinstance(array, np.ndarray) and array.size <= BLOCK and array.flags.c_contiguous
+
+
 def as_array(array: Array | ArrayLike) -> Array:
     """``array`` as a NumPy array, or as it is where it is a tensor on an accelerator."""
     torch = sys.modules.get("torch")
@@ -60,8 +65,8 @@ def row_blocks(first: Array, *others: Array | None, rows: int | None = None) -> 
     """
     first = as_array(first)
     beside_it = [None if a is None else as_array(a) for a in others]
-    if isinstance(first, np.ndarray) and rows is None and first.size <= BLOCK:
-        yield float64(first), *(None if a is None else float64(beside(a, first)) for a in others)
+    if rows is None and isinstance(first, np.ndarray) and first.size <= BLOCK:
+        yield float64(first), *(None if a is None else float64(beside(a, first)) for a in beside_it)
         return
     elements = _BLOCK_ON_ACCELERATOR if on_accelerator(first) else BLOCK
     rows = rows or max(1, elements // max(1, first.shape[1]))

@@ -11,7 +11,7 @@ import numpy as np
 from ww_callbacks.spectral.estimates.lanczos import BlockLanczos
 from ww_callbacks.spectral.fits.clauset import PowerLawFit, clauset_fit
 from ww_callbacks.spectral.layers.spec import Array
-from ww_callbacks.spectral.linalg.arrays import dot, largest_magnitude, row_blocks
+from ww_callbacks.spectral.linalg.arrays import dot, is_small, largest_magnitude, row_blocks
 from ww_callbacks.spectral.linalg.spectrum import (
     gram_singular_values,
     resolved,
@@ -127,7 +127,7 @@ class LayerWeights:
         """The power law fitted to λ/λ_1 with default settings: the same at every scale of W."""
         return clauset_fit(self.relative_eigenvalues)
 
-    @property
+    @cached_attribute
     def power_law(self) -> PowerLawFit:
         """The power law fitted to the pooled eigenvalues, with default settings."""
         return self.relative_power_law.rescaled(float(self.eigenvalues[-1]) if len(self.eigenvalues) else np.nan)
@@ -190,6 +190,12 @@ class Difference:
             return cls(np.nan, np.nan, np.nan)
         sums = [0.0, 0.0, 0.0]
         for matrix, other in zip(matrices, others, strict=True):
+            if is_small(matrix) and is_small(other):
+                first, second = np.asarray(matrix).ravel(), np.asarray(other).ravel()
+                w, v = first.astype(np.float64), second.astype(np.float64)
+                d = w - v
+                sums = [sums[0] + float(np.dot(v, v)), sums[1] + float(np.dot(d, d)), sums[2] + float(np.dot(w, v))]
+                continue
             blocks = ((w, v, w - v) for w, v in row_blocks(matrix, other))
             parts = [(dot(v, v), dot(d, d), dot(w, v)) for w, v, d in blocks]
             sums = [total + float(sum(part)) for total, part in zip(sums, zip(*parts, strict=True), strict=True)]

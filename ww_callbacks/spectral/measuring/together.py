@@ -13,7 +13,7 @@ import numpy as np
 
 from ww_callbacks.spectral.fits.clauset import FEW, RELATIVE_CUT, Scanned, best_of_each
 from ww_callbacks.spectral.layers.spec import Array
-from ww_callbacks.spectral.linalg.arrays import BLOCK
+from ww_callbacks.spectral.linalg.arrays import is_small
 from ww_callbacks.spectral.linalg.density import CURVES, curves
 from ww_callbacks.spectral.linalg.spectrum import gram_singular_values_of_stack, scaling_exponent
 
@@ -25,9 +25,9 @@ def stackable(array: object) -> bool:
     """Whether ``array`` is a matrix so small that it pays to measure it together with others."""
     return (
         isinstance(array, np.ndarray)
+        and is_small(array)
         and array.ndim == 2
-        and 0 < array.size <= BLOCK
-        and array.flags.c_contiguous
+        and array.size > 0
         and array.dtype in (np.float32, np.float64)
     )
 

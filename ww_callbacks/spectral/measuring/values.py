@@ -24,17 +24,19 @@ def measure_quantities(sample: LayerWeights, quantities: Sequence[Quantity]) -> 
         quantities and the reason.
     """
     # Those that read elements come first: before a spectrum takes its memory, W_0 and the last weights can go.
-    ordered = sorted(quantities, key=lambda q: q.cost != "cheap")
+    spectral = [q for q in quantities if q.cost != "cheap"]
+    ordered = [*(q for q in quantities if q.cost == "cheap"), *spectral]
     values: dict[str, Value] = {q.name: "" if q.text else np.nan for q in quantities}
     failures: dict[str, list[str]] = {}
     with np.errstate(all="ignore"):
         largest = sample.largest
         released = False
-        for i, q in enumerate(ordered):
+        finite = isfinite(largest)
+        for q in ordered:
             if q.cost != "cheap" and not released:
-                sample.release({later.needs for later in ordered[i:]})
+                sample.release({later.needs for later in spectral})
                 released = True
-            if not isfinite(largest) or (q.needs == "previous" and sample.previous is None):
+            if not finite or (q.needs == "previous" and sample.previous is None):
                 continue
             compares = q.needs in ("initial", "reference")
             if compares and sample.initial is None and sample.reference is None:

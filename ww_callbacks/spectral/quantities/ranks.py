@@ -168,9 +168,11 @@ def _shares(singular_values: ArrayLike) -> np.ndarray:
 
 def _entropy(weights: np.ndarray) -> float:
     """−Σ p ln p of non-negative weights normalised to sum 1, in nats; NaN where all are zero."""
-    if not np.any(weights > 0.0) or not np.all(np.isfinite(weights)):
+    largest = float(np.max(weights, initial=0.0))  # NaN and infinity come through
+    if not 0.0 < largest < np.inf:
         return np.nan
-    shares = weights[weights > 0.0] / np.max(weights)
+    positive = weights > 0.0
+    shares = (weights if positive.all() else weights[positive]) / largest
     shares /= np.sum(shares)
     return float(np.sum(shares * np.log(1.0 / shares)))
 
