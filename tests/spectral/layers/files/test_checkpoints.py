@@ -134,6 +134,18 @@ LOOPS = {
     "moments_by_name": lambda m, o: {"weights": state(m), "m": state(averaged(m)), "v": state(averaged(m))},
     "module_itself": lambda m, o: {"epoch": 3, "model": m, "ema": averaged(m), "optimizer": o.state_dict()},
     "swa": lambda m, o: {"swa_model": torch.optim.swa_utils.AveragedModel(m).state_dict(), "optimizer": o.state_dict()},
+    "results_beside": lambda m, o: {"model": state(m), "results": {"predictions": torch.rand(9, 4)}, "ema": None},
+    "average_of_a_part": lambda m, o: {
+        "state_dict": {
+            **state(m, "net."),
+            **state(averaged(m), "ema_net.module."),
+            "ema_net.n_averaged": torch.tensor(3),
+        }
+    },
+    "shadow_parameters": lambda m, o: {
+        "model": state(m),
+        "ema": {"decay": 0.9, "shadow_params": [p.detach() for p in m.parameters()], "collected_params": None},
+    },
     "metrics_and_queues": lambda m, o: {
         "state_dict": {
             **state(m),
@@ -144,6 +156,8 @@ LOOPS = {
             "vq.embed_avg": torch.rand(9, 6),
             "attn.mask": torch.rand(9, 9),
             "attn.inv_freq": torch.rand(2, 3),
+            "mixer.A_log": torch.rand(6, 4),
+            "attn.embed_positions": torch.rand(9, 6),
             "attn.bias": torch.rand(1, 1, 9, 9),
             "layers.0.ia3_l.default": torch.rand(6, 1),
         }
@@ -170,6 +184,7 @@ def test_exactly_the_weights_are_measured(trained, tmp_path, loop):
         "",
         "model.",
         "backbone.",
+        "net.",
     }
     tree = torch.load(path, weights_only=False)
     if loop != "module_itself":  # a dict that was loaded by its owner is read the same way

@@ -145,6 +145,46 @@ def test_an_adapter_on_its_base_is_their_sum(adapter, tmp_path, options):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_the_file_of_an_adapter_is_read_as_its_folder(adapter, tmp_path):
+    adapter()
+    file, folder = measured(tmp_path / "adapter/adapter_model.safetensors"), measured(tmp_path / "adapter")
+    assert list(file) == list(folder)
+    for name, matrix in file.items():
+        np.testing.assert_array_equal(matrix, folder[name])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_adapter_of_adalora_has_its_singular_values(tmp_path):
+    peft = pytest.importorskip("peft")
+    config = peft.AdaLoraConfig(init_r=3, target_r=2, target_modules=["0"], total_step=10, init_lora_weights=False)
+    model = peft.get_peft_model(nn.Sequential(nn.Linear(6, 4)), config)
+    layer = model.base_model.model[0]
+    model.save_pretrained(tmp_path)
+    (matrix,) = measured(tmp_path).values()
+    a, e, b = (getattr(layer, f"lora_{name}")["default"].detach() for name in "AEB")
+    np.testing.assert_allclose(matrix, (b @ (a * e)).numpy(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "names", ["lora_unet_mid_attn.lora_{}.weight", "unet.mid.attn_lora.{}.weight", "mid.lora.{}.weight"]
+)
+def test_factors_named_up_and_down(tmp_path, names):
+    torch.manual_seed(0)
+    up, down = torch.rand(5, 2), torch.rand(2, 7)
+    tensors = {names.format("up"): up, names.format("down"): down}
+    if names.startswith("lora_unet"):
+        tensors["lora_unet_mid_attn.alpha"] = torch.tensor(4.0)
+    ((name, matrix),) = measured_of(tensors, tmp_path).items()
+    assert name.endswith(".lora_update")
+    np.testing.assert_allclose(matrix, (up @ down).numpy() * (2 if len(tensors) == 3 else 1), rtol=1e-6)
+
+
+def measured_of(tensors, folder):
+    safetensors.torch.save_file(tensors, folder / "pytorch_lora_weights.safetensors")
+    return measured(folder)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_an_adapter_of_another_base_is_refused(adapter, tmp_path):
     adapter()
     save(tmp_path / "other" / "model.safetensors", **{"9.weight": torch.rand(4, 6)})

@@ -110,14 +110,29 @@ def test_weights_are_found_in_pickled_modules_and_beside_objects(model, tmp_path
     assert_same(measured(tmp_path / "lightning.ckpt"), measured(state))
 
 
-def test_torchscript_is_refused_with_the_remedy(model, tmp_path):
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", ["script", "trace"])
+def test_the_weights_of_torchscript_are_read_and_its_code_is_not(tmp_path, make):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Flatten(), nn.Linear(20, 3)).eval()
+    scripted = torch.jit.script(net) if make == "script" else torch.jit.trace(net, torch.rand(1, 3, 4, 4))
+    scripted.save(tmp_path / "scripted.pt")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(torch.jit, "load", None)
+        found = {name.replace("/", "."): matrices for name, matrices in measured(tmp_path / "scripted.pt").items()}
+    assert_same(found, measured(net))
+
+
+def test_packed_weights_of_torch_s_own_quantisation(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 4))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.script(nn.Linear(3, 2)).save(tmp_path / "scripted.pt")
-    with pytest.raises(
-        ValueError, match=r"scripted\.pt is a TorchScript archive.*torch\.jit\.load\(path\)\.state_dict"
-    ):
-        inspect(tmp_path / "scripted.pt")
+        packed = torch.ao.quantization.quantize_dynamic(net, {nn.Linear})
+        torch.save(packed.state_dict(), tmp_path / "int8.pt")
+        (found,) = measured(tmp_path / "int8.pt").values()
+        np.testing.assert_array_equal(found[0], packed[0].weight().dequantize().numpy())
+    np.testing.assert_allclose(found[0], net[0].weight.detach().numpy(), atol=0.01)
 
 
 def test_compressed_records_are_read_and_not_mapped(model, tmp_path):

@@ -21,6 +21,8 @@ from ww_callbacks.spectral.layers.spec import Array
 Entries = Mapping[str, Stored]
 Scaling = Callable[[str, int], float]
 
+_UP_DOWN = re.compile(r"^(?P<layer>.*?)[._]lora[._](?P<factor>down|up)\.weight$")
+"""The names of kohya and diffusers, whose scaling alpha/r lies beside them."""
 _LORA = re.compile(r"^(?P<layer>.*)\.lora_(embedding_)?(?P<factor>[AB])(\.(?P<adapter>[^.]+?))??(\.weight)?$")
 
 
@@ -57,6 +59,33 @@ def composed(entries: Entries, lora_scaling: Scaling | None = None, transposed: 
     """
     yield from _normalised(entries)
     yield from _low_rank(entries, lora_scaling, transposed)
+    yield from _up_and_down(entries)
+
+
+def _up_and_down(entries: Entries) -> Iterator[Composed]:
+    pairs: dict[str, dict[str, str]] = defaultdict(dict)
+    for name in entries:
+        if match := _UP_DOWN.match(name):
+            pairs[match["layer"]][match["factor"]] = name
+    for layer, pair in pairs.items():
+        if len(pair) < 2:
+            continue
+        down, up, alpha = pair["down"], pair["up"], f"{layer}.alpha"
+        rank = entries[down].shape[0]
+        known = alpha in entries and not entries[alpha].shape
+
+        def scaling(_: str, rank: int, alpha: str = alpha) -> float:
+            return float(_read(entries, alpha)) / rank
+
+        yield Composed(
+            f"{layer}.lora_update",
+            (down, up, *([alpha] if known else [])),
+            _update_shape(entries, down, up),
+            _update_reader(entries, layer, down, up, scaling if known else None),
+            f"up·down of rank {rank}, " + ("scaling alpha/rank" if known else "scaling not known, taken as 1"),
+            f"{layer}.lora_update.weight",
+            "lora",
+        )
 
 
 def _normalised(entries: Entries) -> Iterator[Composed]:
@@ -123,7 +152,16 @@ def _low_rank(entries: Entries, scaling: Scaling | None, transposed: bool) -> It
             )
             read = _update_reader(entries, layer, a, b, scaling)
             name = f"{layer}.lora_update[{adapter}]"
-            yield Composed(name, (a, b), _update_shape(entries, a, b), read, how, f"{layer}.lora_update.weight", "lora")
+            e = a.replace(".lora_A", ".lora_E")
+            yield Composed(
+                name,
+                (a, b, *([e] if e in entries else [])),
+                _update_shape(entries, a, b),
+                read,
+                how,
+                f"{layer}.lora_update.weight",
+                "lora",
+            )
         base = next((n for n in (f"{layer}.base_layer.weight", f"{layer}.weight") if n in entries), None)
         if base is not None and scaling is not None and len(pairs) == 1:
             ((a, b),) = pairs.values()
@@ -151,6 +189,8 @@ def _update_reader(entries: Entries, layer: str, a: str, b: str, scaling: Scalin
     def read() -> Array:
         first, second = _read(entries, a), _read(entries, b)
         rank = first.shape[0]
+        if (e := a.replace(".lora_A", ".lora_E")) != a and e in entries:  # AdaLoRA's singular values
+            first = first * _read(entries, e).reshape(rank, *(1,) * (first.ndim - 1))
         product = second.reshape(second.shape[0], rank) @ first.reshape(rank, math.prod(first.shape[1:]))
         return product.reshape(_update_shape(entries, a, b)) * (scaling(layer, rank) if scaling else 1.0)
 

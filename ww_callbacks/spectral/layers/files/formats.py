@@ -109,7 +109,11 @@ def _located(path: str | os.PathLike[str]) -> tuple[Path, str]:
 
 def _held(path: Path) -> Held:
     """The arrays of a file or a folder."""
-    return read_folder(path, entries) if path.is_dir() else Held(entries(path), path)
+    if path.is_dir():
+        return read_folder(path, entries)
+    config = path.parent / "adapter_config.json"
+    is_adapter = path.name.startswith("adapter_model.") and config.is_file()
+    return Held(entries(path), path, adapter=config if is_adapter else None)
 
 
 def _flat(base: Any) -> Mapping[str, Any] | None:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ww_callbacks.spectral.layers.files.roles import is_map
 from ww_callbacks.spectral.layers.files.stored_arrays import Stored
 
 _WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
@@ -188,8 +189,8 @@ def _collect(node: Mapping[Any, Any], path: str, seen: set[int]) -> Contents:
         found.asides += [Aside(f"{path}{name}", 1, "beside the weights, not among them") for name in beside]
         own = {}
         for key, part in list(full.items()):
-            if key not in states and not any(sum(n > 1 for n in value.shape) > 1 for value in part.weights.values()):
-                found.asides.append(Aside(f"{path}{key}", len(part.weights), "no matrix among them"))
+            if key not in states and not any(is_map(n) and len(v.shape) > 1 for n, v in part.weights.items()):
+                found.asides.append(Aside(f"{path}{key}", len(part.weights), "no weights of a layer by their names"))
                 del full[key]
     for key, why, can_be_chosen in _copies({key: part.weights for key, part in full.items()}):
         found.asides.append(Aside(f"{path}{key}", len(full.pop(key).weights), why, can_be_chosen))

@@ -25,7 +25,7 @@ _BY_NAME = tuple(
             "a table of positions: not learned",
         ),
         (
-            rf"inv_freq$|freqs_cis$|(cos|sin)_cache(d)?$|rotary[^.]*[./](cos|sin|freqs|scale)$|{_START}(pe|freqs)$",
+            rf"inv_freq$|freqs_cis$|(cos|sin)_cache(d)?$|rotary[^.]*[./](cos|sin|freqs|scale)$|{_START}(pe|freqs|embed_positions)$",
             "a fixed table of angles or positions: not learned",
         ),
         (
@@ -37,6 +37,7 @@ _BY_NAME = tuple(
             rf"{_START}(embed_avg|cluster_size|_?ema_w|_?ema_cluster_size|act_(max|min)|(min|max)_vals?|fisher|covariance)$",
             "a running statistic",
         ),
+        (rf"{_START}a_log$", "diagonals of a state-space model: not a map from inputs to outputs"),
         (rf"{_START}queue(_ptr|_?\d+)?$", "a queue of earlier outputs"),
         (
             rf"{_START}(mel_(filters|basis|fb)|mel_scale\.fb|filterbank|dct_mat|stft_basis)$",
@@ -86,12 +87,12 @@ def why_no_weight(name: str, shape: tuple[int, ...], coded: Collection[str] = ()
             return why
     if _SCALES.search(lowered) or (split(name)[0] in coded and _SCALES_BESIDE.search(lowered)):
         return "the scale of a quantised array, or its zero point"
-    if len(shape) > 1 and sum(n != 1 for n in shape) < 2 and not _maps(name):
+    if len(shape) > 1 and sum(n != 1 for n in shape) < 2 and not is_map(name):
         return "a vector stored with further axes: it has no spectrum"
     return ""
 
 
-def _maps(name: str) -> bool:
+def is_map(name: str) -> bool:
     """Whether an entry of this name is a map even with one input or one output."""
     leaf = split(name)[2].lower()
     return (

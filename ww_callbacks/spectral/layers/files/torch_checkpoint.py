@@ -70,10 +70,12 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
         raise ImportError(
             f'{path} is a torch checkpoint, which only torch reads: pip install "ww-callbacks[lightning]".'
         ) from error
-    stored_plainly = _records(path)
+    stored_plainly, script = _records(path)
     unknown: set[str] = set()
     load = partial(torch.load, path, map_location="cpu", mmap=stored_plainly or None)
     try:
+        if script:
+            return _plain(_script(path, script), {})
         with warnings.catch_warnings(action="ignore"):  # of pickle protocols and old storages, which read all the same
             try:
                 loaded = load(weights_only=True)
@@ -118,27 +120,63 @@ def unknown_classes(tree: Any) -> list[str]:
     return list(found)
 
 
-def _records(path: Path) -> bool:
-    """Whether ``path`` is a zip file whose records lie in it as they are, so that they can be memory-mapped.
-
-    Raises:
-        ValueError: if it is a TorchScript archive, which only running it would load.
-    """
+def _records(path: Path) -> tuple[bool, str]:
+    """Whether the records of a zip file lie in it uncompressed, to be mapped; and its folder, if TorchScript wrote it."""
     try:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
-        return False  # torch's older format, or damaged, which torch says
-    if any(record.filename.endswith("/constants.pkl") or record.filename == "constants.pkl" for record in records):
-        raise ValueError(
-            f"{path} is a TorchScript archive, whose weights only its code knows. Where you trust it: "
-            "`torch.jit.load(path).state_dict()`, and pass that."
+        return False, ""  # torch's older format, or damaged, which torch says
+    script = next(
+        (r.filename.removesuffix("constants.pkl") for r in records if r.filename.endswith("/constants.pkl")), ""
+    )
+    return all(record.compress_type == zipfile.ZIP_STORED for record in records), script
+
+
+def _script(path: Path, folder: str) -> Any:
+    """What a TorchScript archive holds: placeholders of its modules, whose code is neither read nor run."""
+    import torch
+
+    types = {
+        f"{name}Storage": dtype
+        for name, dtype in (
+            ("Float", torch.float32), ("Double", torch.float64), ("Half", torch.float16), ("BFloat16", torch.bfloat16),
+            ("Long", torch.int64), ("Int", torch.int32), ("Short", torch.int16), ("Char", torch.int8),
+            ("Byte", torch.uint8), ("Bool", torch.bool),
         )
-    return all(record.compress_type == zipfile.ZIP_STORED for record in records)
+    }  # fmt: skip
+    known: dict[tuple[str, str], Any] = {("torch", name): dtype for name, dtype in types.items()}
+    held: dict[str, torch.Tensor] = {}
+
+    def rebuilt(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Any:
+        return storage.as_strided(size, stride, offset) if isinstance(storage, torch.Tensor) else storage
+
+    known["torch._utils", "_rebuild_tensor_v2"] = rebuilt
+    with zipfile.ZipFile(path) as archive:
+
+        def storage_of(described: Any) -> Any:
+            _, dtype, key, *_ = described
+            if not isinstance(dtype, torch.dtype):
+                return Placeholder()
+            if key not in held:
+                held[key] = torch.frombuffer(
+                    bytearray(archive.read(f"{folder}data/{key}")) or bytearray(8), dtype=dtype
+                )
+            return held[key]
+
+        with archive.open(f"{folder}data.pkl") as file:
+            unpickler = _inert_pickle(set(), known).Unpickler(file)
+            unpickler.persistent_load = storage_of
+            return unpickler.load()
 
 
-def _inert_pickle(unknown: set[str]) -> SimpleNamespace:
-    """What ``torch.load`` takes for a pickle module: one that makes tensors and nothing else."""
+def _inert_pickle(unknown: set[str], also: Mapping[tuple[str, str], Any] | None = None) -> SimpleNamespace:
+    """What ``torch.load`` takes for a pickle module: one that makes tensors and nothing else.
+
+    Args:
+        unknown: takes the names of what is not made.
+        also: what else is made, and how.
+    """
     import torch
 
     known: dict[tuple[str, str], Any] = {("collections", "OrderedDict"): OrderedDict, ("torch", "Size"): torch.Size}
@@ -157,6 +195,8 @@ def _inert_pickle(unknown: set[str]) -> SimpleNamespace:
     known |= {("torch", n): getattr(torch, n) for n in ("per_tensor_affine", "per_channel_affine")}
     for module in ("__builtin__", "builtins"):
         known |= {(module, kind.__name__): kind for kind in (set, frozenset, complex)}
+
+    known |= also or {}
 
     class Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
@@ -187,6 +227,8 @@ def _plain(node: Any, made: dict[int, Any]) -> Any:
         else:
             inner.update({k: _plain(v, made) for k, v in {**state, **entries}.items() if not _is_hidden(k)})
         return inner or node
+    if isinstance(node, tuple) and node and getattr(node[0], "is_quantized", False):
+        return node[0]  # a packed weight of torch.ao, with its bias
     if isinstance(node, Mapping):
         mapping: dict[Any, Any] = {}
         made[id(node)] = mapping
