@@ -121,7 +121,7 @@ def unknown_classes(tree: Any) -> list[str]:
 
 
 def _records(path: Path) -> tuple[bool, str]:
-    """Whether the records of a zip file lie in it uncompressed, to be mapped; and its folder, if TorchScript wrote it."""
+    """Whether the records of a zip file are uncompressed and can be mapped; its folder, if TorchScript wrote it."""
     try:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
