@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from ww_callbacks import spectral
 from ww_callbacks.spectral.layers import inspect
 
 onnx = pytest.importorskip("onnx")
@@ -121,3 +122,17 @@ def test_four_bit_weights_of_onnx_runtime(tmp_path, form, symmetric):
     (spec,) = (spec for spec in inspect(path) if not spec.skipped)
     assert "dequantised from" in spec.note and "ONNX" in spec.stored_as
     assert_same_matrices(spec.matrices(), matrices(model), tolerance=1 / 8 if symmetric else 1 / 15)
+
+
+def test_an_export_compares_with_the_network_itself(tmp_path):
+    """The exporter takes the names of transposed weights away; the path of their node tells them."""
+    torch.manual_seed(0)
+    inner = nn.Sequential(nn.Linear(12, 9, bias=False), nn.ReLU(), nn.Linear(9, 7))
+    model, path = nn.ModuleDict({"body": inner, "head": nn.Linear(7, 7, bias=False)}), tmp_path / "model.onnx"
+    model.forward = lambda x: model["head"](model["body"](x))
+    torch.onnx.export(model, (torch.zeros(2, 3, 12),), str(path), dynamo=False)
+    result = spectral.compare(path, model)
+    assert list(result.layers["layer"]) == ["body.0.weight", "body.2.weight", "head.weight"]
+    assert [s.name for s in inspect(path) if not s.skipped] == list(result.layers["layer"])
+    assert not result.layers["changed"].any() and not result.only_before and not result.only_after
+    assert "stored as onnx::MatMul_" in next(spec for spec in inspect(path) if not spec.skipped).note

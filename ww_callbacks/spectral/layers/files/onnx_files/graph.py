@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ww_callbacks.spectral.layers import matrix_layouts as layouts
 from ww_callbacks.spectral.layers.files.onnx_files.constants import Attributes, Constant, outputs
 from ww_callbacks.spectral.layers.files.onnx_files.uses import Use, use
 from ww_callbacks.spectral.layers.files.stored_arrays import why_not_dtype, widened
@@ -283,6 +284,7 @@ def _layers(walk: Walk, initialisers: set[str], convolution: Convention) -> list
 
 
 def _measured(node: str, use: Use, others: list[str], convolution: Convention) -> list[LayerSpec]:
+    use = _renamed(node, use)
     weight = use.weight
     try:
         parts = use.cut(convolution)
@@ -302,6 +304,22 @@ def _measured(node: str, use: Use, others: list[str], convolution: Convention) -
         note="; ".join((f"used by {by}{also}", *weight.how)),
     )
     return [replace(spec, stored_as=weight.stored_as) for spec in made]
+
+
+def _renamed(node: str, use: Use) -> Use:
+    """A dense weight under the name that it had in the network, where the exporter of torch took it away.
+
+    It transposes the weight of a ``Linear`` without a bias and calls it ``onnx::MatMul_12``; the node is
+    ``/encoder/fc/MatMul``. Laid out as torch keeps it, it compares with the network and its other files.
+    """
+    weight, path = use.weight, node.strip("/").split("/")[:-1]
+    if not (weight.name.startswith("onnx::MatMul_") and use.transposed and node.startswith("/") and path):
+        return use
+    turned = weight.made(weight.shape[::-1], lambda a: a.T)
+    # A module in a list repeats the list: /layers/layers.0/fc.
+    kept = [part for part, after in zip(path, (*path[1:], ""), strict=True) if not after.startswith(f"{part}.")]
+    turned = replace(turned, name=".".join((*kept, "weight")), how=(*weight.how, f"stored as {weight.name}"))
+    return replace(use, weight=turned, cut=lambda c: layouts.matrix(turned.shape), transposed=False)
 
 
 def _left_out(constant: Constant, why: str) -> LayerSpec:

@@ -66,12 +66,14 @@ class Use:
         kind: the kind of layer it is.
         type: the node's operation.
         cut: its parts in a convention.
+        transposed: whether it is a matrix that is stored (in, out).
     """
 
     weight: Constant
     kind: str
     type: str
     cut: Callable[[Convention], list[Part]]
+    transposed: bool = False
 
 
 def use(op: str, position: int, inputs: Inputs, attributes: Attributes, scale: Constant | None = None) -> Use | str:
@@ -133,7 +135,7 @@ def _product(like: str, op: str, weight: Constant, position: int, attributes: At
     swapped = bool(attributes.get("transA" if position == 0 else "transB"))
     transposed = (position == 1) != swapped
     if len(weight.shape) == 2:
-        return Use(weight, "dense", op, lambda c: layouts.matrix(weight.shape, transposed=transposed))
+        return Use(weight, "dense", op, lambda c: layouts.matrix(weight.shape, transposed=transposed), transposed)
     if like == "Gemm":
         return "a factor of `Gemm` with more than two axes"
     stack = stacked(weight)
