@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
 import sys
 import time
@@ -209,3 +210,14 @@ def test_a_full_disk_is_an_error_and_no_hang(tmp_path):
 
     assert exit_code(in_child(fill)) == 0
     assert len(scalar(read(tmp_path), "spectral/alpha/median")) > 1
+
+
+def test_a_folder_deleted_in_the_middle_costs_what_was_in_it(tmp_path):
+    sink = TensorBoardSink(tmp_path / "run")
+    sink.open(run_info(tmp_path / "run"), resumed=False)
+    sink.snapshot(snapshot(0))
+    shutil.rmtree(tmp_path / "run")
+    sink.snapshot(snapshot(10))
+    sink.snapshot(snapshot(20))
+    sink.close(verdict())
+    assert list(scalar(read(tmp_path / "run"), "spectral/effective_rank/median")) == [10, 20]

@@ -1,6 +1,7 @@
 """Faults of the machine, of others' code and of ours, injected: training goes on or fails as it would without us."""
 
 import copy
+import errno
 import json
 import os
 import pickle
@@ -79,6 +80,22 @@ def is_whole(checkpoint):
     except Exception:  # whatever a torn file makes torch raise
         return False
     return True
+
+
+def test_without_room_for_the_initial_weights_it_is_resumed_all_the_same(tmp_path, monkeypatch, caplog):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    saver = pl.callbacks.ModelCheckpoint(tmp_path / "checkpoints", save_top_k=-1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Baseline, "write", full)
+        fit(seeded(), record_of(tmp_path), saver, epochs=2)
+    assert caplog.text.count("W_0 cannot be kept") == 1
+    last = max((tmp_path / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    fit(Net(), record_of(tmp_path), ckpt_path=last)
+    record = read_run(tmp_path / "record")
+    assert record.model["step"].tolist() == [0, 4, 8, 12, 16] and record.verdict is not None
+    assert record.layers["relative_distance_from_init"].isna().all() and record.layers["status"].eq("ok").all()
 
 
 def test_sigterm_leaves_a_verdict(doomed):

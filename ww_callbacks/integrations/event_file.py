@@ -6,6 +6,7 @@ imports it: several seconds, also in a run on torch or jax.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import socket
@@ -20,6 +21,8 @@ _numbers = itertools.count()
 class EventFile:
     """An event file that is open for writing, in a folder that is made if it is missing.
 
+    Where the file is deleted in the middle, the next one goes on.
+
     Args:
         folder: where it lies.
 
@@ -29,13 +32,19 @@ class EventFile:
 
     def __init__(self, folder: Path) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
+
+        self._event = Event
+        self._folder = folder
+        self._begin()
+
+    def _begin(self) -> None:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
-        self._event = Event
-        self._records = RecordWriter((folder / name).open("wb"))
-        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self._path = self._folder / name
+        self._records = RecordWriter(self._path.open("wb"))
+        self._write(self._event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def add(self, summary: Any, step: int) -> None:
         """Write a ``Summary`` and flush it, so that a live page sees it.
@@ -43,6 +52,10 @@ class EventFile:
         Raises:
             OSError: if it cannot be written.
         """
+        if not self._path.exists():
+            with contextlib.suppress(OSError):
+                self._records.close()
+            self._begin()
         self._write(self._event(wall_time=time.time(), step=step, summary=summary))
 
     def _write(self, event: Any) -> None:

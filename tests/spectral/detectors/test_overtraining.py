@@ -208,3 +208,26 @@ def test_few_validation_values_are_not_called_none():
         detector.update(Observation(observation.step, observation.epoch, observation.layers, metrics))
     assert detector.judged_by == "training signals"
     assert detector.doubt.startswith("Validation values at 2 snapshots are too few")
+
+
+def test_the_signals_of_a_fine_tuning_are_those_of_what_is_trained():
+    """LoRA's update and not its sum with the frozen weight, no frozen layer, and the last trained layer as the output."""
+
+    def row(distance, norm, update):
+        return {"distance_from_init": distance, "frobenius_norm": norm, "relative_update_norm": update}
+
+    signals, names = TrainingSignals("head"), ("q.lora_update[a]", "v.lora_update[a]")
+    for epoch in range(1, 9):
+        moved = 0.1 * epoch**0.5
+        layers = {"embedding": row(0.0, 50.0, 0.0)}
+        for name in names:
+            layers |= {
+                name: row(moved, moved, 0.2),
+                name.replace("lora_update[a]", "merged_weight"): row(moved, 9.0, 1e-4),
+            }
+        layers["head"] = row(0.0, 40.0, 0.0)
+        found = signals.update(
+            Observation(10 * epoch, epoch, layers, {"train_loss": 1.0 / epoch}, frozen=frozenset(("embedding", "head")))
+        )
+    assert found["output_update"] == found["hidden_update"] == pytest.approx(math.log(0.2))
+    assert found["output_exponent"] == found["norm_exponent"] == pytest.approx(0.5, abs=1e-6)

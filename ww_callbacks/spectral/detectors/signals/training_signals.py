@@ -59,6 +59,21 @@ def within_epoch_slope(losses: Sequence[float]) -> tuple[float, float]:
     return n * per_part, n * math.sqrt(max(rest, 0.0) / ((n - 2) * spread))
 
 
+def _trained(observation: Observation) -> list[str]:
+    """The layers that say how training goes: those that are trained, and of LoRA the update instead of its sum.
+
+    The frozen weight in that sum is so large that the size of the update would not show. Where all are frozen, all.
+    """
+    summed = {
+        name.partition("lora_update[")[0] + leaf
+        for name in observation.layers
+        if "lora_update[" in name
+        for leaf in ("merged_weight", "merged_kernel")
+    }
+    moving = [name for name in observation.layers if name not in observation.frozen and name not in summed]
+    return moving or list(observation.layers)
+
+
 @dataclass
 class _Memory:
     """What is kept between epochs.
@@ -163,11 +178,11 @@ class TrainingSignals:
         }
 
     def _weights(self, observation: Observation) -> dict[str, float]:
-        layers = list(observation.layers)
+        layers = _trained(observation)
         slopes = self._slopes.slopes
         if not layers:
             return {}
-        output = layers[-1] if self.output is None or self.output not in observation.layers else self.output
+        output = layers[-1] if self.output is None or self.output not in layers else self.output
         hidden = [slopes[f"D {n}"] for n in layers if n != output and f"D {n}" in slopes]
         rise_d, rise_f = self._slopes.rise(f"D {output}"), self._slopes.rise(f"F {output}")
         return {
@@ -177,12 +192,12 @@ class TrainingSignals:
             "output_exponent": slopes.get(f"D {output}", math.nan),
             "hidden_exponent": _mean(hidden),
             "output_update": _log(number(observation.layers[output], "relative_update_norm")),
-            "hidden_update": _log(_mean(self._updates(observation, output))),
+            "hidden_update": _log(_mean(self._updates(observation, [n for n in layers if n != output]))),
         }
 
     @staticmethod
-    def _updates(observation: Observation, output: str) -> list[float]:
-        found = (number(row, "relative_update_norm") for n, row in observation.layers.items() if n != output)
+    def _updates(observation: Observation, layers: Sequence[str]) -> list[float]:
+        found = (number(observation.layers[name], "relative_update_norm") for name in layers)
         return [value for value in found if value is not None]
 
     def state_dict(self) -> dict[str, Any]:
