@@ -84,3 +84,10 @@ def test_workers_are_the_trainings_idle_threads_unless_told(monkeypatch, cores, 
     fake = None if threads is None else SimpleNamespace(get_num_threads=lambda: threads)
     monkeypatch.setitem(sys.modules, "torch", fake)
     assert measuring.default_workers(background) == workers
+
+
+def test_a_home_folder_is_spelt_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "w.safetensors").touch()
+    settings = Settings(log_dir="~/runs/a", baseline="~/w.safetensors")
+    assert (settings.log_dir, settings.baseline) == (str(tmp_path / "runs/a"), str(tmp_path / "w.safetensors"))

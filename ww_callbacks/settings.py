@@ -180,12 +180,13 @@ class Settings:
         if self.log_dir is not None:
             if not isinstance(self.log_dir, str | os.PathLike):
                 raise ValueError(f"Expected `log_dir` to be the path of a folder but got {self.log_dir!r}.")
-            object.__setattr__(self, "log_dir", str(self.log_dir))
+            object.__setattr__(self, "log_dir", str(Path(self.log_dir).expanduser()))
         if not isinstance(self.baseline, str | os.PathLike):
             raise ValueError(
                 f"Expected `baseline` to be 'initial' or the path of a checkpoint but got {self.baseline!r}."
             )
-        object.__setattr__(self, "baseline", str(self.baseline))
+        baseline = str(self.baseline)
+        object.__setattr__(self, "baseline", str(Path(baseline).expanduser()) if baseline[:1] == "~" else baseline)
         if self.baseline != "initial" and not Path(self.baseline).exists():
             raise ValueError(
                 f"`baseline` names a file that does not exist: {self.baseline}. Expected a checkpoint's path."

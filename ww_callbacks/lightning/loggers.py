@@ -60,8 +60,10 @@ def log_folder(trainer: pl.Trainer) -> Path | None:
         return Path(by_name["TensorBoardLogger"].log_dir or ".")
     if "WandbLogger" in by_name:
         # Beside W&B's own files and not among them: what lies there is uploaded, W_0 too.
-        directory = getattr(by_name["WandbLogger"].experiment, "dir", None)
-        return Path(directory).parent / "spectral" if isinstance(directory, str) else None
+        run = by_name["WandbLogger"].experiment
+        directory = getattr(run, "dir", None)
+        if isinstance(directory, str) and not getattr(run, "disabled", False):
+            return Path(directory).parent / "spectral"
     return Path(trainer.log_dir) if trainer.loggers and trainer.log_dir else None
 
 

@@ -211,7 +211,7 @@ def test_few_validation_values_are_not_called_none():
 
 
 def test_the_signals_of_a_fine_tuning_are_those_of_what_is_trained():
-    """LoRA's update and not its sum with the frozen weight, no frozen layer, and the last trained layer as the output."""
+    """LoRA's update and not its sum with the frozen weight, no frozen layer; the output is the last trained layer."""
 
     def row(distance, norm, update):
         return {"distance_from_init": distance, "frobenius_norm": norm, "relative_update_norm": update}
@@ -221,10 +221,8 @@ def test_the_signals_of_a_fine_tuning_are_those_of_what_is_trained():
         moved = 0.1 * epoch**0.5
         layers = {"embedding": row(0.0, 50.0, 0.0)}
         for name in names:
-            layers |= {
-                name: row(moved, moved, 0.2),
-                name.replace("lora_update[a]", "merged_weight"): row(moved, 9.0, 1e-4),
-            }
+            layers[name] = row(moved, moved, 0.2)
+            layers[name.replace("lora_update[a]", "merged_weight")] = row(moved, 9.0, 1e-4)
         layers["head"] = row(0.0, 40.0, 0.0)
         found = signals.update(
             Observation(10 * epoch, epoch, layers, {"train_loss": 1.0 / epoch}, frozen=frozenset(("embedding", "head")))
