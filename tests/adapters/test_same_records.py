@@ -14,6 +14,7 @@ PROCESSES = {
     "torch": (("plain", "lightning", "huggingface"), {}),
     "keras on torch": (("keras",), {"KERAS_BACKEND": "torch"}),
     "keras on jax": (("keras",), {"KERAS_BACKEND": "jax"}),
+    "keras on tensorflow": (("keras",), {"KERAS_BACKEND": "tensorflow"}),
 }
 
 
@@ -46,7 +47,7 @@ def records(tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("name", ["lightning", "huggingface", "keras on torch", "keras on jax"])
+@pytest.mark.parametrize("name", ["lightning", "huggingface", "keras on torch", "keras on jax", "keras on tensorflow"])
 def test_the_same_weights_give_the_same_records(records, name):
     layers, model = records["plain"]
     other_layers, other_model = records[name]

@@ -18,7 +18,7 @@ try:
 except ImportError as missing:
     raise ImportError(what_is_missing(missing), name=missing.name) from missing
 
-from ww_callbacks.adapters.averages import keras_owner, keras_specs
+from ww_callbacks.adapters.averages import keras_owner
 from ww_callbacks.adapters.base import Watcher, default_directory, shows_settings
 from ww_callbacks.adapters.keeping.keras_weights import KerasWeights
 from ww_callbacks.adapters.model_structure import Structure
@@ -28,6 +28,7 @@ from ww_callbacks.integrations.console import for_terminal
 from ww_callbacks.integrations.record import free_directory
 from ww_callbacks.integrations.scalars import PREFIX, scalars
 from ww_callbacks.keras import private
+from ww_callbacks.keras.averages import keras_specs
 from ww_callbacks.keras.looks import Looks
 from ww_callbacks.keras.loop_values import LoopValues, own_optimizers
 from ww_callbacks.keras.sidecars import Sidecars
