@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import safetensors.numpy
 
+from tests.spectral.golden import power_law
 from ww_callbacks import spectral
 from ww_callbacks.commands import EXIT_ERROR, EXIT_FINDING, EXIT_OK, main
 
@@ -66,11 +67,7 @@ def test_analyze_writes_every_format(model, tmp_path, capsys):
 @pytest.fixture
 def heavy(tmp_path):
     """A layer with α < 2 on sufficient evidence, one with α clear of both bounds, and a zero one, in this order."""
-    rng, uniform = np.random.default_rng(0), 1 - (np.arange(300) + 0.5) / 300
-    layers = {
-        f"{i}.weight": (rng.standard_normal((400, 300)) * np.sqrt(uniform ** (-1 / exponent))).astype(np.float32)
-        for i, exponent in enumerate((0.6, 2.0))
-    }
+    layers = {f"{i}.weight": power_law(alpha).astype(np.float32) for i, alpha in enumerate((1.6, 3.0))}
     return saved(tmp_path / "heavy.safetensors", {**layers, "2.weight": np.zeros((400, 300), np.float32)})
 
 

@@ -30,3 +30,10 @@ def matrix(key: str) -> np.ndarray:
     rows, columns = (int(side) for side in key.split("x"))
     i, j = np.mgrid[:rows, :columns]
     return ((np.sin(12.9898 * i + 78.233 * j) * 43758.5453) % 1.0 - 0.5).astype(np.float32)
+
+
+def power_law(alpha: float, rows: int = 400, columns: int = 300) -> np.ndarray:
+    """A matrix whose eigenvalues have a power law's quantiles and whose singular vectors are random."""
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.standard_normal((side, columns)))[0] for side in (rows, columns))
+    return (left * np.sqrt(quantiles(f"pareto a={alpha} n={columns}"))) @ right.T

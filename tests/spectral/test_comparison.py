@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.spectral.golden import power_law
 from ww_callbacks import spectral
 from ww_callbacks.spectral.comparison import NOTES
 
@@ -84,14 +85,15 @@ def test_the_table_has_no_column_of_unusable_weights_where_there_are_none(before
 
 def test_a_label_from_alpha_is_no_finding():
     """A heavy tail gives α < 2 with sufficient evidence; it is shown with its error, and that is all."""
-    gaussian = RNG.standard_normal((400, 300))
-    uniform = 1 - (np.arange(300) + 0.5) / 300
-    before, after = (gaussian * np.sqrt(uniform ** (-1 / exponent)) for exponent in (1.2, 0.7))
-    result = spectral.compare({"w": before}, {"w": after})
+    before, after = power_law(2.2), power_law(1.7)
+    after_weights = {"w": after}
+    result = spectral.compare({"w": before}, after_weights)
     (row,) = result.layers.to_dict("records")
     assert row["alpha_after"] < 2 < row["alpha_before"] and row["alpha_evidence_after"] == "sufficient"
     assert row["finding"] == ""
-    assert result.shown()["alpha_after"][0] == f"{row['alpha_after']:.4g} ± {row['sigma_after']:.2g}"
+    before, after = (f"{row[f'alpha_{when}']:.4g} ± {row[f'sigma_{when}']:.2g}" for when in ("before", "after"))
+    assert result.shown()["alpha"][0] == f"{before} → {after}"
+    assert spectral.compare(after_weights, after_weights).shown()["alpha"][0] == after
     assert "validation data" in repr(result) and "trained" not in repr(result).replace(NOTES, "")
 
 
@@ -122,8 +124,8 @@ def test_the_order_of_the_table(before):
     assert list(result.layers["layer"]) == list(before)
     assert list(result.shown()["layer"])[:3] == ["h.4.weight", "h.2.weight", "h.0.weight"]
     assert list(result.shown("depth")["layer"]) == list(before)
-    by_rank = result.shown("effective_rank_after")
-    assert list(by_rank["effective_rank_after"]) == sorted(by_rank["effective_rank_after"], reverse=True)
+    ranks = result.layers.set_index("layer")["effective_rank_after"]
+    assert list(result.shown("effective_rank_after")["layer"]) == list(ranks.sort_values(ascending=False).index)
     assert list(result.shown(changed=True)["layer"]) == ["h.4.weight", "h.2.weight"]
     with pytest.raises(ValueError, match=r"concern, depth, layer.*but got 'zzz'"):
         result.shown("zzz")

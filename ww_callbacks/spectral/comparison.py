@@ -45,7 +45,7 @@ COLUMNS = (
 )
 """The columns of a comparison."""
 
-_SHOWN = ("relative_distance_from_init", "change_to_noise", "change_rank", "cosine_to_init")
+_SHOWN = ("relative_distance_from_init", "change_to_noise", "change_rank", "effective_rank", "alpha", "cosine_to_init")
 
 
 @dataclass(frozen=True, repr=False)
@@ -87,7 +87,7 @@ class Comparison:
         return NOTES
 
     def shown(self, order: str = "concern", *, changed: bool = False) -> pd.DataFrame:
-        """The table for people: how far each layer moved, α and effective rank before and after, and findings.
+        """The table for people: how far each layer moved, its effective rank and α before → after, and findings.
 
         Args:
             order: ``concern`` (the default): findings first, then what cannot be compared, then by ‖ΔW‖/‖W‖, the
@@ -98,7 +98,6 @@ class Comparison:
             ValueError: for any other order.
         """
         columns = ["layer", "matrices", "status", *_SHOWN]
-        columns += [f"{name}_{when}" for name in ("alpha", "effective_rank") for when in ("before", "after")]
         columns += ["unusable_before"] if len(self.unusable_before) else []
         table = self.layers[self.layers["changed"]] if changed else self.layers
         concern = [
@@ -106,8 +105,9 @@ class Comparison:
             for row in rows_of(table)
         ]
         places = ordered(table, order, concern, {})
-        words = with_alpha_in_words(with_alpha_in_words(table, "_before"), "_after")
-        return words.iloc[places][[*columns, "finding"]]
+        words = rows_of(with_alpha_in_words(with_alpha_in_words(table, "_before"), "_after"))
+        moved = {name: [_before_and_after(row, name) for row in words] for name in ("effective_rank", "alpha")}
+        return table.assign(**moved).iloc[places][[*columns, "finding"]]
 
     def heading(self) -> str:
         """What was compared, how much changed, most where, and what was found, in a line."""
@@ -143,6 +143,16 @@ class Comparison:
     def _repr_html_(self) -> str:
         table = self.shown().to_html(index=False, border=0, na_rep="–", float_format=short)
         return f"<p>{html.escape(self.heading())}</p>{table}<p>{html.escape(self.notes)}</p>"
+
+
+def _before_and_after(row: Mapping[str, Any], quantity: str) -> str:
+    """``3.1 → 2.9``; one value where the layer did not change."""
+    before, after = (row[f"{quantity}_{when}"] for when in ("before", "after"))
+    texts = [
+        short(v) if isinstance(v, float) and isfinite(v) else "–" if isinstance(v, float) else v
+        for v in (before, after)
+    ]
+    return " → ".join(texts) if row["changed"] else texts[1]
 
 
 def _finite(value: float) -> float:
