@@ -80,6 +80,19 @@ def test_a_policy_of_the_users_may_stop(weights, tmp_path):
     assert monitor.should_stop
 
 
+def test_a_baseline_under_other_names_is_matched_and_said(weights, tmp_path, caplog):
+    torch = pytest.importorskip("torch")
+    state = {f"model.{name}": torch.from_numpy(w * 0.5) for name, w in weights.items()}
+    torch.save({"teacher": state, "student": {"x.weight": torch.ones(2, 2)}}, tmp_path / "start.pt")
+    path = f"{tmp_path / 'start.pt'}:teacher"
+    with SpectralMonitor(weights, log_dir=tmp_path / "run", baseline=path, verbose=0) as monitor:
+        pass
+    np.testing.assert_allclose(monitor.history.scale_collapse, np.log10(2.0), rtol=1e-5)
+    assert "names matched without the prefix `model.`" in caplog.text
+    with pytest.raises(ValueError, match="names a file that does not exist"):
+        SpectralMonitor(weights, log_dir=tmp_path / "other", baseline=str(tmp_path / "none.pt:teacher"))
+
+
 def test_a_checkpoint_as_the_baseline(weights, tmp_path):
     from safetensors.numpy import save_file
 

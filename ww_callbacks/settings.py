@@ -187,7 +187,9 @@ class Settings:
             )
         baseline = str(self.baseline)
         object.__setattr__(self, "baseline", str(Path(baseline).expanduser()) if baseline[:1] == "~" else baseline)
-        if self.baseline != "initial" and not Path(self.baseline).exists():
+        # `checkpoint.pt:teacher` chooses one of several sets of weights in a file.
+        places = (self.baseline, self.baseline.rpartition(":")[0] or self.baseline)
+        if self.baseline != "initial" and not any(Path(place).exists() for place in places):
             raise ValueError(
                 f"`baseline` names a file that does not exist: {self.baseline}. Expected a checkpoint's path."
             )

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from ww_callbacks.engine.baseline_store import Baseline
 from ww_callbacks.engine.engine import Engine
+from ww_callbacks.faults import logger
 from ww_callbacks.scheduling.snapshots import SnapshotTaker
 from ww_callbacks.settings import Settings
+from ww_callbacks.spectral.for_people import some
 from ww_callbacks.spectral.layers.matching import Arrays, arrays_from
 
 
@@ -27,7 +29,7 @@ class InitialWeights:
 
     def __init__(self, settings: Settings, engine: Engine, measuring: SnapshotTaker, rank: int) -> None:
         self._engine, self._measuring, self._rank = engine, measuring, rank
-        self._given = None if settings.baseline == "initial" else _of_checkpoint(settings, engine)
+        self._given = None if settings.baseline == "initial" else _of_checkpoint(settings, engine, rank)
         self._later = 0
 
     def take(self, folder: Path) -> None:
@@ -53,7 +55,7 @@ class InitialWeights:
         return Baseline.write(folder, arrays, self._engine.specs, "-".join(parts))
 
 
-def _of_checkpoint(settings: Settings, engine: Engine) -> Arrays:
+def _of_checkpoint(settings: Settings, engine: Engine, rank: int) -> Arrays:
     found = arrays_from(engine.specs, settings.baseline, settings.convolution)
     if not found:
         names = ", ".join(s.name for s in engine.specs[:5])
@@ -61,4 +63,8 @@ def _of_checkpoint(settings: Settings, engine: Engine) -> Arrays:
             f"The checkpoint {settings.baseline!r} named as `baseline` holds none of the layers watched "
             f"({names}, …) in the shape that the model has."
         )
+    missing = [spec.name for spec in engine.specs if spec.name not in found]
+    said = [*found.remarks, *([f"it does not hold {len(missing)} of the layers ({some(missing)})"] if missing else [])]
+    if said and rank == 0:
+        logger.warning("ww-callbacks: `baseline` %s: %s.", settings.baseline, "; ".join(said))
     return found
