@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.commands import EXIT_FINDING, EXIT_OK, _weights
+from ww_callbacks.commands._progress import progress as progress_bar
 
 if TYPE_CHECKING:
     from ww_callbacks.spectral.layers.spec import LayerSpec
@@ -106,7 +107,7 @@ def _analyze(args: argparse.Namespace) -> int:
     quantities = [*args.quantities, *(("sigma", "alpha_evidence") if "alpha" in args.quantities else ())]
     columns = [q.name for q in resolve([*quantities, *(["warning"] if "default" in quantities else [])])]
     _weights.check_order(args.sort, ("layer", "matrices", "status", *columns))
-    with _weights.interruptible(args), _weights.progress("measuring", args.quiet) as progress:
+    with _weights.interruptible(args), progress_bar("measuring", args.quiet, args.command) as progress:
         result = spectral.analyze(
             args.model,
             quantities,

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from ww_callbacks.commands import EXIT_FINDING, EXIT_OK, _weights
+from ww_callbacks.commands._progress import progress as progress_bar
 
 
 def add_parser(subparsers: Any) -> None:
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from ww_callbacks.spectral.comparison import COLUMNS
 
     _weights.check_order(args.sort, COLUMNS)
-    with _weights.interruptible(args), _weights.progress("comparing", args.quiet) as progress:
+    with _weights.interruptible(args), progress_bar("comparing", args.quiet, args.command) as progress:
         result = spectral.compare(args.before, args.after, progress=progress, **_weights.selection(args))
     heading, shown = result.heading(), result.shown(args.sort, changed=args.changed)
     layers = result.layers[result.layers["changed"] | (not args.changed)]

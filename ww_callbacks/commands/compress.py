@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ww_callbacks.commands import EXIT_FINDING, EXIT_OK, _weights
+from ww_callbacks.commands._progress import progress as progress_bar
 
 if TYPE_CHECKING:
     from ww_callbacks.spectral.compression import Factors
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     _check_source(Path(args.model))
     chosen = select(specs, args.layers, args.exclude, args.types, args.min_eigenvalues)
     found = []
-    with _weights.progress("factorising", args.quiet) as progress:
+    with progress_bar("factorising", args.quiet, args.command) as progress:
         for done, spec in enumerate(chosen, 1):
             found.append(_factorise(spec, args))
             progress(done, len(chosen), spec.name)

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 Row = dict[str, "Value"]
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".data", ".keras", ".h5")
 Progress = Callable[[int, int, str], object]
-"""Called with the number of layers done, the number of layers, and the name of the one just done."""
+"""Called with the number of layers done, the number of layers, and the name of the one just done.
+
+One that has a method ``begin`` is called by that with the name of each layer that is begun, and one with ``share``
+with the share of the work that is done, by cost, before the call itself.
+"""
+
+_EACH = 4e6
+"""What a layer costs besides its spectrum, in multiplications."""
 
 
 class RowFile:
@@ -108,19 +115,32 @@ def collect(
     rows: dict[str, Row] = {} if kept is None else {s.name: kept.rows[s.name] for s in specs if s.name in kept.rows}
     end = math.inf if max_time is None else monotonic() + max_time
     lock = Lock()
-    if progress is not None and rows:
-        progress(len(rows), len(specs), next(reversed(rows)))
+    begin, share = getattr(progress, "begin", None), getattr(progress, "share", None)
+    costs = {spec.name: _EACH + spec.cost for spec in specs}
+    done, all_of_it = sum(costs[name] for name in rows), sum(costs.values())
+
+    def tell(name: str) -> None:
+        if share is not None:
+            share(done / all_of_it)
+        if progress is not None:
+            progress(len(rows), len(specs), name)
+
+    if rows:
+        tell(next(reversed(rows)))
 
     def measure(spec: LayerSpec) -> Row | None:
+        nonlocal done
         if monotonic() >= end:
             return None
+        if begin is not None:
+            begin(spec.name)
         result = row(spec)
         if kept is not None:
             kept.add(result)
         with lock:
             rows[spec.name] = result
-            if progress is not None:
-                progress(len(rows), len(specs), spec.name)
+            done += costs[spec.name]
+            tell(spec.name)
         return result
 
     todo = [spec for spec in specs if spec.name not in rows]
