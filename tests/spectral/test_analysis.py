@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from tests.spectral.golden import power_law
 from ww_callbacks import spectral
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
 from ww_callbacks.spectral.quantities.power_law import alpha_evidence
@@ -156,8 +157,7 @@ def test_progress_is_told_of_every_layer(model):
 
 
 def test_labels_only_where_the_evidence_suffices():
-    rng = np.random.default_rng(0)
-    heavy = rng.standard_normal((400, 300)) * np.sqrt((1 - (np.arange(300) + 0.5) / 300) ** (-1 / 0.6))
+    heavy = power_law(1.6)
     rows = spectral.analyze({"heavy": heavy, "small": heavy[:10, :10]}).layers.set_index("layer")
     assert rows.loc["small", "warning"] == ""
     for _, row in rows.iterrows():

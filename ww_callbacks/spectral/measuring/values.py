@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite, isinf
 
 import numpy as np
@@ -27,7 +27,7 @@ def measure_quantities(sample: LayerWeights, quantities: Sequence[Quantity]) -> 
     spectral = [q for q in quantities if q.cost != "cheap"]
     ordered = [*(q for q in quantities if q.cost == "cheap"), *spectral]
     values: dict[str, Value] = {q.name: "" if q.text else np.nan for q in quantities}
-    failures: dict[str, list[str]] = {}
+    failures: dict[str, str] = {}
     with np.errstate(all="ignore"):
         largest = sample.largest
         released = False
@@ -50,9 +50,15 @@ def measure_quantities(sample: LayerWeights, quantities: Sequence[Quantity]) -> 
                 elif q.needs != "previous":  # what was infinite at the last snapshot was said there
                     raise OverflowError("beyond the range of float64")
             except Exception as error:  # One quantity's failure must neither hide the others nor reach the training.
-                failures.setdefault(f"{type(error).__name__}: {error}", []).append(q.name)
+                failures[q.name] = f"{type(error).__name__}: {error}"
     if not isfinite(largest):
         return values, "non-finite"
     if failures:
-        return values, "failed: " + "; ".join(f"{', '.join(names)}: {reason}" for reason, names in failures.items())
+        return values, "failed: " + "; ".join(_by_reason({name: failures[name] for name in values if name in failures}))
     return values, "zero" if largest == 0.0 else "ok"
+
+
+def _by_reason(failures: Mapping[str, str]) -> Iterator[str]:
+    """The names of what failed for each reason, with that reason."""
+    for reason in dict.fromkeys(failures.values()):
+        yield f"{', '.join(name for name, why in failures.items() if why == reason)}: {reason}"
