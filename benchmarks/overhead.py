@@ -2,7 +2,7 @@
 
     python -m benchmarks.overhead [PART …] --json benchmarks/results/overhead.json
 
-The parts are ``mlp``, ``transformer``, ``frozen``, ``processes`` and ``memory``; all of them where none is named.
+The parts are ``mlp``, ``transformer``, ``average``, ``frozen``, ``processes`` and ``memory``; all where none is named.
 Everything that is compared is timed in one run, alternating; of every variant the fastest epoch counts, so that what
 else the machine does is left out as far as it can be. The data are looked for in the folder that WW_CALLBACKS_DATA
 names: ``mnist/*.gz`` (the four IDX files) and ``text/moby-dick.txt.gz``.
@@ -34,9 +34,11 @@ if not __package__:  # run as a script
 
 from benchmarks import _peers, _report
 from ww_callbacks import SpectralMonitor
+from ww_callbacks.adapters.keeping.torch_weights import TorchWeights
+from ww_callbacks.adapters.keeping.weight_average import UPDATES_AN_EPOCH, WeightAverage
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("mlp", "transformer", "frozen", "processes", "memory")
+PARTS = ("mlp", "transformer", "average", "frozen", "processes", "memory")
 BLOCK = 20
 """Steps between two marks of the dense cadence: a snapshot every second block costs about a third of the time."""
 Row = dict[str, Any]
@@ -291,6 +293,43 @@ def transformer(pairs: int, epochs: int, steps: int, peers: Path | None) -> tupl
     return rows, {**figures, "weightwatcher_overhead": min(calls) / base}
 
 
+def average(steps: int) -> tuple[list[Row], dict[str, float]]:
+    """The average of the weights: an update after each of ``steps`` steps of both networks, timed one by one.
+
+    An epoch has :data:`UPDATES_AN_EPOCH` updates; its cost is theirs over that of its steps.
+    """
+    generator = torch.Generator().manual_seed(0)
+    sides = (784, 1000, 1000, 10)
+    torch.manual_seed(0)
+    dense = [nn.Linear(a, b) for a, b in pairwise(sides)]
+    perceptron = nn.Sequential(dense[0], nn.ReLU(), dense[1], nn.ReLU(), dense[2])
+    images = torch.rand(64, 784, generator=generator), torch.randint(0, 10, (64,), generator=generator)
+    codes = torch.randint(0, 90, (8, 129), generator=generator)
+    rows: list[Row] = []
+    for name, net, inputs, targets, per_epoch in (
+        ("mlp", perceptron, *images, 938),
+        ("transformer", Transformer(90), codes[:, :-1], codes[:, 1:], 300),
+    ):
+        optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+        kept = WeightAverage(TorchWeights(net))
+        times = []
+        for _ in range(steps):
+            began = time.perf_counter()
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(inputs).flatten(0, -2), targets.flatten()).backward()
+            optimizer.step()
+            stepped = time.perf_counter()
+            kept.step()
+            times.append((stepped - began, time.perf_counter() - stepped))
+        step, update = (median(t[i] for t in times[3:]) for i in range(2))
+        share = min(UPDATES_AN_EPOCH, per_epoch) * update / (per_epoch * step)
+        megabytes = sum(p.numel() * 4 for p in net.parameters()) / 1e6
+        told = {"step_ms": 1e3 * step, "update_ms": 1e3 * update, "steps_an_epoch": per_epoch, "share": share}
+        rows.append({"part": "average", "variant": name, "megabytes": megabytes, **told})
+        print(rows[-1], file=sys.stderr)
+    return rows, {f"average_overhead_{row['variant']}": row["share"] for row in rows}
+
+
 # --- The engine by itself -------------------------------------------------------------------------------------------
 
 
@@ -426,6 +465,7 @@ def main() -> None:
     parser.add_argument("--snapshots", type=int, default=10_000, help="of the part `memory`")
     parser.add_argument("--frozen-epochs", type=int, default=50, help="of the part `frozen`")
     parser.add_argument("--rounds", type=int, default=3, help="snapshots of each process in the part `processes`")
+    parser.add_argument("--average-steps", type=int, default=40, help="steps of the part `average`")
     parser.add_argument("--threads", type=int, default=0, help="torch's threads; 0 leaves them as they are")
     parser.add_argument("--peers", type=Path, help="virtual environment with WeightWatcher; made if it is not there")
     parser.add_argument("--rank", nargs=3, metavar=("STORE", "RANK", "SIZE"), help="one of the part's own processes")
@@ -443,6 +483,7 @@ def main() -> None:
     runs: dict[str, Callable[[], tuple[list[Row], dict[str, float]]]] = {
         "mlp": lambda: mlp(args.pairs, args.epochs),
         "transformer": lambda: transformer(args.pairs, args.epochs, args.steps, args.peers),
+        "average": lambda: average(args.average_steps),
         "frozen": lambda: frozen(args.frozen_epochs),
         "processes": lambda: processes_part(args.rounds),
         "memory": lambda: memory(args.snapshots),
