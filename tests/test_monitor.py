@@ -189,6 +189,28 @@ def test_a_loss_without_a_graph_is_named_where_nothing_changes(tmp_path):
     assert "No layer has changed since the start: the loss has no graph" in monitor.verdict.reason
 
 
+def test_the_output_layer_is_found_in_the_graph_of_the_loss(tmp_path):
+    torch = pytest.importorskip("torch")
+
+    class HeadFirst(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head, self.body = torch.nn.Linear(6, 3), torch.nn.Linear(4, 6)
+
+        def forward(self, x):
+            return self.head(torch.relu(self.body(x)))
+
+    net = HeadFirst()
+    with SpectralMonitor(net, log_dir=tmp_path, verbose=0) as monitor:
+        named = []
+        monitor.run.diagnosis.name_output = named.append
+        loss = net(torch.ones(2, 4)).sum()
+        loss.backward()
+        monitor.step(loss)
+        monitor.step(loss)
+    assert named == ["head.weight"]
+
+
 def test_nothing_is_kept_unasked(tmp_path):
     monitor, _ = memorising(log_dir=tmp_path)
     assert monitor.best_checkpoint is None and not list(tmp_path.glob("best-*"))

@@ -14,6 +14,7 @@ from ww_callbacks.adapters.keeping.any_weights import weights_of
 from ww_callbacks.adapters.keeping.best_checkpoint import saver
 from ww_callbacks.adapters.model_structure import Structure
 from ww_callbacks.adapters.standstill import why_no_gradient
+from ww_callbacks.adapters.traced_output import traced_output
 from ww_callbacks.adapters.training_metrics import StepLosses, values_of
 from ww_callbacks.integrations.record import free_directory
 from ww_callbacks.integrations.schema import Snapshot
@@ -109,8 +110,16 @@ class SpectralMonitor(Watcher):
         self._losses.add(loss)
         if not self._stepped:
             self._stepped = True
-            self.run.diagnosis.explain_standstill(why_no_gradient(loss, self._model))
+            with self.run.guarded("reading the graph of the loss"):
+                self.run.diagnosis.explain_standstill(why_no_gradient(loss, self._model))
+                self.run.diagnosis.name_output(self._output_of(loss))
         self._average_step()
+
+    def _output_of(self, loss: Any) -> str | None:
+        """The layer that produces the output, where the graph of a torch loss shows it."""
+        if self._arrays is not None or not hasattr(loss, "grad_fn"):
+            return None
+        return traced_output(loss, self._model, self.run.specs)
 
     def _asked_cadence(self) -> Cadence:
         asked = self.settings

@@ -98,8 +98,7 @@ class StepLosses:
         self._span = 1
         self._open = 0
         self._last: float | None = None
-        self.first: float | None = None
-        """Loss of the run's first step, known from the end of its epoch on."""
+        self._first: float | None = None
 
     def add(self, loss: Any, scale: float = 1.0) -> None:
         """Take one step's loss, times ``scale``; None is left out."""
@@ -116,6 +115,13 @@ class StepLosses:
         if self._open == 0 and len(self._sums) >= _MOST:
             self._sums = [a + b for a, b in zip(self._sums[::2], self._sums[1::2], strict=True)]
             self._span *= 2
+
+    @property
+    def first(self) -> float | None:
+        """Loss of the run's first step (in an epoch of more than 640 steps, of its first few); None before it."""
+        if self._first is None and self._sums:
+            self._first = _floats(self._sums[:1])[0] / min(self._span, self.steps)
+        return self._first
 
     @property
     def steps(self) -> int:
@@ -154,8 +160,7 @@ class StepLosses:
 
     def reset(self) -> None:
         """Begin the next epoch."""
-        if self._sums and self.first is None:
-            self.first = _floats(self._sums[:1])[0] / min(self._span, self.steps)
+        self._first = self.first
         self._last = self.mean()
         self._sums, self._span, self._open = [], 1, 0
 
@@ -171,7 +176,7 @@ class StepLosses:
         """
         sums, span, opened, first = state
         self._sums, self._span, self._open = [float(s) for s in sums], int(span), int(opened)
-        self.first = None if first is None else float(first)
+        self._first = None if first is None else float(first)
 
 
 def _floats(values: Sequence[Any]) -> list[float]:
