@@ -2,12 +2,13 @@
 
     python -m docs.images.make
 
-One run trains as it should; in the other a far too strong weight decay on one layer makes its scale collapse. Needs the
+One run trains as it should and logs a validation loss; in the other a far too strong weight decay on one layer makes its scale collapse. Needs the
 extras ``tensorboard`` and ``dev``, torch, and a Chromium.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import tempfile
 from collections import OrderedDict
@@ -33,7 +34,8 @@ def main() -> None:
         runs = [log / "healthy", log / "too-much-decay"]
         for run, decay in zip(runs, (0.0, 40.0), strict=True):
             train(run, decay)
-        report = write_report(runs, log / "report.html")
+        with contextlib.chdir(log):  # so that the page names no temporary folder
+            report = write_report([run.name for run in runs], "report.html").absolute()
         with tensorboard(log) as address, sync_playwright() as playwright:
             chromium = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
             page = chromium.new_page(viewport={"width": 1280, "height": 880})
@@ -44,7 +46,7 @@ def main() -> None:
             for view in ("overview", "heat_map", "layer", "flow"):
                 show(frame, view)
                 keep(page, f"tensorboard-{view.replace('_', '-')}.png")
-            page.set_viewport_size({"width": 1280, "height": 480})  # without the footer, which names a temporary folder
+            page.set_viewport_size({"width": 1280, "height": 480})
             page.goto(report.as_uri())
             show(page, "heat_map")
             keep(page, "report.png")
@@ -59,7 +61,7 @@ def train(folder: Path, decay: float) -> None:
     from ww_callbacks import SpectralMonitor
 
     torch.manual_seed(0)
-    (images, labels), _ = digits()
+    (images, labels), (fresh, right_labels) = digits()
     inputs, targets = torch.from_numpy(images).flatten(1), torch.from_numpy(labels)
     modules: dict[str, nn.Module] = {}
     for number, (before, after) in enumerate(itertools.pairwise(WIDTHS), start=1):
@@ -82,6 +84,10 @@ def train(folder: Path, decay: float) -> None:
                 loss_sum += loss.item() * len(batch)
                 right += int((outputs.argmax(1) == targets[batch]).sum())
             metrics = {"train_loss": loss_sum / len(inputs), "train_accuracy": right / len(inputs)}
+            if not decay:  # without validation values it could not be called healthy
+                with torch.no_grad():
+                    outputs = net(torch.from_numpy(fresh).flatten(1))
+                metrics["val_loss"] = nn.functional.cross_entropy(outputs, torch.from_numpy(right_labels)).item()
             monitor.observe(step=step, epoch=epoch + 1, metrics=metrics)
 
 

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import pytest
 
@@ -42,6 +43,15 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             root / "many" / f"decay{i % 2}" / f"seed_{i}", layers=gpt(1), seed=i, collapse_at=3 if i == 4 else None
         )
         run.advance(5).close("collapsing" if i == 4 else "healthy")
+    for i in range(13):
+        SyntheticRun(root / "more" / f"r{i:02}", layers=2, seed=i, densities=False).advance(3)
+    moe = [
+        f"model.layers.{b}.experts.{e}.{part}.weight"
+        for b in range(12)
+        for e in range(16)
+        for part in ("w1", "w2", "w3")
+    ]
+    SyntheticRun(root / "huge" / "moe", layers=[*moe, *gpt(1)], collapse_at=1, densities=False).advance(3)
     deep = SyntheticRun(root / "deep" / "gpt", layers=gpt(30)[:150], collapse_at=3, densities=False)
     deep.advance(5)
     return root
@@ -88,6 +98,61 @@ def test_every_view_survives_every_resize_and_coming_back(watched, server):
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
             f"{view} at {width} scrolls sideways"
         )
+
+
+MANY = [f"many/decay{i % 2}/seed_{i}" for i in range(7)]
+SHOWN = {
+    "one": ["one/run"],
+    "two": MANY[3:5],
+    "seven": MANY,
+    "twenty": [*MANY, *(f"more/r{i:02}" for i in range(13))],
+    "150 layers": ["deep/gpt"],
+    "583 layers": ["huge/moe"],
+}
+COMPLAINTS = r"""(() => {
+    const view = document.querySelector('[data-view]:not([hidden])');
+    const said = [];
+    if (document.documentElement.scrollWidth > innerWidth) said.push('scrolls sideways');
+    const drawn = [...view.querySelectorAll('.plot text')].map((text) => text.textContent);
+    for (const text of [document.body.innerText, ...drawn]) {
+        const wrong = text.match(/.{0,40}(\bNaN\b|undefined|Infinity|\[object).{0,40}/);
+        if (wrong) said.push(wrong[0]);
+    }
+    const boxes = [...view.querySelectorAll('.panel, .card, .scroll')].filter((part) => !part.closest('details'))
+        .map((part) => part.getBoundingClientRect()).filter((box) => box.height > 0);
+    boxes.forEach((a, at) => boxes.slice(at + 1).forEach((b) => {
+        const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+        const down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+        if (across > 1 && down > 1) said.push(`overlap by ${across} x ${down}`);
+    }));
+    for (const plot of view.querySelectorAll('.plot')) {
+        if (plot._fullLayout.height !== plot.clientHeight) said.push('a height is lost');
+    }
+    return said;
+})()"""
+
+
+@pytest.fixture(scope="module")
+def whole(logs: Path) -> Iterator[str]:
+    with tensorboard(logs) as address:
+        yield address
+
+
+@pytest.mark.parametrize("shown", SHOWN)
+def test_every_view_is_sound_with_many_runs_and_layers_light_and_dark(watched, whole, shown):
+    page = watched.page
+    page.route("**/favicon.ico", lambda route: route.fulfill(status=204))
+    runs = ",".join(quote(name, safe="") for name in SHOWN[shown])
+    page.goto(f"{whole}/{PAGE}#{urlencode({'runs': runs})}")
+    # Every view in one of the themes at each width; several runs at the outer widths alone, as their figures take long.
+    widths = WIDTHS if len(SHOWN[shown]) == 1 else (WIDTHS[0], WIDTHS[-1])
+    for width, theme in zip(widths, itertools.cycle(("dark", "light"))):
+        page.emulate_media(color_scheme=theme)
+        page.set_viewport_size({"width": width, "height": 900})
+        for view in VIEWS:
+            settle(page, view)
+            assert page.evaluate(COMPLAINTS) == [], f"{view} at {width}, {theme}"
+    assert page.locator(".runs input:checked").count() == len(SHOWN[shown])
 
 
 def test_a_resize_while_another_view_is_open(watched, server):
