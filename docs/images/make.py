@@ -2,8 +2,8 @@
 
     python -m docs.images.make
 
-One run trains as it should and logs a validation loss; in the other a far too strong weight decay on one layer makes its scale collapse. Needs the
-extras ``tensorboard`` and ``dev``, torch, and a Chromium.
+One run trains as it should and logs a validation loss; in the other a far too strong weight decay on one layer makes
+its scale collapse. Needs the extras ``tensorboard`` and ``dev``, torch, and a Chromium.
 """
 
 from __future__ import annotations
