@@ -110,6 +110,9 @@ def arrays(path: Path) -> dict[str, Callable[[], np.ndarray]]:
         return {name: lambda a=array: a for name, array in load_file(path).items()}
     import torch
 
+    if path.suffix == ".jit":  # named here as our rows are
+        state = torch.jit.load(path, map_location="cpu").state_dict()
+        return dict(_tensors({name.replace(".", "/"): value for name, value in state.items()}))
     return dict(_tensors(torch.load(path, map_location="cpu", weights_only=False)))
 
 

@@ -103,6 +103,44 @@ def test_what_onnx_runtime_quantises_is_measured_within_its_rounding(exported, t
     assert [spec.name for spec in specs] == ["0.weight", "3.weight", "5.weight"]
     assert all("dequantised from int8" in spec.note and spec.stored_as == "INT8, ONNX" for spec in specs)
     assert_same_matrices(matrices(out), matrices(model), tolerance=0.5 / 127)
+    result = spectral.compare(path, out)  # what quantising changed
+    assert list(result.layers["layer"]) == ["0.weight", "3.weight", "5.weight"] and not result.only_after
+    assert (result.layers["relative_distance_from_init"] < 0.02).all()
+
+
+def test_a_recurrent_layer_of_integers(tmp_path):
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    torch.manual_seed(0)
+    model, path = nn.LSTM(8, 6, bidirectional=True), tmp_path / "model.onnx"
+    torch.onnx.export(model, (torch.zeros(4, 1, 8),), str(path), dynamo=False)
+    quantization.quantize_dynamic(path, path, weight_type=quantization.QuantType.QInt8)
+    specs = [spec for spec in inspect(path) if not spec.skipped]
+    assert {spec.type for spec in specs} == {"DynamicQuantizeLSTM"}
+    assert_same_matrices(matrices(path), matrices(model), tolerance=1 / 127)
+
+
+def test_a_four_bit_embedding_is_what_onnx_runtime_looks_up(tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng, path = np.random.default_rng(0), tmp_path / "model.onnx"
+    held = {
+        "codes": rng.integers(0, 256, (11, 16), dtype=np.uint8),
+        "scales": rng.random((11, 2)).astype(np.float32),
+        "zeros": rng.integers(0, 256, (11, 1), dtype=np.uint8),
+    }
+    node = helper.make_node(
+        "GatherBlockQuantized", ["codes", "i", "scales", "zeros"], ["y"], domain="com.microsoft", bits=4, block_size=16
+    )
+    tensors = [numpy_helper.from_array(array, name) for name, array in held.items()]
+    inputs = [helper.make_tensor_value_info("i", TensorProto.INT64, [11])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [11, 32])]
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    graph = helper.make_graph([node], "g", inputs, outputs, tensors)
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    (rows,) = runtime.InferenceSession(path).run(None, {"i": np.arange(11)})
+    (spec,) = (spec for spec in inspect(path) if not spec.skipped)
+    np.testing.assert_allclose(spec.matrices()[0], rows.T, rtol=1e-6)
 
 
 @pytest.mark.parametrize("symmetric", [False, True])

@@ -245,6 +245,19 @@ def test_weights_of_branches_and_loops_are_found(path):
         np.testing.assert_allclose(run(x=x, c=np.array(branch))[0], h, rtol=1e-4)
 
 
+def test_weights_that_a_scan_goes_through_are_one_each(path):
+    text = f"""{HEAD} g (float[2,4] x) => (float[2,4] y) <float[3,4,4] w = {{0}}> {{
+        y = Scan <num_scan_inputs = 1, body = b (float[2,4] h, float[4,4] one) => (float[2,4] out) {{
+            m = MatMul (h, one) out = Tanh (m) }}> (x, w) }}"""
+    x = draw(2, 4)
+    (y,) = parsed(text, path, w=draw(3, 4, 4))(x=x)
+    found = measured(path)
+    assert list(found) == ["w[0]", "w[1]", "w[2]"]
+    for spec in found.values():
+        x = np.tanh(x @ spec.matrices()[0].T)
+    np.testing.assert_allclose(x, y, rtol=1e-4)
+
+
 def test_weights_inside_and_outside_of_local_functions(path):
     """What a function is called with, its attributes, and what it holds itself, whoever calls it."""
     text = f"""{HEAD} g (float[2,4] x) => (float[2,4] y) <float[4,4] first = {{0}}, float[4,4] second = {{0}}> {{

@@ -357,6 +357,11 @@ def unpacked(found: Constant, scales: Constant, zeros: Constant | None, attribut
     )
 
 
+def squeezed(constant: Constant, axis: int) -> Constant:
+    """``constant`` without an axis of length one."""
+    return _reshaped(constant, (*constant.shape[:axis], *constant.shape[axis + 1 :]))
+
+
 def stacked(constant: Constant) -> Constant:
     """``constant`` with all axes before the last two in one."""
     return _reshaped(constant, (math.prod(constant.shape[:-2]), *constant.shape[-2:]))

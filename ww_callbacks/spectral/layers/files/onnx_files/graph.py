@@ -8,7 +8,7 @@ node that consumes it says whether it is a weight, and which axis is what (see `
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ww_callbacks.spectral.layers import matrix_layouts as layouts
-from ww_callbacks.spectral.layers.files.onnx_files.constants import Attributes, Constant, outputs
+from ww_callbacks.spectral.layers.files.onnx_files.constants import Attributes, Constant, outputs, squeezed
 from ww_callbacks.spectral.layers.files.onnx_files.uses import Use, use
 from ww_callbacks.spectral.layers.files.stored_arrays import why_not_dtype, widened
 from ww_callbacks.spectral.layers.matrix_layouts import Convention, skipped, specs
@@ -120,8 +120,9 @@ class Walk:
             elif graphs:
                 made = {}
                 for name, body in graphs:
-                    inside = _entering(node, body, scope)
-                    self.graph(body, inside, (*where, f"{node.name or node.op_type}#{i}", name))
+                    inner = (*where, f"{node.name or node.op_type}#{i}", name)
+                    for turn in _entering(node, body, scope, attributes):
+                        self.graph(body, turn, inner)
             else:
                 made = self._node(node, scope, attributes)
             scope |= made
@@ -232,8 +233,11 @@ def _attributes(given: Sequence[Any], arguments: Attributes) -> tuple[dict[str, 
     return found, graphs
 
 
-def _entering(node: Any, body: Any, scope: Scope) -> dict[str, Constant]:
-    """What is known inside a subgraph: what is known around it, and each state that it hands on as it came."""
+def _entering(node: Any, body: Any, scope: Scope, attributes: Attributes) -> Iterator[dict[str, Constant]]:
+    """What is known inside a subgraph: what is known around it, and each state that it hands on as it came.
+
+    A ``Scan`` over stored weights is gone through once for each of them.
+    """
     hidden = {given.name for given in body.input}
     inside = {name: constant for name, constant in scope.items() if name not in hidden}
     # A loop has its number and its condition before its states, and its body the condition before what it hands on.
@@ -243,7 +247,20 @@ def _entering(node: Any, body: Any, scope: Scope) -> dict[str, Constant]:
     for outer, inner, result in zip(node.input[before:], body.input[before:], handed, strict=False):
         if inner.name == result and outer in scope:
             inside[inner.name] = scope[outer]
-    return inside
+    count = attributes.get("num_scan_inputs", 0)
+    first = len(node.input) - count
+    axes = attributes.get("scan_input_axes") or [0] * count
+    scanned = [
+        (inner.name, scope[outer], axis % len(scope[outer].shape))
+        for outer, inner, axis in zip(node.input[first:], body.input[first:], axes, strict=True)
+        if outer in scope and len(scope[outer].shape) > 2
+    ]
+    if not count or not scanned:
+        yield inside
+        return
+    for i in range(min(weight.shape[axis] for _, weight, axis in scanned)):
+        slices = {name: squeezed(weight.part(str(i), axis, i, i + 1), axis) for name, weight, axis in scanned}
+        yield {**inside, **slices}
 
 
 def _beside(folder: Path, file: str) -> bool:
@@ -284,7 +301,7 @@ def _layers(walk: Walk, initialisers: set[str], convolution: Convention) -> list
 
 
 def _measured(node: str, use: Use, others: list[str], convolution: Convention) -> list[LayerSpec]:
-    use = _renamed(node, use)
+    use = _as_in_the_network(node, use)
     weight = use.weight
     try:
         parts = use.cut(convolution)
@@ -306,19 +323,25 @@ def _measured(node: str, use: Use, others: list[str], convolution: Convention) -
     return [replace(spec, stored_as=weight.stored_as) for spec in made]
 
 
-def _renamed(node: str, use: Use) -> Use:
-    """A dense weight under the name that it had in the network, where the exporter of torch took it away.
+def _as_in_the_network(node: str, use: Use) -> Use:
+    """A dense weight under the name and in the layout that it had in the network, where a tool took them away.
 
-    It transposes the weight of a ``Linear`` without a bias and calls it ``onnx::MatMul_12``; the node is
-    ``/encoder/fc/MatMul``. Laid out as torch keeps it, it compares with the network and its other files.
+    The exporter of torch transposes the weight of a ``Linear`` without a bias and calls it ``onnx::MatMul_12``; the
+    node is ``/encoder/fc/MatMul``. ONNX Runtime's quantiser makes ``fc.weight_Transposed_quantized`` of ``fc.weight``.
+    Laid out as torch keeps it, it compares with the network and its other files.
     """
-    weight, path = use.weight, node.strip("/").split("/")[:-1]
-    if not (weight.name.startswith("onnx::MatMul_") and use.transposed and node.startswith("/") and path):
+    weight, name = use.weight, use.weight.name
+    path = node.strip("/").split("/")[:-1]
+    if name.startswith("onnx::MatMul_") and node.startswith("/") and path:
+        # A module in a list repeats the list: /layers/layers.0/fc.
+        kept = [part for part, after in zip(path, (*path[1:], ""), strict=True) if not after.startswith(f"{part}.")]
+        name = ".".join((*kept, "weight"))
+    elif not weight.parameters[0].endswith("_Transposed_quantized"):
+        return use
+    if not use.transposed:
         return use
     turned = weight.made(weight.shape[::-1], lambda a: a.T)
-    # A module in a list repeats the list: /layers/layers.0/fc.
-    kept = [part for part, after in zip(path, (*path[1:], ""), strict=True) if not after.startswith(f"{part}.")]
-    turned = replace(turned, name=".".join((*kept, "weight")), how=(*weight.how, f"stored as {weight.name}"))
+    turned = replace(turned, name=name, how=(*weight.how, f"stored as {weight.parameters[0]}, (in, out)"))
     return replace(use, weight=turned, cut=lambda c: layouts.matrix(turned.shape), transposed=False)
 
 

@@ -95,6 +95,8 @@ def use(op: str, position: int, inputs: Inputs, attributes: Attributes, scale: C
         return _integers(op, position, inputs, attributes, scale)
     if op == "MatMulNBits":
         return _bits(position, inputs, attributes)
+    if op == "GatherBlockQuantized":
+        return _coded_embedding(position, inputs, attributes)
     if op == "DynamicQuantizeLSTM":
         return _quantised_lstm(position, inputs, attributes)
     like = _PLAIN.get(op, op)
@@ -181,6 +183,22 @@ def _bits(position: int, inputs: Inputs, attributes: Attributes) -> Use | str:
         return "packed integers in an order of their own (`MatMulNBits` with `g_idx`) are not read"
     values = unpacked(weight, scales, zeros, attributes)
     return Use(values, "dense", "MatMulNBits", lambda c: layouts.matrix(values.shape))
+
+
+def _coded_embedding(position: int, inputs: Inputs, attributes: Attributes) -> Use | str:
+    weight, _, scales, zeros = (*inputs, None, None, None)[:4]
+    if position != 0 or weight is None:
+        return "a scale or a zero point of `GatherBlockQuantized`"
+    if scales is None or len(weight.shape) != 2 or attributes.get("quantize_axis", 1) % 2 != 1:
+        return "integers whose scale `GatherBlockQuantized` does not give are not the weights"
+    bits, block = attributes.get("bits", 4), attributes.get("block_size", 128)
+    if weight.dtype == "uint8":  # several numbers in a byte
+        sizes = {"N": weight.shape[0], "K": weight.shape[1] * 8 // bits, "bits": bits, "block_size": block}
+        values: Constant | None = unpacked(weight, scales, zeros, sizes)
+    else:
+        values = dequantised(weight, scales, zeros, {"axis": 1, "block_size": block})
+    assert values is not None
+    return _embedding("GatherBlockQuantized", values, {})
 
 
 def _quantised_lstm(position: int, inputs: Inputs, attributes: Attributes) -> Use | str:
