@@ -62,8 +62,9 @@ def log_folder(trainer: pl.Trainer) -> Path | None:
         # Beside W&B's own files and not among them: what lies there is uploaded, W_0 too.
         run = by_name["WandbLogger"].experiment
         directory = getattr(run, "dir", None)
-        if isinstance(directory, str) and not getattr(run, "disabled", False):
-            return Path(directory).parent / "spectral"
+        if not isinstance(directory, str) or run.disabled:
+            return None  # `trainer.log_dir` would wait for processes that do not ask for it
+        return Path(directory).parent / "spectral"
     return Path(trainer.log_dir) if trainer.loggers and trainer.log_dir else None
 
 
