@@ -14,7 +14,7 @@ from typing import Any
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import _large_memory, _large_noise, _large_small_layers, _report
+from benchmarks import _large_estimates, _large_memory, _large_noise, _large_small_layers, _report
 
 Part = Callable[[], tuple[list[dict[str, Any]], dict[str, float]]]
 
@@ -22,6 +22,7 @@ PARTS: Mapping[str, Part] = {
     "memory": _large_memory.measure,
     "noise": _large_noise.measure,
     "small layers": _large_small_layers.measure,
+    "estimates": _large_estimates.measure,
 }
 """Name → measures the rows and figures."""
 
