@@ -58,7 +58,7 @@ def no_spectrum(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def test_old_values_stand_with_their_bounds(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """While the layer hardly moves nothing is decomposed, α waits, and what stands is as near as it says."""
-    arrays = {"a": trained(200, 150)}
+    arrays = {"a": trained(300, 260)}
     engine, first = started(arrays, tmp_path, DEFAULT)
     assert first[0].errors == {} and np.isfinite(first[0].values["alpha"])
     patch: pytest.MonkeyPatch = request.getfixturevalue("no_spectrum")
@@ -85,7 +85,7 @@ def test_old_values_stand_with_their_bounds(tmp_path: Path, request: pytest.Fixt
 
 def test_a_layer_that_has_moved_is_measured_again(tmp_path: Path) -> None:
     """Beyond the bounds all is exact, α with it, and the count begins anew."""
-    arrays = {"a": trained(200, 150)}
+    arrays = {"a": trained(300, 260)}
     engine, _ = started(arrays, tmp_path, DEFAULT)
     move(arrays["a"], 0.02, seed=1)
     row = engine.measure()[0]
@@ -98,7 +98,7 @@ def test_a_layer_that_has_moved_is_measured_again(tmp_path: Path) -> None:
 
 def test_small_moves_add_up(tmp_path: Path) -> None:
     """To a spectrum in the end: the bound is of the distance since the last one, not of the last step."""
-    arrays = {"a": trained(200, 150)}
+    arrays = {"a": trained(300, 260)}
     engine, _ = started(arrays, tmp_path, DEFAULT)
     exact = []
     for step in range(30):
@@ -107,9 +107,25 @@ def test_small_moves_add_up(tmp_path: Path) -> None:
     assert 0 < sum(exact) < 15
 
 
+def test_one_quantity_stands_and_another_is_estimated(tmp_path: Path) -> None:
+    """The effective rank hardly changes with the weights, and the largest eigenvalues are quickly estimated."""
+    arrays = {"a": trained(1500, 1200)}
+    quantities = resolve(["effective_rank", "stable_rank", "alpha"])
+    engine, _ = started(arrays, tmp_path, quantities)
+    known = engine.states["a"].known
+    assert known is not None and known.reaches["effective_rank"].unit > 5.0 * known.reaches["stable_rank"].unit
+    move(arrays["a"], 0.005, seed=1)
+    row = engine.measure()[0]
+    exact = started(arrays, tmp_path / "exact", quantities, tolerance=None)[1][0]
+    assert set(row.errors) == {"effective_rank", "stable_rank"}
+    assert row.errors["stable_rank"] < 1e-4 * row.values["stable_rank"]  # an estimate; a bound would be a per cent
+    for name, error in row.errors.items():
+        assert abs(row.values[name] - exact.values[name]) <= error <= 0.01 * row.values[name]
+
+
 def test_with_exact_nothing_stands(tmp_path: Path) -> None:
     """The default keeps nothing and estimates nothing."""
-    arrays = {"a": trained(200, 150)}
+    arrays = {"a": trained(300, 260)}
     engine, _ = started(arrays, tmp_path, DEFAULT, tolerance=None)
     move(arrays["a"], 1e-6, seed=1)
     row = engine.measure()[0]
@@ -149,7 +165,7 @@ def test_without_alpha_no_large_spectrum_is_ever_computed(tmp_path: Path, monkey
 
 def test_a_resumed_run_gives_the_same_rows(tmp_path: Path) -> None:
     """What stands, what is estimated and what is due are those of a run that was not interrupted."""
-    arrays = {"a": trained(200, 150), "b": trained(1500, 1200)}
+    arrays = {"a": trained(300, 260), "b": trained(1500, 1200)}
     quantities = resolve(["stable_rank", "log_spectral_norm", "alpha", "scale_collapse"])
     engine, _ = started(arrays, tmp_path, quantities)
 

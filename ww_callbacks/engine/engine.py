@@ -384,12 +384,12 @@ class Engine:
             self.spectral_seconds += state.seconds
         return density
 
-    def _known(self, sample: LayerWeights, state: LayerState, vain: bool) -> KnownSpectrum | None:
+    def _known(self, sample: LayerWeights, state: LayerState, vain: tuple[str, ...]) -> KnownSpectrum | None:
         """What to keep of a spectrum that was just computed."""
         assert self.tolerance is not None
         exact = {name: value for name, value in state.values.items() if name not in state.errors}
         known = KnownSpectrum.of(sample, self.quantities, exact, self.tolerance)
-        before = state.known is not None and state.known.inestimable
+        before = () if state.known is None else state.known.inestimable
         return known and replace(known, inestimable=vain or before)
 
     def _initial(self, spec: LayerSpec) -> list[Array] | None:

@@ -104,12 +104,12 @@ class Plan(NamedTuple):
     Attributes:
         quantities: those to measure now; the others wait until the layer has moved further.
         found: those of them that are estimated, or whose old value stands; None if the spectrum is to be computed.
-        vain: whether an estimate was tried in vain.
+        vain: the quantities that it was tried in vain to estimate together.
     """
 
     quantities: list[Quantity]
     found: Mapping[str, Estimate] | None
-    vain: bool = False
+    vain: tuple[str, ...] = ()
 
 
 def plan(
@@ -119,8 +119,9 @@ def plan(
 
     * What needs the whole spectrum (α) waits while the weights have moved by less than ``tolerance`` of their norm
       since it was measured; so does nothing else.
-    * Old values stand where the move bounds their change within the tolerance.
-    * Else all is estimated, if it can be, and else all is exact.
+    * A value stands where the move bounds its change within the tolerance.
+    * The others are estimated, if they can be; if not, all is exact. The effective rank stands for long and costs most
+      to estimate, and it is the other way round with λ_1: therefore each is asked by itself.
 
     Args:
         sample: the layer.
@@ -138,10 +139,16 @@ def plan(
         return Plan(quantities, None)
     now = [q for q in quantities if q not in whole]
     rest = [q for q in spectral if q not in whole]
-    found = None if known is None else known.standing(rest)
-    if found is None and not (known is not None and known.inestimable):
-        found = estimates(sample, rest, tolerance)
-    return Plan(quantities, None, vain=True) if found is None else Plan(now, found)
+    standing = {} if known is None else known.standing(rest)
+    moving = [q for q in rest if q.name not in standing]
+    if not moving:
+        return Plan(now, standing)
+    names = tuple(q.name for q in moving)
+    vain = () if known is None else known.inestimable
+    found = None if vain and set(vain) <= set(names) else estimates(sample, moving, tolerance)
+    if found is None:
+        return Plan(quantities, None, vain or names)
+    return Plan(now, standing | found)
 
 
 def needs_spectrum(quantity: Quantity, sample: LayerWeights) -> bool:

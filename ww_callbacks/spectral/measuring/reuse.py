@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import ceil, isfinite, isnan
 
 import numpy as np
@@ -12,32 +12,79 @@ from ww_callbacks.spectral.estimates.estimate import Estimate
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights, Value
 from ww_callbacks.spectral.measuring.registry import Quantity
 
-SMALLEST = 128
+SMALLEST = 256
 """Layers with fewer eigenvalues are measured anew each time: that costs no more than the bounds."""
 
-_RUNGS = 16
-"""Distances for which bounds are kept; the largest is the tolerance times σ_1, twice as far as λ_1 itself allows."""
+_RUNGS = 8
+"""Bounds kept of a quantity, at equal steps up to the distance at which it exceeds the tolerance."""
+
+_FARTHEST = 2.0
+"""The largest distance looked at, in units of the tolerance times ‖V‖_F."""
+
+_SHORTEST = 2.0**-12
+"""The smallest, in units of the largest."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far a quantity's value can be trusted.
+
+    Attributes:
+        value: the exact value.
+        unit: the distance from one bound to the next.
+        bounds: how much the value can have changed after a move of 1, 2, … units; none where no move is allowed.
+    """
+
+    value: float
+    unit: float
+    bounds: tuple[float, ...]
+
+    @classmethod
+    def of(cls, sample: LayerWeights, quantity: Quantity, value: float, tolerance: float) -> Reach:
+        """As far as the change of ``quantity`` stays within ``tolerance``."""
+        change = quantity.change
+        assert change is not None
+        if isnan(value) and quantity.needs == "reference":  # what cannot be told of W_0 cannot be told later either
+            change = _no_change
+
+        def after(distance: float) -> Estimate:
+            return Estimate(value, change(sample, distance))
+
+        distance = farthest = _FARTHEST * tolerance * sample.norm
+        while not after(distance).within(tolerance, quantity.logarithm):
+            distance *= 0.7
+            if distance < _SHORTEST * farthest:
+                return cls(value, distance, ())
+        unit = distance / _RUNGS
+        return cls(value, unit, tuple(after(rung * unit).error for rung in range(1, _RUNGS + 1)))
+
+    def after(self, distance: float) -> Estimate | None:
+        """The value after a move of so much; None where it may have changed by more than the tolerance."""
+        rung = ceil(distance / self.unit) if isfinite(distance) else _RUNGS + 1
+        if rung > len(self.bounds):
+            return None
+        return Estimate(self.value, self.bounds[rung - 1] if rung else 0.0)
+
+
+def _no_change(sample: LayerWeights, distance: float) -> float:
+    return 0.0
 
 
 @dataclass(frozen=True)
 class KnownSpectrum:
-    """What is kept of a layer's last exact spectrum: values, and how far they can have moved, as plain values.
+    """What is kept of a layer's last exact spectrum, as plain values.
 
     Attributes:
-        values: quantity → exact value then.
-        bounds: quantity → how much it can have changed after a move of 1, 2, … units, as far as the tolerance allows.
-        unit: the distance between two bounds.
+        reaches: quantity → its value then, and how far it can be trusted.
         norm: ‖V‖_F of the weights V then.
         moved: at least ‖W−V‖_F: the sum of the moves from snapshot to snapshot.
-        inestimable: whether an estimate was tried in vain; it is not tried again.
+        inestimable: quantities that it was tried in vain to estimate together; it is not tried again.
     """
 
-    values: Mapping[str, float]
-    bounds: Mapping[str, tuple[float, ...]]
-    unit: float
+    reaches: Mapping[str, Reach]
     norm: float
     moved: float = 0.0
-    inestimable: bool = field(default=False, kw_only=True)
+    inestimable: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -53,24 +100,12 @@ class KnownSpectrum:
         """
         if len(sample.eigenvalues) < SMALLEST or not sample.largest_singular_value > 0.0:
             return None
-        unit = tolerance * sample.largest_singular_value / _RUNGS
-        bounds: dict[str, tuple[float, ...]] = {}
-        known: dict[str, float] = {}
+        known = {q: values.get(q.name) for q in quantities if q.change is not None}
         with np.errstate(all="ignore"):
-            for quantity in quantities:
-                value = values.get(quantity.name)
-                if quantity.change is None or not isinstance(value, float):
-                    continue
-                found: list[float] = []
-                for rung in range(1, _RUNGS + 1):
-                    # What cannot be told of W_0 cannot be told now either.
-                    missing = isnan(value) and quantity.needs == "reference"
-                    estimate = Estimate(value, 0.0 if missing else quantity.change(sample, rung * unit))
-                    if not estimate.within(tolerance, quantity.logarithm):
-                        break
-                    found.append(estimate.error)
-                known[quantity.name], bounds[quantity.name] = value, tuple(found)
-        return cls(known, bounds, unit, sample.norm)
+            reaches = {
+                q.name: Reach.of(sample, q, value, tolerance) for q, value in known.items() if isinstance(value, float)
+            }
+        return cls(reaches, sample.norm)
 
     def after(self, distance: float) -> KnownSpectrum:
         """The same after another move of the weights."""
@@ -80,13 +115,7 @@ class KnownSpectrum:
         """Whether the weights have moved by less than ``tolerance`` of their norm."""
         return self.moved <= tolerance * self.norm
 
-    def standing(self, quantities: Sequence[Quantity]) -> dict[str, Estimate] | None:
-        """The values that still hold, each with its bound; None unless all ``quantities`` are within the tolerance."""
-        rung = ceil(self.moved / self.unit) if isfinite(self.moved) else _RUNGS + 1
-        found = {}
-        for quantity in quantities:
-            bounds = self.bounds.get(quantity.name, ())
-            if quantity.name not in self.values or rung > len(bounds):
-                return None
-            found[quantity.name] = Estimate(self.values[quantity.name], bounds[rung - 1] if rung else 0.0)
-        return found
+    def standing(self, quantities: Sequence[Quantity]) -> dict[str, Estimate]:
+        """The values of those of ``quantities`` that still hold, each with its bound."""
+        found = {q.name: self.reaches[q.name].after(self.moved) for q in quantities if q.name in self.reaches}
+        return {name: estimate for name, estimate in found.items() if estimate is not None}
