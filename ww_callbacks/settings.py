@@ -56,7 +56,7 @@ class Settings:
         convolution: how a convolution becomes matrices: ``"matrix"`` (out, in·kernel), ``"slices"`` (the kernel's
             slices pooled), ``"separate"`` or ``"weightwatcher"`` (slices, with its factor √½).
         fine_tuning: whether training starts from trained weights; it changes what alerts recommend.
-        accuracy: ``"exact"``, or the relative error that is allowed, such as 0.01. Layers of 1024 and more on their
+        accuracy: ``"exact"``, or the relative error that is allowed, such as 0.01. Layers of 512 and more on their
             smaller side are then estimated, values whose change is bounded by how far the weights have moved stand, and
             α is measured again once they have moved by that share of their norm. A value that is not exact has its
             error beside it (``<quantity>_error``).

@@ -88,8 +88,6 @@ class Diagnosis:
         names = [asked] if isinstance(asked, str) else list(asked)
         if "alpha" in names:
             names += _EVIDENCE
-        if "default" in names and self._settings.accuracy != "exact":
-            names.append("alpha_hill_top")  # between one α and the next
         if "default" in names or self._settings.early_stopping != "off":
             names += needed_quantities(self._detectors)
         return list(resolve(names))

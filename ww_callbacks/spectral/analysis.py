@@ -237,7 +237,7 @@ def analyze(
         exclude: shell patterns of layers to leave out.
         types: class names of modules (``Linear``) or kinds (``conv``) to measure.
         min_eigenvalues: layers with fewer eigenvalues are left out.
-        accuracy: ``"exact"``, or the relative error that is allowed, such as 0.01. A layer whose smaller side is 1024
+        accuracy: ``"exact"``, or the relative error that is allowed, such as 0.01. A layer whose smaller side is 512
             or more is then estimated where every quantity asked for can be: the ``"estimable"`` ones are made for it,
             while α always needs the whole spectrum. The errors stand in columns ``<quantity>_error``.
         workers: layers at a time, one thread each; None for all cores that the process may use.

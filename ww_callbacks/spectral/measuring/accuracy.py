@@ -15,8 +15,8 @@ from ww_callbacks.spectral.measuring.registry import Quantity
 from ww_callbacks.spectral.measuring.reuse import KnownSpectrum
 from ww_callbacks.spectral.measuring.values import measure_quantities
 
-SMALLEST = 1024
-"""Matrices whose smaller side is below this are always measured exactly: that takes a tenth of a second."""
+SMALLEST = 512
+"""Matrices whose smaller side is below this are always measured exactly: that takes hundredths of a second."""
 
 LEAST, MOST = 1e-4, 0.1
 """Tolerances between these can be asked for: float32 products allow no less, and more says nothing."""
