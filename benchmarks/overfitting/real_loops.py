@@ -118,7 +118,7 @@ def reference(train: Data, test: Data, seed: int, epochs: int) -> tuple[list[Obs
             loss.backward()
             optimizer.step()
             average.step()
-            lost.append(float(loss))
+            lost.append(float(loss.detach()))
         if epoch == 1:
             first = lost[0]
         for name, parameter in net.named_parameters():

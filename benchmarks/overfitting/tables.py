@@ -97,6 +97,41 @@ def floors(f: Row) -> str:
     return table(["", "aim", "reached, in families left out"], lines)
 
 
+def real(content: Row) -> str:
+    """The trainings of ``real_loops.py``: where each preset alarms, and what it keeps."""
+    figures, lines = content["figures"], []
+    for row in (r for r in content["rows"] if r["loop"] == "replay"):
+        others = [
+            r
+            for r in content["rows"]
+            if r["loop"] != "replay" and all(r[k] == row[k] for k in ("scenario", "seed", "preset"))
+        ]
+        alarm = "none" if row["alarm"] is None else f"{row['alarm']:.0f}"
+        lines.append(
+            (
+                f"{row['scenario']}, seed {row['seed']}, {row['preset']}",
+                alarm,
+                f"{sum(r['same'] for r in others)} of {len(others)}",
+                f"{row['kept']:.1%} / {row['kept_average']:.1%}",
+                f"{row['last']:.1%} / {row['last_average']:.1%}",
+                f"{row['best']:.1%} (epoch {row['best_epoch']})",
+            )
+        )  # fmt: skip
+    head = [
+        "run",
+        "alarm",
+        "same epoch in the callbacks",
+        "kept, raw / average",
+        "at the end, raw / average",
+        "best raw epoch",
+    ]
+    return (
+        table(head, lines)
+        + f"\n\nLargest difference of the probability between a callback and the replay, over all epochs: "
+        f"{figures['largest_difference_of_probability']:.1e}."
+    )
+
+
 def verdict(f: Row) -> str:
     """The paragraph of the README."""
     return (
@@ -107,8 +142,8 @@ def verdict(f: Row) -> str:
         f"{f['eager_detection_rate']:.0%} and {f['eager_detection_rate_loss']:.0%}.\n**It misses most overtraining in runs of "
         f"3 to 8 epochs ({f['short_run_detection']:.0%} found), so log a validation loss if you can.** With one, it raised\n"
         f"{f['false_alarm_rate_with_validation'] / f['false_alarm_rate_val_patience']:.2f} times as many false alarms as "
-        "patience on the validation loss. The points that each rule loses are in the tables; they assume\nthat an average of the "
-        "weights over the last epoch is kept, which you must keep yourself for now.\nPooled rates hide families: regression without validation raises many more false alarms; leave it off there."
+        "patience on the validation loss. The points that each rule loses are in the tables; they are\nthose of the "
+        "average of the weights over the last epoch, which the callback keeps.\nPooled rates hide families: regression without validation raises many more false alarms; leave it off there."
     )
 
 
@@ -123,6 +158,8 @@ def main(results: Path) -> None:
         "reliability": reliability(rows),
         "floors": floors(figures),
     }
+    if (loops := results.with_name("real_loops.json")).exists():
+        parts["real"] = real(json.loads(loops.read_text()))
     for document in (ROOT / "README.md", ROOT / "docs" / "detectors.md"):
         text = document.read_text()
         for name, said in parts.items():
