@@ -16,6 +16,7 @@ from ww_callbacks.integrations.figures.run_view import RunView, views
 from ww_callbacks.integrations.figures.specs.alert_lane import alert_lane
 from ww_callbacks.integrations.figures.specs.heat_map import heat_map_panels, worth_a_first_look
 from ww_callbacks.integrations.figures.specs.spectrum import marchenko_pastur, spectrum_panels
+from ww_callbacks.integrations.figures.specs.timeline import timeline_panels
 from ww_callbacks.integrations.record import RecordSink
 from ww_callbacks.integrations.schema import Alert, LayerInfo, LayerRow, RunInfo, Snapshot, Verdict
 from ww_callbacks.spectral.aggregate.model_ranking import model_series
@@ -87,6 +88,20 @@ def test_timeline_draws_the_recorded_medians(run):
 def test_two_runs_differ_by_more_than_their_colour(run, other):
     losses = [trace for trace in figures.timeline([run, other]).data if str(trace.name).endswith("train loss")]
     assert len({trace.line.color for trace in losses}) == len({trace.line.dash for trace in losses}) == 2
+
+
+def test_runs_with_several_losses_keep_their_dashes(tmp_path):
+    """A dash tells the run, or, of a run alone, the loss; never both."""
+    for name in ("a", "b"):
+        SyntheticRun(tmp_path / name, layers=2, densities=False).advance(3)
+        record = tmp_path / name / "spectral.jsonl"
+        record.write_text(record.read_text().replace('"train_loss":', '"val_loss":0.5,"train_loss":'))
+    both, alone = timeline_panels(views([tmp_path / "a", tmp_path / "b"])), timeline_panels(views(tmp_path / "a"))
+    assert [one["title"] for one in both][:2] == ["train loss", "val loss"]
+    for one in both[:2]:
+        assert len({trace["line"]["dash"] for trace in one["data"]}) == 2
+    assert alone[0]["title"] == "train loss (line), val loss (dotted)" and alone[0]["wide"]
+    assert [trace["line"]["dash"] for trace in alone[0]["data"]] == ["solid", "dot"]
 
 
 def test_heat_map_shows_unsure_cells_faintly_in_the_same_colours(run):

@@ -25,7 +25,7 @@ def timeline_panels(runs: Sequence[RunView]) -> list[Spec]:
     """The panels of ``runs``, overlaid: losses, other metrics, the score of overtraining, the quantities."""
     if not any(len(run.steps) for run in runs):
         return [message_panel("No snapshot yet: the first one appears when training starts.")]
-    panels = [_loss_panel(runs)]
+    panels = _loss_panels(runs)
     for name in sorted({name for run in runs for name in run.metrics if "accuracy" in name}):
         panels.append(_time_panel(name.replace("_", " "), "as the training loop reported it"))
         _add(panels[-1], runs, f"metrics/{name}")
@@ -52,17 +52,25 @@ def timeline_panels(runs: Sequence[RunView]) -> list[Spec]:
     return panels
 
 
-def _loss_panel(runs: Sequence[RunView]) -> Spec:
+def _loss_panels(runs: Sequence[RunView]) -> list[Spec]:
+    """The losses: of one run in one panel, told apart by dash; of several runs, which dashes tell, a panel each."""
     losses = sorted(
         {name for run in runs for name in run.metrics if "loss" in name and name != "first_loss"}, key=_loss_order
     )
+    together = [losses] if len(runs) == 1 or len(losses) < 2 else [[name] for name in losses]
+    panels = [_loss_panel(runs, names) for names in together]
+    if len(panels) == 1:
+        panels[0]["wide"] = True
+    return panels
+
+
+def _loss_panel(runs: Sequence[RunView], losses: Sequence[str]) -> Spec:
     named = [
         f"{name.replace('_', ' ')}{f' ({_DASH_WORDS[i]})' if len(losses) > 1 else ''}"
         for i, name in enumerate(losses[:4])
     ]
     title = ", ".join(named) if losses else "no loss was reported by the training loop"
     made = _time_panel(title, "as the training loop reported it", height=LOSS if losses else PANEL)
-    made["wide"] = True
     for number, name in enumerate(losses):
         for position, run in enumerate(runs):
             for line in _line(run, f"metrics/{name}", position):
