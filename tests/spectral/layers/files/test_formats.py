@@ -98,9 +98,10 @@ def test_weights_are_found_in_pickled_modules_and_beside_objects(model, tmp_path
         def __init__(self):
             self.network, self.updates = model, 3
 
-    torch.save(model, tmp_path / "module.pt")
     state = model.state_dict()
-    assert_same(measured(tmp_path / "module.pt"), measured(state))
+    for zipped in (True, False):
+        torch.save(model, tmp_path / "module.pt", _use_new_zipfile_serialization=zipped)
+        assert_same(measured(tmp_path / "module.pt"), measured(state))
     with pytest.MonkeyPatch.context() as patched:
         patched.setitem(globals(), "Run", Run)
         Run.__qualname__ = "Run"
@@ -108,6 +109,16 @@ def test_weights_are_found_in_pickled_modules_and_beside_objects(model, tmp_path
         torch.save({"state_dict": state, "hyper_parameters": {"config": Run()}}, tmp_path / "lightning.ckpt")
     assert_same(measured(tmp_path / "object.pt"), measured(state))
     assert_same(measured(tmp_path / "lightning.ckpt"), measured(state))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torchscript_never_comes_to_the_loader_that_runs_its_code(tmp_path, monkeypatch):
+    torch.jit.script(nn.Linear(3, 2)).save(tmp_path / "scripted.pt")
+    # As if the archive looked to us like a plain one: zip files can be made that two readers see differently.
+    monkeypatch.setattr(zipfile, "ZipFile", lambda *_, **__: (_ for _ in ()).throw(zipfile.BadZipFile))
+    monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("the code was loaded"))
+    with pytest.raises(ValueError, match=r"scripted\.pt is not a readable torch checkpoint"):
+        inspect(tmp_path / "scripted.pt")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -313,3 +324,20 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
             patched.setitem(sys.modules, module, None)
             with pytest.raises(ImportError, match=rf'{name}.*pip install "ww-callbacks\[{extra}\]"'):
                 inspect(tmp_path / name)
+
+
+def test_a_folder_in_parts_is_read_a_matrix_at_a_time(tmp_path):
+    from ww_callbacks import spectral
+
+    tracemalloc = pytest.importorskip("tracemalloc")
+    rows = 512
+    for part in range(4):
+        weights = {f"layers.{4 * part + i}.weight": torch.randn(rows, rows).bfloat16() for i in range(4)}
+        safetensors.torch.save_file(weights, tmp_path / f"model-{part + 1:05d}-of-00004.safetensors")
+    spectral.analyze(tmp_path, "stable_rank", layers="layers.0.*", workers=1)  # what is loaded once
+    tracemalloc.start()
+    result = spectral.analyze(tmp_path, "stable_rank", workers=1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(result.layers) == 16
+    assert peak < 6 * rows * rows * 8  # 16 matrices in float32 are 8 of these
