@@ -151,7 +151,7 @@ def wandb_rows(folder: Path) -> list[tuple[Any, ...]]:
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     found: list[tuple[Any, ...]] = []
     # Lightning asks W&B to fill in its axis in every row, and a row of ours at the end is one.
-    filled = {"_step", "_runtime", "_timestamp", "trainer/global_step"}
+    filled = {"_step", "_runtime", "_timestamp", "_wandb.runtime", "trainer/global_step"}
     summary: dict[str, Any] = {}
     for row in map(json.loads, lines):
         if row["type"] == "history":
