@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from numbers import Integral
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.spectral.for_people import (
@@ -266,7 +267,6 @@ def analyze(
     0  matrix      3×3     ok       1.3125
     """
     from ww_callbacks.spectral.layers import inspect
-    from ww_callbacks.spectral.layers.selection import select
     from ww_callbacks.spectral.linalg.workers import WorkerPool
     from ww_callbacks.spectral.measuring.accuracy import check_accuracy
     from ww_callbacks.spectral.measuring.prefetch import Prefetch
@@ -280,9 +280,7 @@ def analyze(
     wanted = _wanted(quantities, with_baseline=baseline is not None)
     pool = WorkerPool(workers)
     specs = inspect(model, convolution, base=baseline)
-    chosen = select(
-        specs, names_of(layers, "layers"), names_of(exclude, "exclude"), names_of(types, "types"), min_eigenvalues
-    )
+    chosen = chosen_of(model, specs, layers, exclude, types, min_eigenvalues)
     initial = None if baseline is None else _baseline(specs, chosen, baseline, convolution)
 
     kept = None
@@ -308,6 +306,29 @@ def analyze(
     unmatched = () if initial is None else tuple(spec.name for spec in chosen if spec.name not in initial)
     remarks = dict.fromkeys((*specs.remarks, *(() if initial is None else initial.remarks)))
     return replace(_analysis(rows, wanted, specs, unmatched), remarks=tuple(remarks), not_reached=not_reached)
+
+
+def chosen_of(
+    model: Any,
+    specs: Sequence[LayerSpec],
+    layers: str | Sequence[str],
+    exclude: str | Sequence[str],
+    types: str | Sequence[str],
+    min_eigenvalues: int,
+) -> list[LayerSpec]:
+    """The layers to measure; see :func:`ww_callbacks.spectral.layers.selection.select`.
+
+    Raises:
+        TypeError: if the patterns are no texts.
+        ValueError: if none is left, naming the file if ``model`` is one.
+    """
+    from ww_callbacks.spectral.layers.selection import select
+
+    wanted = (names_of(layers, "layers"), names_of(exclude, "exclude"), names_of(types, "types"))
+    try:
+        return select(specs, *wanted, min_eigenvalues)
+    except ValueError as error:
+        raise (ValueError(f"{model}: {error}") if isinstance(model, str | PathLike) else error) from None
 
 
 def names_of(names: str | Iterable[str], argument: str) -> Sequence[str]:

@@ -10,7 +10,7 @@ from functools import cache, partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from ww_callbacks.spectral.analysis import measure_layer, names_of
+from ww_callbacks.spectral.analysis import chosen_of, measure_layer
 from ww_callbacks.spectral.for_people import counted, ordered, rows_of, short, some, with_alpha_in_words
 from ww_callbacks.spectral.layers.parameter_table import sizes
 
@@ -207,7 +207,6 @@ def compare(
 
     from ww_callbacks.spectral.layers import inspect
     from ww_callbacks.spectral.layers.matching import arrays_from
-    from ww_callbacks.spectral.layers.selection import select
     from ww_callbacks.spectral.linalg.workers import WorkerPool
     from ww_callbacks.spectral.measuring.registry import resolve
     from ww_callbacks.spectral.measuring.rows import RowFile, check_max_time, collect, files_of
@@ -215,13 +214,18 @@ def compare(
     check_max_time(max_time)
     pool = WorkerPool(workers)
     later = inspect(after, convolution, base=before)
-    chosen = select(
-        later, names_of(layers, "layers"), names_of(exclude, "exclude"), names_of(types, "types"), min_eigenvalues
-    )
+    chosen = chosen_of(after, later, layers, exclude, types, min_eigenvalues)
     earlier = arrays_from(later, before, convolution)
     both = [spec for spec in chosen if spec.name in earlier]
     if not both:
-        raise ValueError("The two sets of weights have no layer of the same name and shape in common.")
+        there = [spec for spec in inspect(before, convolution) if not spec.skipped]
+        first, second = (
+            some([f"{spec.name} ({sizes(spec.matrix_shapes)})" for spec in held]) for held in (there, chosen)
+        )
+        raise ValueError(
+            "The two sets of weights have no layer of the same name and shape in common: "
+            f"the earlier ones are {first or 'none'}, the later ones {second}. Compare two of one network."
+        )
     wanted = resolve([*_CHANGES, *_DISTANCES, *_EVIDENCE, "frobenius_norm"])
 
     def row(spec: LayerSpec) -> dict[str, Value]:

@@ -213,6 +213,24 @@ def test_missing_empty_and_foreign_files_are_refused_by_name(tmp_path):
         inspect(tmp_path / "weights.h5")
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "model.keras", "model.safetensors", "model.pt", "folder"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n",
+            "is a pointer of Git LFS.*git lfs pull",
+        ),
+        (b"\n<!DOCTYPE html><html>sign in</html>", "is a web page.*download the file itself"),
+    ],
+)
+def test_what_a_failed_download_leaves_is_named_as_such(tmp_path, name, content, said):
+    path = tmp_path / ("model.safetensors" if name == "folder" else name)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{path.name} {said}"):
+        inspect(tmp_path if name == "folder" else path)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["safetensors", "pt", "legacy.pt", "onnx"])
 def test_damaged_files_never_do_worse_than_an_error_that_names_them(kind, tmp_path):

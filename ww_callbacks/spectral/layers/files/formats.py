@@ -66,6 +66,7 @@ def inspect_file(path: str | os.PathLike[str], convolution: Convention = "matrix
             by executing code in it.
     """
     path, choice = _located(path)
+    _refuse_stand_ins(path)
     if path.suffix == ".onnx":
         from ww_callbacks.spectral.layers.files.onnx_files.graph import inspect_onnx
 
@@ -84,6 +85,22 @@ def inspect_file(path: str | os.PathLike[str], convolution: Convention = "matrix
         return Layers(merged, (*found.remarks, "the base with the updates of the adapter"))
     found = _inspected(held.file, held.tree, convolution, choice, scaling)
     return Layers(found, (held.said, *found.remarks))
+
+
+def _refuse_stand_ins(path: Path) -> None:
+    """Refuse what a failed download leaves in place of a file.
+
+    Raises:
+        ValueError: if the file is a pointer of Git LFS or a web page.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        start = file.read(64).lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path} is a pointer of Git LFS, not the file itself: fetch that with `git lfs pull`.")
+    if start.startswith((b"<!doctype", b"<html")):
+        raise ValueError(f"{path} is a web page, not a file of weights: download the file itself.")
 
 
 def _located(path: str | os.PathLike[str]) -> tuple[Path, str]:
@@ -140,6 +157,7 @@ def entries(path: Path) -> Mapping[str, Any]:
     Raises:
         ValueError: if it is neither, or corrupt.
     """
+    _refuse_stand_ins(path)
     with path.open("rb") as file:
         start = file.read(9)
     if not start:

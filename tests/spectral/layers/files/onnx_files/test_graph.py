@@ -1,8 +1,11 @@
 """ONNX graphs: the orientation of each initialiser is that of the node that uses it, checked by running the graph."""
 
+import re
+
 import numpy as np
 import pytest
 
+from ww_callbacks.commands import EXIT_ERROR, main
 from ww_callbacks.spectral.layers import inspect
 
 onnx = pytest.importorskip("onnx")
@@ -384,6 +387,23 @@ def test_integers_whose_scale_is_not_known_and_unknown_operators_are_left_out_wi
     specs = by_name(path)
     assert specs["q"].skipped == "integers whose scale `MatMulInteger` does not name are not the weights"
     assert specs["w"].skipped == "`local.Magic` is not known here"
+
+
+def test_a_cut_file_and_one_without_weights_are_refused_by_name(path, tmp_path, capsys):
+    text = f"{HEAD} g (float[2,6] x) => (float[2,4] y) <float[6,4] w = {{0}}> {{ y = MatMul (x, w) }}"
+    parsed(text, path, w=draw(6, 4))
+    whole, table = path.read_bytes(), tmp_path / "table.csv"
+    cut = tmp_path / "cut.onnx"
+    for share in (0.2, 0.6, 0.95):
+        cut.write_bytes(whole[: int(share * len(whole))])
+        assert main(["analyze", str(cut), "-o", str(table)]) == EXIT_ERROR
+        printed = capsys.readouterr()
+        assert re.search(r"cut\.onnx is not a readable ONNX file: it may be cut off.*Export it again", printed.err)
+        assert printed.out == "" and not table.exists()
+    parsed(f"{HEAD} g (float[2,6] x) => (float[2,6] y) {{ y = Sigmoid (x) }}", path)
+    assert main(["analyze", str(path), "-o", str(table)]) == EXIT_ERROR
+    assert "model.onnx: The model has no layer whose weights form a matrix" in capsys.readouterr().err
+    assert not table.exists()
 
 
 def test_external_data_is_never_read_from_outside_of_the_folder(path):

@@ -43,22 +43,29 @@ def inspect_onnx(path: Path, convolution: Convention = "matrix") -> list[LayerSp
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf raises classes of its own, by implementation
-        raise ValueError(f"{path} is not a readable ONNX file: {error}.") from error
+        raise _unreadable(path, str(error)) from error
     if not model.graph.node and not model.graph.initializer:
-        raise ValueError(f"{path} is not a readable ONNX file: it has no graph.")
+        raise _unreadable(path, "it has no graph")
     walk = Walk(model, path.parent)
     # What has a name outside of the graph's nodes is spoken of even where it is no weight.
     initialisers = {tensor.name for tensor in model.graph.initializer}
     try:
         walk.graph(model.graph, {})
     except Exception as error:  # a damaged file names what is not there and gives nodes what they cannot take
-        raise ValueError(f"{path} is not a readable ONNX file: {type(error).__name__}: {error}.") from error
+        raise _unreadable(path, str(error)) from error
     if walk.missing:
         raise ValueError(
             f"{path} keeps weights in files beside it that are not there: {', '.join(walk.missing)}. "
             "Put them into its folder."
         )
     return _layers(walk, initialisers, convolution)
+
+
+def _unreadable(path: Path, why: str) -> ValueError:
+    return ValueError(
+        f"{path} is not a readable ONNX file: it may be cut off, damaged or of another kind ({why.rstrip('.')}). "
+        "Export it again, or fetch it whole."
+    )
 
 
 @dataclass
