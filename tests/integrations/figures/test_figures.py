@@ -15,6 +15,7 @@ from ww_callbacks.integrations.figures.run_summary import headline
 from ww_callbacks.integrations.figures.run_view import RunView, views
 from ww_callbacks.integrations.figures.specs.alert_lane import alert_lane
 from ww_callbacks.integrations.figures.specs.heat_map import heat_map_panels, worth_a_first_look
+from ww_callbacks.integrations.figures.specs.history import history_panels
 from ww_callbacks.integrations.figures.specs.spectrum import marchenko_pastur, spectrum_panels
 from ww_callbacks.integrations.figures.specs.timeline import timeline_panels
 from ww_callbacks.integrations.record import RecordSink
@@ -245,6 +246,15 @@ def test_history_shows_the_standard_error_and_hollow_marks(run):
     unsure = figures.layer_history(run, "net.4.weight", ["alpha"])
     assert np.isnan(np.asarray(unsure.data[2].y)).all()
     assert unsure.data[3].marker.symbol == "circle-open"
+
+
+def test_bands_of_many_runs_do_not_hide_one_another(run):
+    record = views(run)[0].record
+    filled = [
+        sum("fill" in trace for trace in history_panels(many, "net.0.weight", ["alpha"])[0]["data"])
+        for many in ([RunView(record, f"run {number}") for number in range(count)] for count in (3, 4))
+    ]
+    assert filled == [3, 0]
 
 
 def test_history_refuses_what_is_not_there(run):

@@ -17,6 +17,8 @@ from ww_callbacks.integrations.quantity_info import quantity_info
 HEIGHT = 190
 FEW = 60
 """Points up to which each is marked."""
+MOST_BANDS = 3
+"""Runs up to which each has its band: more would hide one another."""
 
 
 def history_panels(runs: Sequence[RunView], layer: str, quantities: Sequence[str] | None = None) -> list[Spec]:
@@ -39,7 +41,7 @@ def history_panels(runs: Sequence[RunView], layer: str, quantities: Sequence[str
     for name, made in zip(names, panels, strict=True):
         for position, run in holding:
             if name in run.quantities:
-                made["data"] += _traces(run, name, position, _course(run, layer, name))
+                made["data"] += _traces(run, name, position, _course(run, layer, name), len(runs) <= MOST_BANDS)
     return panels
 
 
@@ -59,7 +61,7 @@ def history_frame(runs: Sequence[RunView]) -> list[Spec]:
                 nothing = np.array([np.nan])
                 error = nothing if _error_factors(run, name) else None
                 course = _Course(nothing, nothing, np.array([False]), error, [""])
-                for trace in _traces(run, name, position, course):
+                for trace in _traces(run, name, position, course, len(runs) <= MOST_BANDS):
                     made["data"].append({key: part for key, part in trace.items() if key not in _VALUES})
     return panels
 
@@ -123,13 +125,13 @@ def _error_factors(run: RunView, name: str) -> tuple[str, ...]:
     return factors if set(factors) <= set(run.quantities) else ()
 
 
-def _traces(run: RunView, name: str, position: int, course: _Course) -> list[Spec]:
+def _traces(run: RunView, name: str, position: int, course: _Course, banded: bool) -> list[Spec]:
     x, y, sure, error = course.epochs, course.values, course.sure, course.error
     style = run_style(position)
     meta = {"run": run.label, "quantity": name, "error": _error_factors(run, name)}
     group = {"type": "scatter", "legendgroup": str(position), "showlegend": False}
     traces: list[Spec] = []
-    if error is not None:
+    if error is not None and banded:
         edge = {**group, "mode": "lines", "line": {"width": 0}, "x": x, "hoverinfo": "skip"}
         fill = {"fill": "tonexty", "fillcolor": faint(style["color"], 0.2)}
         traces = [

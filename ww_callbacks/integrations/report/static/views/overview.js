@@ -61,7 +61,7 @@ function runsTable(app, runs) {
   const rows = worstFirst(runs).map((run) => element("tr", { class: run.headline.tone },
     element("td", { class: "brief" }, swatch(app.chosen.indexOf(run.name), app.state.style), " ",
       element("button", { class: "plain", title: `show only ${run.name}`, onclick: () => app.chooseRuns([run.name]) }, run.name)),
-    element("td", { title: run.headline.text }, sign(run.headline.tone), ` ${run.headline.title}`),
+    element("td", { title: run.headline.text }, sign(run.headline.tone), `\u00a0${run.headline.title}`),
     element("td", { class: "number" }, run.since === null ? "" : counted(run.since)),
     element("td", {}, run.worst ? element("button", { class: "plain", onclick: () => app.openLayer(run.name, run.worst) }, breakable(run.worst)) : ""),
     ...losses.map((name) => element("td", { class: "number" }, shown(run.losses[name]))),
