@@ -277,7 +277,8 @@ def _figures(record: RunRecord) -> dict[str, Any]:
     from ww_callbacks.integrations import figures
 
     found = {}
-    for name in ("timeline", "evidence", "heat_map", "correlation_flow", "histograms"):
+    reasons = ["evidence"] if any(alert.severity != "info" for alert in record.alerts) else []
+    for name in ("timeline", *reasons, "heat_map", "correlation_flow", "histograms"):
         with contextlib.suppress(ValueError):  # the run did not measure what this one shows
             found[f"{PREFIX}figures/{name}"] = wandb.Plotly(getattr(figures, name)(record))
     return found
