@@ -57,9 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _seconds(text: str) -> float:
     """A time such as ``90``, ``90s``, ``10m`` or ``2h`` in seconds."""
     factor = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:])
-    seconds = float(text[:-1] if factor else text) * (factor or 1.0)
+    try:
+        seconds = float(text[:-1] if factor else text) * (factor or 1.0)
+    except ValueError:
+        seconds = 0.0
     if not 0.0 < seconds < float("inf"):
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"expected a time such as 90s, 10m or 2h but got {text!r}")
     return seconds
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from numbers import Integral
@@ -329,6 +330,17 @@ def chosen_of(
         return select(specs, *wanted, min_eigenvalues)
     except ValueError as error:
         raise (ValueError(f"{model}: {error}") if isinstance(model, str | PathLike) else error) from None
+
+
+@contextmanager
+def naming(source: Any) -> Iterator[None]:
+    """Name the file ``source`` in what the block refuses."""
+    try:
+        yield
+    except ValueError as error:
+        if not isinstance(source, str | os.PathLike):
+            raise
+        raise ValueError(f"{source}: {error}") from None
 
 
 def names_of(names: str | Iterable[str], argument: str) -> Sequence[str]:

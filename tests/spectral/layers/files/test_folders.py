@@ -57,7 +57,7 @@ def test_a_diffusers_pipeline(tmp_path, weights):
     (tmp_path / "root" / "scheduler").mkdir()
     found = inspect(tmp_path / "root")
     assert [s.name for s in found] == [f"{part}/{name}" for part in ("unet", "text_encoder") for name in weights]
-    assert "2 sets of weights (unet, text_encoder): choose one" in found.remarks[0]
+    assert "2 sets of weights (unet, text_encoder), all are measured: choose one" in found.remarks[0]
     assert list(measured(f"{tmp_path / 'root'}:unet")) == list(weights)
     with pytest.raises(ValueError, match=r"no weights under '\.\./outside'"):
         inspect(f"{tmp_path / 'root'}:../outside")

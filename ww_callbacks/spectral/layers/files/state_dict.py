@@ -129,9 +129,10 @@ def _choices(held: Contents) -> str:
     """Which sets of weights are measured, and which others can be chosen; empty where there is one."""
     others = [aside.path for aside in held.asides if aside.can_be_chosen]
     if len(held.sets) > 1:
-        return (
-            f"{len(held.sets)} sets of weights ({', '.join((*held.sets, *others))}): choose one as `…:{held.sets[0]}`"
-        )
+        measured = f"measured are {', '.join(held.sets)}" if others else "all are measured"
+        named = ", ".join((*held.sets, *others))
+        count = len(held.sets) + len(others)
+        return f"{count} sets of weights ({named}), {measured}: choose one as `…:{held.sets[0]}`"
     return f"there is also {', '.join(others)}: choose it as `…:{others[0]}`" if others else ""
 
 
@@ -145,6 +146,8 @@ def _entry_specs(name: str, entry: Stored, names: Names, convolution: Convention
         return [skipped(name, entry.skipped, kind=_kind_of_vector(name), shape=entry.shape)]
     if why := why_no_weight(name, entry.shape, names.coded) or entry.skipped:
         unread = unread_weights(name, entry) if why == entry.skipped else 0
+        if unread and split(name)[2] in PACKED:
+            why = f"{entry.dtype}: packed codes of a quantisation that is not known here"
         return [replace(skipped(name, why, kind=_kind_of_vector(name), shape=entry.shape), unread=unread)]
     kind, cut = guess(name, entry.shape, names, convolution)
     if isinstance(cut, str):
