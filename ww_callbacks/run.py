@@ -142,6 +142,11 @@ class Run:
         """Whether this process is the one that judges and publishes."""
         return self._group.rank == 0
 
+    @property
+    def processes(self) -> int:
+        """How many processes train together, each with a run of its own."""
+        return self._group.size
+
     def _chosen(self, specs: Sequence[LayerSpec]) -> list[LayerSpec]:
         asked = self.settings
         if not asked.strict and all(spec.skipped for spec in specs):

@@ -122,12 +122,13 @@ def test_the_hf_trainer_under_torchrun(both):
         np.testing.assert_equal(recorded, dict(row.values))
 
 
-@pytest.mark.parametrize("name", ["keeping", "keeping_huggingface"])
+@pytest.mark.parametrize("name", ["keeping", "keeping_sharded", "keeping_huggingface"])
 def test_all_processes_keep_the_best_weights_together(both, name):
     """Saving is a collective: a process that did not take part would leave the others waiting for ever."""
     _, first, second = both(name)
     assert first["step"] == second["step"] > 0
     assert first["kept"] == second["kept"] and first["there"]
+    assert first.get("same", True) and second.get("same", True), "both models hold the average that is in the file"
 
 
 def test_shares_are_even():

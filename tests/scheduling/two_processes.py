@@ -129,11 +129,33 @@ def tensor_parallel(folder):
     report(folder, **told(callback), sharded=type(model.net[0].weight).__name__)
 
 
+class Normalised(Net):
+    """Its running statistics are those of the batches that each process has seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(12, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Linear(24, 3))
+
+
 def keeping(folder):
-    callback = SpectralCallback(log_dir=str(folder / "record"), keep_best=True, **EPOCHS)
-    fit(seeded(), callback, devices=2, strategy="ddp", use_distributed_sampler=False)
-    kept = callback.best_checkpoint
-    report(folder, **told(callback), step=callback.run.step, kept=kept.name, there=kept.exists())
+    callback = SpectralCallback(log_dir=str(folder / "record"), restore="best", **EPOCHS)
+    model = seeded(Normalised)
+    fit(model, callback, devices=2, strategy="ddp")
+    kept, average = callback.best_checkpoint, callback.best_average
+    averaged = torch.load(average, weights_only=True)["state_dict"]
+    same = all(torch.equal(value, model.state_dict()[name]) for name, value in averaged.items())
+    report(folder, **told(callback), step=callback.run.step, kept=kept.name, there=kept.exists(), same=same)
+
+
+def keeping_sharded(folder):
+    callback = SpectralCallback(log_dir=str(folder / "record"), restore="best", strict=True, **EPOCHS)
+    torch.manual_seed(0)
+    strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
+    model = Parallel()
+    fit(model, callback, devices=2, strategy=strategy, use_distributed_sampler=False)
+    kept, average = callback.best_checkpoint, callback.best_average
+    same = average is not None and average.exists()
+    report(folder, **told(callback), step=callback.run.step, kept=kept.name, there=kept.exists(), same=same)
 
 
 def keeping_huggingface(folder):
@@ -160,7 +182,18 @@ def huggingface(folder):
     report(folder, **told(callback))
 
 
-SCENARIOS = (ddp, background, budget, one_sided_nan, fsdp, tensor_parallel, huggingface, keeping, keeping_huggingface)
+SCENARIOS = (
+    ddp,
+    background,
+    budget,
+    one_sided_nan,
+    fsdp,
+    tensor_parallel,
+    huggingface,
+    keeping,
+    keeping_sharded,
+    keeping_huggingface,
+)
 
 
 def main(folder: Path) -> None:

@@ -241,6 +241,8 @@ class Watcher:
         with run.guarded("putting the best weights into the model"):
             if not self._best_weights.put(run.diagnosis.best_step):
                 run.faults.warn_once("the model holds its last weights: no epoch was found to be the best", "restore")
+            elif run.processes > 1:
+                self._best_weights.agree()
         self._best_weights = None
 
     def _kept_state(self) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -86,6 +86,9 @@ class ArrayWeights:
             else:
                 raise ValueError("JAX arrays cannot be changed in place: load the file that `best_average` names")
 
+    def agree(self) -> None:
+        """Nothing: one process holds all."""
+
     def save_average(self, save: Callable[[Path], object], path: Path) -> None:
         """Write the average to a file, and what is not averaged as it is."""
         save_arrays({n: a.read() for n, a in self._arrays.items() if not a.skipped} | self.average(), path)

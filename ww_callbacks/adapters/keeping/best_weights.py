@@ -34,6 +34,10 @@ class BestWeights:
         self._average.put(self._kept[best_step])
         return True
 
+    def agree(self) -> None:
+        """Take over what every process has for itself, such as running statistics, from the first; a collective."""
+        self._average.weights.agree()
+
     @property
     def sharded(self) -> bool:
         """Whether this process holds a part of the weights only."""

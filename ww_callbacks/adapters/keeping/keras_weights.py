@@ -80,6 +80,9 @@ class KerasWeights:
             if (name := self._names[id(variable)]) in copies:
                 variable.assign(keras.ops.cast(copies[name], variable.dtype))
 
+    def agree(self) -> None:
+        """Nothing: one process holds all."""
+
     def save_average(self, save: Callable[[Path], object], path: Path) -> None:
         """Write the average to a file; the model holds it meanwhile, and then its weights again, to the bit."""
         save_in_place(self, save, path)

@@ -80,6 +80,15 @@ class TorchWeights:
             if name in copies:
                 _plain(source).copy_(torch.as_tensor(copies[name]))
 
+    @torch.no_grad()
+    def agree(self) -> None:
+        """Take over the buffers of the first process: each has updated its own by its batches; a collective."""
+        if self.sharded:
+            return
+        for source in self._sources.values():
+            if not isinstance(source, torch.nn.Parameter):
+                torch.distributed.broadcast(source, 0)
+
     def save_average(self, save: Callable[[Path], object], path: Path) -> None:
         """Write the average to a file; the model holds it meanwhile, and then its weights again, to the bit."""
         save_in_place(self, save, path)

@@ -49,6 +49,9 @@ class Weights(Protocol):
     def put(self, copies: Copies) -> None:
         """Write copies into the model."""
 
+    def agree(self) -> None:
+        """Take over what every process has for itself, such as running statistics, from the first; a collective."""
+
     def save_average(self, save: Callable[[Path], object], path: Path) -> None:
         """Write the average to a file as ``save`` writes the weights; the model is then as it was, to the bit."""
 
