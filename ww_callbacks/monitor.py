@@ -90,6 +90,7 @@ class SpectralMonitor(Watcher):
         self._cadence = self._asked_cadence()
         self._seen = (0, 0.0)
         self._losses = StepLosses()
+        self._told: LoopMetrics | None = None
         self._stepped = False
         self._epoch = 0
 
@@ -182,6 +183,7 @@ class SpectralMonitor(Watcher):
             told.epoch_losses = self._losses.parts()
             self._losses.reset()
             self._epoch = int(now[1])
+        self._told = told
         snapshot = self.run.snapshot(kind, *now, told)
         if self._arrays is not None and self._arrays.stands_still:
             self.run.faults.warn_once(
@@ -215,8 +217,10 @@ class SpectralMonitor(Watcher):
     def close(self) -> None:
         """Reach the verdict, put the best weights back with ``restore="best"``, and close every sink.
 
-        Harmless when called twice.
+        Harmless when called twice. Where the background had no room for the last snapshot, it is taken now.
         """
+        if self._told is not None and not self.run.progress.finished and self.run.missed(self._seen[0]):
+            self.run.snapshot("full", *self._seen, self._told, needed=True)
         self._put_best()
         self.run.finish()
 
@@ -226,6 +230,7 @@ class SpectralMonitor(Watcher):
     def __exit__(self, *error: object) -> None:
         if error[0] is not None:
             self._best_weights = None  # the weights stay as the user's own error left them
+            self._told = None  # nor are they those of the last call
         self.close()
 
 

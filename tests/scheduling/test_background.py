@@ -183,3 +183,10 @@ def test_the_last_snapshot_is_taken_at_the_end_where_there_was_no_room_for_it(tm
     last = record.layers.query("step == 12").set_index("layer")
     weight = model.net[0].weight.detach().double()
     assert last.loc["net.0.weight", "frobenius_norm"] == pytest.approx(float(weight.norm()), rel=1e-9)
+
+
+def test_in_a_plain_loop_too(tmp_path, monkeypatch):
+    real = measuring.Engine.measure
+    monkeypatch.setattr(measuring.Engine, "measure", lambda *a, **k: time.sleep(0.2) or real(*a, **k))
+    steps = train(tmp_path, steps=8, background=True).summary["step"].tolist()
+    assert steps[-1] == 8 and len(steps) < 9, "snapshots were skipped, but not the last"
