@@ -104,6 +104,24 @@ def test_keras_files_are_analysed_compared_and_taken_as_a_baseline(folder, capsy
     assert (with_distances["distance_from_init"] == 0).all()
 
 
+@pytest.mark.parametrize("suffix", ["keras", "weights.h5"])
+def test_the_callback_takes_a_keras_file_as_its_baseline(tmp_path, suffix):
+    keras = pytest.importorskip("keras")
+    from ww_callbacks.keras import SpectralCallback
+
+    model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(9), keras.layers.Dense(4)])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    path = tmp_path / f"w0.{suffix}"
+    model.save(path) if suffix == "keras" else model.save_weights(path)
+    for layer in model.layers:
+        layer.kernel.assign(layer.kernel * 1.25)
+    callback = SpectralCallback(baseline=path, log_dir=tmp_path, quantities=["relative_distance_from_init"])
+    model.fit(np.ones((4, 12)), np.ones((4, 4)), verbose=0, callbacks=[callback])
+    distances = callback.history["relative_distance_from_init"].dropna()
+    assert len(distances) >= 2
+    np.testing.assert_allclose(distances, 0.25, rtol=1e-5)
+
+
 def test_reading_needs_neither_keras_nor_a_backend(folder):
     code = (
         "import sys; from ww_callbacks import spectral; "
