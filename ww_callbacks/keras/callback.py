@@ -117,18 +117,20 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
     def _is_built(self) -> bool:
         """Whether the model has its weights; TensorFlow makes those of a model without an input shape only later."""
         model = self.model
-        if keras.backend.backend() == "tensorflow" and not model.built:
-            try:
-                private.build(model)
-            except Exception as error:  # whatever the user's model raises on symbolic inputs
-                logger.warning(
-                    "ww-callbacks: `%s` has no weights before its first batch, and cannot be built without one (%s). "
-                    "Distances start from the weights after the first batch. Give it an input shape, or call it on a "
-                    "batch before `fit`. Training goes on.",
-                    type(model).__name__,
-                    str(error).partition("\n")[0],
-                )
-        return bool(model.built)
+        if keras.backend.backend() != "tensorflow" or private.is_built(model):
+            return True
+        try:
+            private.build(model)
+        except Exception as error:  # whatever the user's model raises on symbolic inputs
+            logger.warning(
+                "ww-callbacks: `%s` has no weights before its first batch, and cannot be built without one (%s). "
+                "Distances start from the weights after the first batch. Give it an input shape, or call it on a "
+                "batch before `fit`. Training continues.",
+                type(model).__name__,
+                str(error).partition("\n")[0],
+            )
+            return False
+        return bool(model.weights)
 
     def _make_run(self) -> None:
         log_dir = self.settings.log_dir

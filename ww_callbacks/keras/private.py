@@ -28,7 +28,7 @@ def _lost(attribute: str, consequence: str) -> None:
     if attribute not in _said:
         _said.add(attribute)
         logger.warning(
-            "ww-callbacks: Keras %s has no %s: %s. Training goes on.", keras.__version__, attribute, consequence
+            "ww-callbacks: Keras %s has no %s: %s. Training continues.", keras.__version__, attribute, consequence
         )
 
 
@@ -63,6 +63,12 @@ def accumulation(optimizer: Any) -> tuple[int, int]:
         _lost("Optimizer._iterations", "a second `fit` may count its first accumulated step some batches late")
         return steps, 0
     return steps, int(keras.ops.convert_to_numpy(batches)) % steps
+
+
+def is_built(model: Any) -> bool:
+    """Whether all layers of ``model`` have their weights (``_flatten_layers``)."""
+    layers = getattr(model, "_flatten_layers", None)
+    return bool(model.built) if layers is None else all(layer.built for layer in layers())
 
 
 def build(model: Any) -> None:
