@@ -174,7 +174,8 @@ def _entropy(weights: np.ndarray) -> float:
     positive = weights > 0.0
     shares = (weights if positive.all() else weights[positive]) / largest
     shares /= np.sum(shares)
-    return float(np.sum(shares * np.log(1.0 / shares)))
+    smallest = np.finfo(np.float64).tiny  # the reciprocal of less would overflow
+    return float(np.sum(shares * np.log(1.0 / np.maximum(shares, smallest))))
 
 
 quantity(
