@@ -106,7 +106,7 @@ def test_where_w0_is_gone_a_new_record_begins_and_says_so(tmp_path, caplog):
     trainer = fit(Net(), callback, ckpt_path=checkpoint)
     assert trainer.current_epoch == 4
     said = [r.message for r in caplog.records if r.name == "ww_callbacks"]
-    assert len(said) == 1 and "w0.safetensors" in said[0] and "new one begins" in said[0]
+    assert len(said) == 1 and "w0.safetensors" in said[0] and "new record starts" in said[0]
     assert callback.summary["step"].tolist() == [8, 12, 16]
     assert callback.history.query("step == 8")["distance_from_init"].eq(0).all()
 

@@ -76,7 +76,7 @@ def test_a_run_too_short_for_the_budget_says_so_once_at_its_end(tmp_path, caplog
         assert "max_overhead" not in caplog.text
     said = [r.getMessage() for r in caplog.records if "max_overhead" in r.getMessage()]
     assert len(said) == 1 and "snapshots at steps 1 to 5 skipped up to the end" in said[0]
-    assert "Training goes on" not in said[0]
+    assert "Training continues" not in said[0]
 
 
 @pytest.mark.parametrize("background", [False, True])
