@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ww_callbacks.integrations.figures.names import short_names
+from ww_callbacks.integrations.figures.names import blocks, short_names
 from ww_callbacks.integrations.figures.style import rests_on_fit
 from ww_callbacks.integrations.quantity_info import quantity_info
 from ww_callbacks.integrations.record import RunRecord, read_run
@@ -48,6 +48,11 @@ class RunView:
     def short_names(self) -> list[str]:
         """The layers' names for axis labels: short, unique, escaped for plotly."""
         return short_names(self.layers)
+
+    @cached_property
+    def blocks(self) -> list[int]:
+        """The positions of the layers with which a new block begins."""
+        return blocks(self.layers)
 
     @cached_property
     def plain_names(self) -> list[str]:

@@ -52,14 +52,14 @@ def compact(value: Any, bits: int = MANTISSA_BITS) -> bytes:
         nonlocal count
         if not isinstance(item, np.ndarray) or item.dtype.kind != "f" or item.size == 0:
             return item.tolist() if isinstance(item, np.ndarray) else _pack(item)
-        whole = rounded(item, bits).view("<u4").ravel() >> np.uint32(shift)
-        parts.append(np.diff(whole, prepend=np.uint32(0)).astype("<u4"))
+        parts.append(item.ravel())
         found = {"floats": count, "count": item.size, **({"rows": len(item)} if item.ndim > 1 else {})}
         count += item.size
         return found
 
     text = orjson.dumps(value, default=take, option=orjson.OPT_NON_STR_KEYS)
-    numbers = np.concatenate(parts) if parts else np.empty(0, dtype="<u4")
+    whole = rounded(np.concatenate([np.empty(0), *parts]), bits).view("<u4") >> np.uint32(shift)
+    numbers = np.diff(whole, prepend=np.uint32(0)).astype("<u4")
     planes = numbers.view("u1").reshape(-1, 4)[:, :3].T
     return np.array([len(text), shift], dtype="<u4").tobytes() + text + planes.tobytes()
 

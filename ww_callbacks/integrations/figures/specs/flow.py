@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ww_callbacks.integrations.figures.names import BETWEEN, blocks
+from ww_callbacks.integrations.figures.names import BETWEEN
 from ww_callbacks.integrations.figures.palette import BLUE, CIVIDIS, GREY, INK
 from ww_callbacks.integrations.figures.run_view import RunView
 from ww_callbacks.integrations.figures.style import Spec, axis, message_panel, panel
@@ -68,7 +68,7 @@ def _depth_ticks(run: RunView) -> Spec:
     rows = list(range(len(run.layers)))
     names = run.short_names
     if len(rows) > MOST_TICKS:
-        starts = blocks(run.layers)
+        starts = run.blocks
         rows = starts[:: -(-len(starts) // MOST_TICKS)]
         names = [name.split(BETWEEN)[0] for name in names]
     return {"tickvals": rows, "ticktext": [names[row] for row in rows], "tickfont": {"size": 10}, "tickangle": -40}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ww_callbacks.integrations.figures.alert_rules import rules
-from ww_callbacks.integrations.figures.names import BETWEEN, blocks
+from ww_callbacks.integrations.figures.names import BETWEEN
 from ww_callbacks.integrations.figures.palette import (
     ALPHA_RANGE,
     ALPHA_SCALE,
@@ -149,7 +149,7 @@ def _panel(
     by = {"by": "difference" if by_difference else "ratio"} if relative else {}
     made["data"], made["key"] = _cells(run, when, values, quantity, said, by)
     made["data"] += _mark_traces(marks, run.label)
-    starts = blocks(run.layers)
+    starts = run.blocks
     if inner / max(len(names), 1) >= 6 and len(starts) <= len(run.layers) / 2:
         made["layout"]["shapes"] = [_line_above(start + len(whole)) for start in starts[1:]]
     return made
@@ -165,7 +165,7 @@ def _labels(run: RunView, offset: int, pixels: float) -> dict[str, str]:
     if pixels < LABEL:
         starts: list[int] = []
         room = LABEL / max(pixels, 1e-9)
-        for start in blocks(run.layers):
+        for start in run.blocks:
             if not starts or start - starts[-1] >= room:
                 starts.append(start)
         rows = list(names.items())

@@ -16,23 +16,28 @@ function inflated(id) {
 async function readPart(id) {
   const bytes = new Uint8Array(await inflated(id).arrayBuffer());
   const [length, shift] = new Uint32Array(bytes.buffer, 0, 2);
-  const planes = bytes.subarray(8 + length);
+  const numbers = floats(bytes.subarray(8 + length), shift);
   const text = new TextDecoder().decode(bytes.subarray(8, 8 + length));
-  return JSON.parse(text, (_, item) => (item?.floats === undefined ? item : floats(item, planes, shift)));
+  return JSON.parse(text, (_, item) => (item?.floats === undefined ? item : arrayOf(item, numbers)));
 }
 
-/** The numbers of one array, as `Float32Array`, or an array of them where it has rows. */
-function floats({ floats: first, count, rows }, planes, shift) {
-  const inAll = planes.length / 3;
+/** All numbers of a part. */
+function floats(planes, shift) {
+  const count = planes.length / 3;
   const whole = new Uint32Array(count);
   let sum = 0;
   for (let at = 0; at < count; at += 1) {
-    const place = first + at;
-    sum = (sum + (planes[place] | (planes[inAll + place] << 8) | (planes[2 * inAll + place] << 16))) & 0xffffff;
+    sum = (sum + (planes[at] | (planes[count + at] << 8) | (planes[2 * count + at] << 16))) & 0xffffff;
     whole[at] = sum << shift;
   }
-  const numbers = new Float32Array(whole.buffer);
-  return rows ? Array.from({ length: rows }, (_, row) => numbers.slice((row * count) / rows, ((row + 1) * count) / rows)) : numbers;
+  return new Float32Array(whole.buffer);
+}
+
+/** The array that begins at `first`, or its rows where it has some. */
+function arrayOf({ floats: first, count, rows }, numbers) {
+  if (!rows) return numbers.slice(first, first + count);
+  const width = count / rows;
+  return Array.from({ length: rows }, (_, row) => numbers.slice(first + row * width, first + (row + 1) * width));
 }
 
 function unpack(id) {
