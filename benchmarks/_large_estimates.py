@@ -26,7 +26,7 @@ LEADING = tuple(q.name for q in resolve("estimable") if q.name != "effective_ran
 """Of the estimable quantities those that need only the top of the spectrum, or the elements."""
 
 WIDTH = 1100
-PHASES = {"training": (1e-3, 200, 20), "fine-tuning": (2e-5, 200, 10)}
+PHASES = {"training": (1e-3, 80, 20), "fine-tuning": (2e-5, 120, 10)}
 """Learning rate at the start, steps, and steps from one snapshot to the next."""
 
 
@@ -75,7 +75,7 @@ def speeds(name: str, w: np.ndarray) -> Iterator[dict[str, Any]]:
         exact = None
         for kind, names in (("estimable", "estimable"), ("leading", LEADING)):
             quantities = [q for q in resolve(names) if q.needs != "previous"]
-            exact = exact or min(seconds(quantities, None)[0] for _ in range(2))
+            exact = exact or seconds(quantities, None)[0]
             quick, estimated, steps = min(seconds(quantities, TOLERANCE) for _ in range(3))
             row = {
                 "layer": name,
