@@ -195,3 +195,42 @@ def _plain(memory: LayerMemory) -> object:
     state = RunState("", "", 0, 0, 0, 0.0, 0.0, {"x": memory}, {}, {})
     assert asdict(state)
     return state.plain()["layers"]["x"]
+
+
+@pytest.mark.parametrize("accuracy", ["exact", 0.01])
+def test_a_training_ends_in_the_same_weights_and_its_record_says_what_is_exact(
+    tmp_path: Path, accuracy: float | str
+) -> None:
+    """The plain loop at a tiny rate: after W_0 values stand, and α waits."""
+    torch = pytest.importorskip("torch")
+    from ww_callbacks import SpectralMonitor
+
+    def train(monitored: bool) -> tuple[dict[str, np.ndarray], object]:
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(300, 280), torch.nn.ReLU(), torch.nn.Linear(280, 4))
+        optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+        monitor = (
+            SpectralMonitor(model, log_dir=str(tmp_path / "run"), accuracy=accuracy, verbose=0) if monitored else None
+        )
+        for step in range(1, 5):
+            loss = model(torch.randn(8, 300)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if monitor is not None:
+                monitor.observe(step=step, epoch=step, train_loss=loss.item())
+        if monitor is not None:
+            monitor.close()
+        return {n: w.numpy() for n, w in model.state_dict().items()}, monitor and monitor.history
+
+    plain, _ = train(False)
+    watched, history = train(True)
+    assert all(np.array_equal(plain[name], watched[name]) for name in plain)
+    layer = history[history["layer"] == "0.weight"]
+    exact = layer["alpha"].notna().tolist()
+    if accuracy == "exact":
+        assert all(exact) and "stable_rank_error" not in history
+    else:
+        assert exact == [True] + [False] * 4
+        assert layer["stable_rank_error"].notna().tolist() == [False] + [True] * 4
+        assert layer["stable_rank"].notna().all() and layer["frobenius_norm"].notna().all()
