@@ -214,7 +214,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 FOR = {
     "torch": KINDS.keys() - {"several steps a call"},  # Keras refuses it there
-    "jax": {"plain", "two outputs", "accumulated", "several steps a call", "fails"},  # compiling takes its time
+    "jax": {"plain", "accumulated", "several steps a call", "fails"},  # compiling takes its time
     "tensorflow": {"plain", "no input shape", "own step", "several steps a call", "fails", "some validations"},
 }
 CASES: dict[str, Case] = {

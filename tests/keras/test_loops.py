@@ -18,6 +18,7 @@ from ww_callbacks.keras import SpectralCallback
 from ww_callbacks.keras.loop_values import BatchValues
 
 BACKEND = keras.backend.backend()
+once = pytest.mark.skipif(BACKEND != "torch", reason="no backend has a part in it")
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
@@ -86,6 +87,7 @@ def test_keys_are_the_same_from_the_first_epoch_on_and_belong_to_it(tmp_path):
     np.testing.assert_array_equal(values[[1, 3]], measured[[6, 12]])
 
 
+@once
 @pytest.mark.parametrize(
     ("chosen", "count"), [([], 0), ("overtraining/*", 2), (["*/median", "alerts"], 8), ("nothing of the kind", 0)]
 )
@@ -103,6 +105,7 @@ def test_what_is_monitored_is_measured_every_epoch(tmp_path):
     assert [name for name in logs if name.startswith("spectral/")] == [stopper.monitor]
 
 
+@once
 def test_what_has_no_value_yet_is_no_lack_of_improvement(tmp_path):
     stopper = keras.callbacks.EarlyStopping("spectral/alpha/median", mode="max", patience=0)
     with warnings.catch_warnings():
@@ -111,6 +114,7 @@ def test_what_has_no_value_yet_is_no_lack_of_improvement(tmp_path):
     assert len(logs["loss"]) == 5
 
 
+@once
 @pytest.mark.parametrize(
     ("monitor", "said"),
     [
@@ -170,6 +174,7 @@ class Keeps:
         pass
 
 
+@once
 @pytest.mark.parametrize("running", [True, False])
 @pytest.mark.parametrize("steps", [10, 57, 5000])
 def test_sums_from_values_in_any_order(steps, running):
@@ -199,6 +204,7 @@ def test_validation_of_several_outputs_is_understood_and_said(tmp_path, capsys):
     assert {"val_loss", "val_accuracy", "train_accuracy", "train_loss"} <= metrics_of(callback)[-1].keys()
 
 
+@once
 def test_a_loop_of_short_fits_says_once_how_to_keep_one_record(tmp_path, capsys):
     model, callback = model_of(), SpectralCallback(log_dir=tmp_path / "apart")
     said = []
@@ -215,6 +221,7 @@ def test_a_loop_of_short_fits_says_once_how_to_keep_one_record(tmp_path, capsys)
     assert callback.directory == tmp_path / "one"
 
 
+@once
 def test_lines_within_an_epoch_do_not_tear_the_progress_bar(tmp_path, capsys):
     fit(SpectralCallback(log_dir=tmp_path, every_n_steps=2), epochs=2, verbose=1)
     lines = capsys.readouterr().out.splitlines()
