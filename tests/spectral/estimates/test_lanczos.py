@@ -107,22 +107,6 @@ def test_the_same_seed_gives_the_same_numbers_and_nothing_global_moves() -> None
     assert np.array_equal(np.random.get_state()[1], before)
 
 
-def test_a_start_near_by_spares_steps() -> None:
-    """The leading vectors of the weights of before, with weights that have moved by 1 %."""
-    rng = np.random.default_rng(0)
-    sigma = SPECTRA["random, 4 to 1"]
-    w = matrix(sigma)
-    start = space_of(w, 14).vectors(40)
-    move = rng.standard_normal(w.shape).astype(np.float32)
-    moved = w + 0.01 * float(np.linalg.norm(w)) / float(np.linalg.norm(move)) * move
-    exact = np.linalg.svd(moved.astype(np.float64), compute_uv=False)[:33] ** 2
-    warm = BlockLanczos(moved, start=start)
-    warm.extend(4)
-    cold = space_of(moved, 4)
-    errors = [np.max((exact - s.ritz.values[:33]) / exact) for s in (warm, cold)]
-    assert errors[0] < 0.2 * errors[1]
-
-
 def test_a_matrix_of_low_rank_is_not_estimated_wrongly() -> None:
     """The space is exhausted after one step: its eigenvalues are exact, and sums of what is left unknown."""
     rng = np.random.default_rng(0)

@@ -69,8 +69,6 @@ class BlockLanczos:
         matrix: W, finite and not zero, of shape (rows, columns) and any real dtype; NumPy array or torch tensor.
         block: random columns b of the start.
         seed: of those columns; the global random state is never touched.
-        start: more columns to start from, M×any, such as the leading vectors of earlier weights; they speed up the
-            convergence of the largest eigenvalues and take no part in the quadrature.
 
     Examples:
         >>> space = BlockLanczos(np.diag(np.linspace(1.0, 2.0, 64)), block=4)
@@ -79,7 +77,7 @@ class BlockLanczos:
         True
     """
 
-    def __init__(self, matrix: Array, block: int = BLOCK, seed: int = 0, start: np.ndarray | None = None) -> None:
+    def __init__(self, matrix: Array, block: int = BLOCK, seed: int = 0) -> None:
         array = as_array(matrix)
         self.side = int(min(array.shape))
         self.block = min(block, self.side)
@@ -87,11 +85,7 @@ class BlockLanczos:
         self.exponent = exponent if abs(exponent) > _SAFE_EXPONENT else 0
         self._multiply = _multiplication(array, self.exponent)
         first = np.random.Generator(np.random.SFC64(seed)).standard_normal((self.side, self.block), dtype=np.float32)
-        if start is not None:
-            first = np.hstack([first, start.astype(np.float32)])
         next_, self._first = np.linalg.qr(first)
-        self.width = next_.shape[1]
-        """Columns of a block, those of a given start among them."""
         self._basis = np.asfortranarray(next_)  # blocks side by side, with room for more
         self._diagonal: list[np.ndarray] = []
         self._below: list[np.ndarray] = []
@@ -104,14 +98,14 @@ class BlockLanczos:
     @property
     def most_steps(self) -> int:
         """Steps until the basis has half of all directions: beyond that the exact spectrum is no dearer."""
-        return self.side // (2 * self.width)
+        return self.side // (2 * self.block)
 
     def extend(self, steps: int) -> None:
         """Go on by so many steps."""
         self._make_room(self.steps + steps + 1)
-        for end in range((self.steps + 1) * self.width, (self.steps + steps + 1) * self.width, self.width):
+        for end in range((self.steps + 1) * self.block, (self.steps + steps + 1) * self.block, self.block):
             basis = self._basis[:, :end]
-            last = basis[:, -self.width :]
+            last = basis[:, -self.block :]
             product = self._multiply(last)
             diagonal = last.T @ product
             self._diagonal.append(0.5 * (diagonal + diagonal.T).astype(np.float64))
@@ -119,14 +113,14 @@ class BlockLanczos:
             next_, upper = np.linalg.qr(product - basis @ (basis.T @ product))
             next_, again = np.linalg.qr(next_ - basis @ (basis.T @ next_))
             self._below.append((again @ upper).astype(np.float64))
-            self._basis[:, end : end + self.width] = next_
+            self._basis[:, end : end + self.block] = next_
         self.__dict__.pop("ritz", None)
         self.__dict__.pop("radau", None)
 
     def _make_room(self, blocks: int) -> None:
         kept = self._basis
-        if blocks * self.width > kept.shape[1]:
-            self._basis = np.empty((self.side, blocks * self.width), dtype=np.float32, order="F")
+        if blocks * self.block > kept.shape[1]:
+            self._basis = np.empty((self.side, blocks * self.block), dtype=np.float32, order="F")
             self._basis[:, : kept.shape[1]] = kept
 
     @cached_property
@@ -141,7 +135,7 @@ class BlockLanczos:
         Where every even derivative of f is negative and every odd one positive, as for √x, this is a lower bound of
         the quadratic form that :attr:`ritz` bounds from above (Golub and Meurant: Matrices, moments and quadrature).
         """
-        tridiagonal, width = self._tridiagonal(self.steps), self.width
+        tridiagonal, width = self._tridiagonal(self.steps), self.block
         below = self._below[-1]
         last = np.zeros((len(tridiagonal), width))
         last[-width:] = np.eye(width)
@@ -156,13 +150,8 @@ class BlockLanczos:
         bordered[-2 * width : -width, -width:] = below.T
         return self._solve(bordered)
 
-    def vectors(self, count: int) -> np.ndarray:
-        """The leading Ritz vectors, M×``count``, float32: a start for the space of weights that lie near."""
-        _, vectors = np.linalg.eigh(self._tridiagonal(self.steps))
-        return self._basis[:, : len(vectors)] @ vectors[:, ::-1][:, :count].astype(np.float32)
-
     def _tridiagonal(self, steps: int) -> np.ndarray:
-        width = self.width
+        width = self.block
         matrix = np.zeros((steps * width, steps * width))
         for i in range(steps):
             own = slice(i * width, (i + 1) * width)
@@ -177,11 +166,9 @@ class BlockLanczos:
         values, vectors = np.linalg.eigh(matrix)
         values, vectors = values[::-1], vectors[:, ::-1]
         # The random columns are those of the start times the triangle of its decomposition.
-        probes = (self._first[:, : self.block] / np.linalg.norm(self._first[:, : self.block], axis=0)).astype(
-            np.float64
-        )
-        weights = (probes.T @ vectors[: self.width]) ** 2
-        residuals = np.linalg.norm(self._below[-1] @ vectors[-self.width :], axis=0)
+        probes = (self._first / np.linalg.norm(self._first, axis=0)).astype(np.float64)
+        weights = (probes.T @ vectors[: self.block]) ** 2
+        residuals = np.linalg.norm(self._below[-1] @ vectors[-self.block :], axis=0)
         return Ritz(np.maximum(values, 0.0), residuals, weights)
 
 
