@@ -229,3 +229,16 @@ def test_the_signals_of_a_fine_tuning_are_those_of_what_is_trained():
         )
     assert found["output_update"] == found["hidden_update"] == pytest.approx(math.log(0.2))
     assert found["output_exponent"] == found["norm_exponent"] == pytest.approx(0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["val_loss", "val_accuracy"])
+def test_an_alarm_is_withdrawn_where_validation_reaches_a_new_best(name):
+    """A loss that rises while the learning rate warms up and falls again afterwards."""
+    values = [1.0, 0.9, 0.8, 1.0, 1.1, 1.2, 1.3, 1.4, 1.2, 0.9, 0.7, 0.71, 0.69]
+    detector, found = Overtraining(), []
+    for epoch, value in enumerate(values, 1):
+        metrics = {"train_loss": 1.0 / epoch, name: value if name == "val_loss" else 2.0 - value}
+        found.append(detector.update(Observation(10 * epoch, float(epoch), {}, metrics)))
+    assert found[7] and found[7][0].best_epoch == 3.0 and found[9]
+    assert not any(found[10:]) and detector.best_epoch == 13.0
+    assert detector.published()["overtraining/keep"] < 0

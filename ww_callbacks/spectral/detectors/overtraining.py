@@ -179,7 +179,11 @@ class Overtraining:
         return "the first epoch that can be judged is the second"
 
     def update(self, observation: Observation) -> list[Finding]:
-        """Take the snapshot at the end of an epoch and return what holds now. Once raised, an alarm stays."""
+        """Take the snapshot at the end of an epoch and return what holds now.
+
+        Once raised, an alarm stays, unless the validation value that decides reaches a new best: then training on has
+        made the weights better after all, and the alarm is withdrawn.
+        """
         state = self._state
         moment = [observation.step, observation.epoch]
         state.reported |= number(observation.metrics, "train_loss") is not None
@@ -189,6 +193,8 @@ class Overtraining:
             return self.findings()
         state.latest = moment
         self._follow_validation(observation)
+        if state.alarm is not None and any(trend.best_at == moment for trend in self._followed()[:1]):
+            state.alarm, state.streak = None, 0
         if signals is not None and self._signals.epochs >= 2:
             state.judged += 1
             state.score = fitted.COEFFICIENTS.score(signals)
@@ -206,10 +212,14 @@ class Overtraining:
             if value is not None:
                 trend.update(value, observation.step, observation.epoch)
 
+    def _followed(self) -> list[ValidationTrend]:
+        """The validation values that are logged; the first decides which epoch is the best."""
+        return [trend for trend in (self._loss, self._accuracy) if trend.epochs]
+
     def _move_best(self, moment: list[float]) -> None:
         """The epoch to keep is the newest; with validation it is the best one so far."""
         state = self._state
-        followed = [trend for trend in (self._loss, self._accuracy) if trend.epochs]
+        followed = self._followed()
         if followed:
             state.best = state.before = list(followed[0].best_at)
             return
