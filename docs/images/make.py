@@ -1,6 +1,10 @@
 """Make the pictures of this folder: two small real trainings, seen in TensorBoard and in the report.
 
     python -m docs.images.make
+    python -m docs.images.make --all FOLDER
+
+The second call makes 40 pictures of made-up runs in FOLDER instead: every view, with few and many runs and
+layers, in narrow and wide windows, light and dark. They are for looking at before a change of the views is merged.
 
 One run trains as it should and logs a validation loss; in the other a far too strong weight decay on one layer makes
 its scale collapse. Needs the extras ``tensorboard`` and ``dev``, torch, and a Chromium.
@@ -8,6 +12,7 @@ its scale collapse. Needs the extras ``tensorboard`` and ``dev``, torch, and a C
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import itertools
 import tempfile
@@ -17,6 +22,7 @@ from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
 
+from docs.images.gallery import make_gallery
 from examples.data import digits
 from tests.integrations.served import FLAGS, find_chromium, tensorboard
 from ww_callbacks.integrations.report import write_report
@@ -28,6 +34,18 @@ LAYER = "fc3.weight"
 
 
 def main() -> None:
+    """Make the pictures of this folder or, if asked, all pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--all", type=Path, metavar="FOLDER", help="make pictures of every view in FOLDER instead")
+    folder = parser.parse_args().all
+    if folder:
+        for picture in make_gallery(folder):
+            print(picture)
+    else:
+        make_pictures()
+
+
+def make_pictures() -> None:
     """Train, open each view, and write the pictures."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder)
