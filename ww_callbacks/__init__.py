@@ -1,7 +1,7 @@
-"""One callback that watches the spectra of the weights while a model trains, and says when they go wrong.
+"""A callback that watches the spectra of the weights during training, and warns when they show a problem.
 
-``ww_callbacks.lightning``, ``ww_callbacks.keras`` and ``ww_callbacks.huggingface`` each hold a ``SpectralCallback``;
-``ww_callbacks.SpectralMonitor`` serves any other loop. Importing this package imports no framework.
+``ww_callbacks.lightning``, ``ww_callbacks.keras`` and ``ww_callbacks.huggingface`` each provide a ``SpectralCallback``.
+Use ``ww_callbacks.SpectralMonitor`` in any other loop. Importing this package imports no framework.
 """
 
 from __future__ import annotations

@@ -29,10 +29,11 @@ from ww_callbacks.spectral.layers import inspect
 
 @shows_settings
 class SpectralMonitor(Watcher):
-    """Watches a model in any training loop.
+    """Watches the spectra of the weights of a model in any training loop.
 
-    The monitor reads W_0 when it is made; call :meth:`observe` after every epoch (or every step, with
-    ``every_n_steps``), ask :attr:`should_stop`, and call :meth:`close` at the end, or use it as a context manager::
+    The monitor reads the initial weights W_0 when you create it. Call :meth:`observe` after every epoch (or every step,
+    with ``every_n_steps``), check :attr:`should_stop`, and call :meth:`close` at the end, or use the monitor as a
+    context manager::
 
         with SpectralMonitor(model) as monitor:
             for epoch in range(epochs):
@@ -42,23 +43,23 @@ class SpectralMonitor(Watcher):
                 if monitor.should_stop:
                     break
 
-    Where several processes train a model whose weights are sharded over them (DTensor, DeepSpeed ZeRO-3), every one of
-    them makes a monitor and calls it alike, for they gather each layer together; one of them writes. Where each has
-    all weights, as under DDP, make it in one process only.
+    If the weights are sharded over several processes (DTensor, DeepSpeed ZeRO-3), create a monitor in every process and
+    make the same calls in each, because the processes gather each layer together; one process writes. If every process
+    has all weights, as under DDP, create the monitor in one process only.
 
     Args:
         model: a torch module, a Keras model, a pytree of arrays (a module of Flax NNX or Equinox, a dictionary, nested
-            lists, …), or a function without arguments that returns one. JAX makes new arrays at each update: where the
-            pytree is not updated in place, as an NNX module is, give a function that returns the weights of now,
-            ``SpectralMonitor(lambda: params)``, or hand them to :meth:`observe` as ``weights``.
+            lists, …), or a function without arguments that returns one. JAX creates new arrays at each update: unless
+            the pytree is updated in place, as an NNX module is, pass a function that returns the current weights,
+            ``SpectralMonitor(lambda: params)``, or pass them to :meth:`observe` as ``weights``.
         probe: a :class:`~ww_callbacks.probes.representation.RepresentationProbe`, run at its own cadence.
         settings: see :class:`ww_callbacks.settings.Settings`.
 
     Raises:
         TypeError: if an argument does not exist.
-        ValueError: if a value is invalid; for a filter that matches nothing, a model without a matrix, or
-            ``keep_best`` with sharded weights, for which the loop's own checkpoints are the place.
-        OSError: if the folder of the record cannot be written.
+        ValueError: if a value is invalid, a filter matches nothing, the model has no matrix, or ``keep_best`` is set
+            with sharded weights; save your own checkpoints there.
+        OSError: if the folder of the record is not writable.
     """
 
     def __init__(self, model: Any, *, probe: RepresentationProbe | None = None, **settings: Any) -> None:
@@ -95,17 +96,18 @@ class SpectralMonitor(Watcher):
         self._epoch = 0
 
     def step(self, loss: Any) -> None:
-        """Report the training loss of one step, of its batch before the update.
+        """Report the training loss of one step, computed before the update. Call it after the update.
 
-        The losses within an epoch are what the judgement of overtraining reads first. They stay on the device until
-        the next :meth:`observe`; no step waits for one. The weights of now, after the update, go into the average that
-        is kept with ``early_stopping``.
+        The overtraining detector uses the losses within an epoch. They stay on the device until the next
+        :meth:`observe`, so no step waits for one. The updated weights enter the average that is kept with
+        ``early_stopping``.
 
         Args:
-            loss: a number, or an array of one element; None for a step that has none.
+            loss: a number, or an array of one element; None for a step without a loss.
 
         Raises:
-            TypeError, ValueError: if it is neither.
+            TypeError: if ``loss`` is not a number.
+            ValueError: if ``loss`` has more than one element.
         """
         _check_loss(loss)
         self._losses.add(loss)
@@ -138,22 +140,23 @@ class SpectralMonitor(Watcher):
         weights: Any = None,
         **more: float,
     ) -> Snapshot | None:
-        """Tell where the loop is; measures if a snapshot is due, at every call where no cadence was asked for.
+        """Report the progress of the loop, and take a snapshot if one is due (without a cadence, at every call).
 
         Args:
-            step: optimiser steps done so far.
-            epoch: epochs completed so far, fractional inside an epoch; where there are none, leave it out.
-            metrics: what the loop knows: ``train_loss`` (where :meth:`step` is not used), ``train_accuracy``,
-                ``learning_rate``, ``val_loss``, ``val_accuracy``, under these or other usual names.
-            weights: the pytree of now, where the monitor was given one that is not updated in place.
-            more: the metrics, by keyword.
+            step: number of completed optimiser steps.
+            epoch: number of completed epochs, fractional inside an epoch; omit it if there are no epochs.
+            metrics: metrics of the loop: ``train_loss`` (if you do not use :meth:`step`), ``train_accuracy``,
+                ``learning_rate``, ``val_loss``, ``val_accuracy``, under these or other common names.
+            weights: the current pytree, if the monitor was created with one that is not updated in place.
+            more: metrics as keyword arguments.
 
         Returns:
             The snapshot, or None if none was due.
 
         Raises:
-            TypeError: if a step, an epoch or a metric is no number, or for ``weights`` of a model that is no pytree.
-            ValueError: if the loop went back.
+            TypeError: if a step, an epoch or a metric is not a number, or if ``weights`` is passed for a model that is
+                not a pytree.
+            ValueError: if ``step`` is smaller than at the last call.
         """
         if self.run.progress.finished:
             self.run.faults.warn_once("`observe` was called after `close`, so nothing more is recorded", "closed")
@@ -206,18 +209,18 @@ class SpectralMonitor(Watcher):
 
     @property
     def should_stop(self) -> bool:
-        """Whether an alert asks for the loop to be stopped; :attr:`stop_reason` says why."""
+        """Whether to stop the loop; :attr:`stop_reason` gives the reason."""
         return self.run.should_stop
 
     @property
     def stop_reason(self) -> str:
-        """Why the loop is to be stopped; empty if it is not."""
+        """Why to stop the loop; empty if :attr:`should_stop` is False."""
         return self.run.stop_reason
 
     def close(self) -> None:
-        """Reach the verdict, put the best weights back with ``restore="best"``, and close every sink.
+        """Compute the verdict, load the best weights with ``restore="best"``, and close every sink.
 
-        Harmless when called twice. Where the background had no room for the last snapshot, it is taken now.
+        You can call it more than once. If the background queue had no room for the last snapshot, it is taken now.
         """
         if self._told is not None and not self.run.progress.finished and self.run.missed(self._seen[0]):
             self.run.snapshot("full", *self._seen, self._told, needed=True)

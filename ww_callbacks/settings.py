@@ -1,4 +1,4 @@
-"""Every argument of the callbacks, in one place; validated before training starts."""
+"""All arguments of the callbacks, validated before training starts."""
 
 from __future__ import annotations
 
@@ -36,60 +36,63 @@ GROUPS = {
                             "cooldown", "overtraining", "detectors"),
     "Cost and errors": ("max_overhead", "background", "workers", "strict"),
 }  # fmt: skip
-"""The arguments by what they decide, for ``help()``."""
+"""The arguments in groups, for ``help()``."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The arguments that every callback and :class:`~ww_callbacks.SpectralMonitor` take.
+    """The arguments of every callback and of :class:`~ww_callbacks.SpectralMonitor`.
 
     Attributes:
-        quantities: ``"default"``, ``"all"``, or names of quantities (``"default"`` may be among them).
-        layers: shell patterns of the layers to watch, such as ``encoder.*``; none means every eligible layer.
-        exclude: shell patterns of layers to leave out.
-        types: class names of modules (``Linear``) or kinds (``conv``) to watch; none means all.
+        quantities: ``"default"``, ``"all"``, ``"estimable"`` or names of quantities, also mixed.
+        layers: shell patterns of the layers to watch, such as ``encoder.*``; empty for every eligible layer.
+        exclude: shell patterns of the layers to leave out.
+        types: class names of modules (``Linear``) or kinds of layers (``conv``) to watch; empty for all.
         min_eigenvalues: leave out layers with fewer eigenvalues.
-        baseline: the weights W_0 that distances start from: ``"initial"`` (the weights when training starts; for
-            fine-tuning the pretrained ones), or the path of a checkpoint (safetensors or torch).
-        weights: ``"trained"`` reads the weights that the optimizer steps; ``"average"`` reads those that an averaging
+        baseline: the weights W_0 from which distances are measured: ``"initial"`` (the weights at the start of
+            training; in fine-tuning the pretrained ones), or the path of a file or folder of weights (safetensors,
+            torch, ONNX, Keras, Hugging Face).
+        weights: ``"trained"`` for the weights that the optimizer updates; ``"average"`` for the averages that a
             callback or optimizer keeps (EMA, SWA, Keras ``use_ema``).
-        convolution: how a convolution becomes matrices: ``"matrix"`` (out, in·kernel), ``"slices"`` (the kernel's
-            slices pooled), ``"separate"`` or ``"weightwatcher"`` (slices, with its factor √½).
-        fine_tuning: whether training starts from trained weights; it changes what alerts recommend.
-        accuracy: ``"exact"``, or the relative error that is allowed, such as 0.01. Layers of 512 and more on their
-            smaller side are then estimated, values whose change is bounded by how far the weights have moved stand, and
-            α is measured again once they have moved by that share of their norm. A value that is not exact has its
-            error beside it (``<quantity>_error``).
-        seed: seed of the random nulls and of the estimates; the global random state is never touched.
-        every_n_epochs: take a full snapshot every so many epochs. With neither this nor ``every_n_steps``: each epoch,
-            or about twenty times over the planned steps if a run has fewer than five epochs.
-        every_n_steps: take a full snapshot every so many optimizer steps.
-        cheap_every_n_steps: measure norms, distances and updates, which need no spectrum, every so many steps.
-        log_dir: folder of the record; none means the run's own log folder, or ``spectral_runs/<time>`` if it has none.
-        sinks: more destinations for snapshots, alerts and the verdict; see ``ww_callbacks.integrations.sink.Sink``.
-        per_layer: also stream every layer's quantities as scalars of their own (many tags).
-        histograms: also stream one histogram of log10 λ a layer.
-        densities: keep each layer's binned spectral density in the record, for the views.
-        verbose: 0 prints nothing (the logger ``ww_callbacks`` still reports a stop), 1 prints one line a snapshot.
-        early_stopping: ``"off"`` only informs; ``"cautious"`` and ``"eager"`` stop the run on overtraining, collapse,
+        convolution: how a convolution becomes matrices: ``"matrix"`` (out, in·kernel), ``"slices"`` (the slices of the
+            kernel, pooled), ``"separate"`` (one row per slice) or ``"weightwatcher"`` (slices times √½).
+        fine_tuning: whether training starts from trained weights; changes the recommendations of alerts.
+        accuracy: ``"exact"``, or the allowed relative error, such as 0.01. Layers with a smaller side of at least 512
+            are then estimated, values are reused while the weights have changed too little to affect them, and α is
+            measured again once the weights have changed by this share of their norm. Values that are not exact have an
+            error (``<quantity>_error``).
+        seed: seed of the random null models and of the estimates; the global random state does not change.
+        every_n_epochs: number of epochs between full snapshots. If neither this nor ``every_n_steps`` is set, every
+            epoch, or about twenty times over the planned steps if a run has fewer than five epochs.
+        every_n_steps: number of optimizer steps between full snapshots.
+        cheap_every_n_steps: number of steps between measurements of norms, distances and updates, which need no
+            spectrum.
+        log_dir: folder of the record; None for the run's own log folder, or ``spectral_runs/<time>`` if it has none.
+        sinks: further destinations for snapshots, alerts and the verdict; see
+            ``ww_callbacks.integrations.sink.Sink``.
+        per_layer: whether to also log every quantity of every layer as a scalar (many tags).
+        histograms: whether to also log one histogram of log10 λ per layer.
+        densities: whether to keep the binned spectral density of each layer in the record, for the views.
+        verbose: 0 prints nothing (the logger ``ww_callbacks`` still reports a stop), 1 prints one line per snapshot.
+        early_stopping: ``"off"`` only reports; ``"cautious"`` and ``"eager"`` stop the run on overtraining, collapse,
             explosion and non-finite weights.
-        metrics: what your loop calls a metric, where it is no usual name: ``{"train_accuracy": "my_acc"}``. The keys
+        metrics: your names of metrics that are not recognised automatically: ``{"train_accuracy": "my_acc"}``. The keys
             are ``train_loss``, ``train_accuracy``, ``val_loss`` and ``val_accuracy``.
-        keep_best: keep a checkpoint of the best epoch in the folder of the record; none means if early stopping is on
-            (and ``background`` is not).
-        keep_average: beside the best checkpoint, keep one of the average of the weights over the epoch's steps. It
-            takes as much memory as the trained weights; where the user averages weights already it is left out.
-        restore: what the model holds when training ends: ``"last"``, the weights as they were trained, or ``"best"``,
-            those of the best epoch, averaged with ``keep_average``; it takes copies in host memory.
+        keep_best: whether to keep a checkpoint of the best epoch in the folder of the record; None for yes if
+            ``early_stopping`` or ``restore="best"`` is set, unless ``background`` is.
+        keep_average: whether to keep, beside the best checkpoint, the average of the weights over the steps of the
+            epoch. It takes as much memory as the trained weights, and is left out if you already average weights.
+        restore: the weights in the model when training ends: ``"last"``, the trained weights, or ``"best"``, those of
+            the best epoch (averaged with ``keep_average``), which are copied to host memory.
         policies: kind of alert → ``"ignore"``, ``"log"``, ``"warn"``, ``"stop"`` or a function that takes the alert.
         cooldown: minimum number of snapshots between repeats of an alert.
         overtraining: arguments of ``spectral.detectors.Overtraining`` that replace those of the preset.
         detectors: your own detectors, run before the built-in ones; see ``spectral.detectors.Detector``.
-        max_overhead: highest share of the training time that the callback may cost (0.01 is 1 %); none means unlimited.
-        background: compute spectra on worker threads while training goes on.
-        workers: layers measured at a time, one thread each; none means one in the background, and otherwise as many as
-            training has threads, up to four.
-        strict: raise errors of the callback itself instead of reporting them once.
+        max_overhead: maximum share of the training time that the callback may cost (0.01 is 1 %); None for no limit.
+        background: whether to compute spectra in background threads during training.
+        workers: number of layers measured in parallel, one thread each; None for one in the background, otherwise for
+            as many as training has threads, up to four.
+        strict: whether to raise errors of the callback itself instead of reporting them once.
 
     Raises:
         TypeError: if an argument does not exist.

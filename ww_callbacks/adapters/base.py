@@ -1,4 +1,4 @@
-"""What the callbacks of all frameworks share: their arguments and what they show afterwards."""
+"""The base class of all callbacks: their arguments and their results."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ T = TypeVar("T")
 def shows_settings(cls: type[T]) -> type[T]:
     """Show every argument of :class:`~ww_callbacks.settings.Settings` as an argument of ``cls``.
 
-    ``cls.__init__`` takes ``**settings``; its signature names them all, so that an editor completes them and
-    LightningCLI reads them from YAML, and ``help(cls)`` lists each with its sentence, in groups.
+    ``cls.__init__`` takes ``**settings``. Its signature lists all of them, for completion in editors and YAML in
+    LightningCLI, and ``help(cls)`` describes each, in groups.
     """
     init: Any = cls.__init__
     own = [p for p in inspect.signature(init).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
@@ -83,7 +83,7 @@ _OF_A_RUN = (
 
 
 class Watcher:
-    """The arguments of a callback, and the results of the run that it watches or has watched.
+    """The arguments of a callback, and the results of its current or last run.
 
     Args:
         probe: a representation probe, run at its own cadence.
@@ -120,12 +120,12 @@ class Watcher:
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row a layer and snapshot: step, epoch, layer, status and every quantity."""
+        """A table with one row per layer and snapshot: step, epoch, layer, status and every quantity."""
         return self._record().layers
 
     @property
     def summary(self) -> pd.DataFrame:
-        """One row a snapshot: the model-level statistics, the loop's metrics and the cost."""
+        """A table with one row per snapshot: model-level statistics, metrics of the loop, and the cost."""
         return self._record().model
 
     @property
@@ -137,14 +137,14 @@ class Watcher:
 
     @property
     def verdict(self) -> Verdict | None:
-        """The judgement of the run so far; None before its first snapshot."""
+        """The verdict on the run so far; None before its first snapshot."""
         if self._of_children() is not None:
             return self._record().verdict
         return self.run.verdict if self.run is not None else None
 
     @property
     def directory(self) -> Path | None:
-        """Folder of the run's record; None before training."""
+        """The folder of the run's record; None before training."""
         if (directory := self._of_children()) is not None:
             return directory
         return self.run.directory if self.run is not None else None
@@ -164,12 +164,12 @@ class Watcher:
 
     @property
     def best_checkpoint(self) -> Path | None:
-        """The checkpoint that the callback keeps of the best snapshot so far; None where it keeps none."""
+        """Path of the checkpoint of the best snapshot so far; None if none is kept."""
         return self._best_checkpoint.path if self._best_checkpoint is not None else None
 
     @property
     def best_average(self) -> Path | None:
-        """The checkpoint beside it, with the average of the weights in their place; None where there is none."""
+        """Path of the checkpoint with the averaged weights of the best epoch; None if there is none."""
         return self._best_checkpoint.average if self._best_checkpoint is not None else None
 
     def _forget_best(self) -> None:

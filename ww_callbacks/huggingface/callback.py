@@ -42,20 +42,20 @@ _FLOW = transformers.DefaultFlowCallback
 
 @shows_settings
 class SpectralCallback(Watcher, transformers.TrainerCallback):
-    """Watches the spectra of the weights while a Hugging Face Trainer, or one of TRL's, trains.
+    """Watches the spectra of the weights while a Hugging Face Trainer or a TRL trainer trains.
 
-    Publishes to the Trainer's reporters (TensorBoard, W&B and others) under ``spectral/…``, and adds nothing to
-    ``state.log_history``, to the console's rows or to the metrics of an evaluation; but where ``metric_for_best_model``
-    names one of its values, the evaluation gets this one, of the weights that it evaluates. Stops through
-    ``control.should_training_stop``.
+    Logs to the Trainer's reporters (TensorBoard, W&B and others) under ``spectral/…``. Adds nothing to
+    ``state.log_history``, to the console or to the metrics of an evaluation, with one exception: if
+    ``metric_for_best_model`` names one of its values, each evaluation gets this value of the evaluated weights. Stops
+    the run through ``control.should_training_stop``.
 
     Args:
         probe: a :class:`~ww_callbacks.probes.representation.RepresentationProbe`, run at its own cadence.
-        settings: see :class:`ww_callbacks.settings.Settings`; with no argument it measures every eligible layer after
-            each epoch, or about twenty times over the planned steps, and stops nothing.
+        settings: see :class:`ww_callbacks.settings.Settings`. By default every eligible layer is measured after each
+            epoch, or about twenty times over the planned steps, and the run is never stopped.
 
     Raises:
-        TypeError: for an argument that does not exist.
+        TypeError: if an argument does not exist.
         ValueError: if a value is invalid.
     """
 
@@ -80,7 +80,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         train_dataloader: Any = None,
         **others: Any,
     ) -> None:
-        """Refuse what cannot work, and take W_0."""
+        """Check model and settings, and store W_0."""
         if self.run is not None:
             self.run.abandon()  # of a training that ended with an exception
         trainer = self._trainer = private.running_trainer()
@@ -131,14 +131,14 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
 
     @property
     def _running(self) -> bool:
-        """Whether a training is watched now; an evaluation before or after it is none of ours."""
+        """Whether a training is being watched; evaluations before or after it are ignored."""
         return self.run is not None and not self.run.progress.finished
 
     def _take_place(self) -> None:
-        """Stand before the user's callbacks, which may read what we add to an evaluation, and after the reporters.
+        """Move before the user's callbacks, which may read the values added to an evaluation, and after the reporters.
 
         Raises:
-            ValueError: if the Trainer has two of us.
+            ValueError: if the Trainer has two SpectralCallbacks.
         """
         if self._trainer is None:
             return
@@ -151,7 +151,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         handler.callbacks = [*others[:place], self, *others[place:]]
 
     def _saved(self, args: transformers.TrainingArguments, state: transformers.TrainerState) -> Saved | None:
-        """The state that lies in the checkpoint from which the Trainer goes on; None where it starts over."""
+        """The state in the checkpoint from which the Trainer resumes; None if it starts from scratch."""
         if state.global_step == 0:
             return None
         given = (private.resumed_from(), private.checkpoint_folder(self._trainer, args, state))
@@ -172,7 +172,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         control: transformers.TrainerControl,
         **others: Any,
     ) -> None:
-        """Leave what is needed for the run to be resumed in the checkpoint's folder."""
+        """Save the state needed to resume the run in the folder of the checkpoint."""
         run = self._watched()
         self._catch_up(state, control, others)
         if control.should_training_stop and args.load_best_model_at_end:
@@ -199,7 +199,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         control: transformers.TrainerControl,
         **others: Any,
     ) -> None:
-        """Take a snapshot that waited for an evaluation which told nothing, while the weights are still its own."""
+        """Take a snapshot that waited for an evaluation without metrics, before the weights change."""
         self._catch_up(state, control, others)
 
     def on_step_end(
@@ -209,7 +209,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         control: transformers.TrainerControl,
         **others: Any,
     ) -> None:
-        """Keep the step's loss, and take a snapshot where steps are counted."""
+        """Record the loss of the step, and take a snapshot if one is due at this step."""
         run = self._watched()
         with run.guarded("reading the training loss"):
             self._metrics.step(self._trainer, state)
@@ -229,7 +229,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         control: transformers.TrainerControl,
         **others: Any,
     ) -> None:
-        """Take the epoch's snapshot if one is due, or the last one where the best weights will be reloaded."""
+        """Take the snapshot of the epoch if one is due, or the last one if the best weights will be reloaded."""
         run, epoch = self._watched(), self._clock.end_epoch(state, control)
         kind = None if epoch is None else run.cadence.due_at_epoch(epoch)
         if control.should_training_stop and args.load_best_model_at_end:
@@ -248,7 +248,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         metrics: dict[str, float] | None = None,
         **others: Any,
     ) -> None:
-        """Take the snapshot that waited for these values, and give the one that ``metric_for_best_model`` names."""
+        """Take the snapshot that waited for these metrics, and add the value that ``metric_for_best_model`` names."""
         if metrics is None or not self._running:
             return
         run, prefix, asked = self._watched(), private.metric_prefix(), self._best_model
@@ -273,7 +273,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         logs: dict[str, float] | None = None,
         **others: Any,
     ) -> None:
-        """Keep what is logged of the training, and close at the Trainer's last row, while its reporters are open."""
+        """Record the logged training metrics, and close at the Trainer's last row, while its reporters are open."""
         if not self._running or logs is None:
             return
         self._metrics.logged(logs)
@@ -287,7 +287,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         control: transformers.TrainerControl,
         **others: Any,
     ) -> None:
-        """Close where the Trainer has logged no last row, as a subclass may do."""
+        """Close if the Trainer logged no last row, as in some subclasses."""
         if self._running:
             self._end(args, state, control, others)
 
@@ -298,7 +298,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         control: transformers.TrainerControl,
         others: dict[str, Any],
     ) -> None:
-        """Take the last snapshot if the run ended between two, and close."""
+        """Take the last snapshot if the run ended between two snapshots, and close."""
         run = self._watched()
         if run.missed(state.global_step):
             self._measured_step = -1
@@ -315,7 +315,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         control: transformers.TrainerControl,
         others: dict[str, Any],
     ) -> None:
-        """Take the snapshot that is due, or wait with it for the evaluation that is about to tell of these weights."""
+        """Take the snapshot that is due, or postpone it until the evaluation of the same weights."""
         if kind is None:
             return
         if control.should_evaluate:
@@ -352,12 +352,12 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
                 self._keep_best(*self._saver(), state.global_step)
 
     def _saver(self) -> tuple[str, Callable[[Path], object]]:
-        """The suffix of a checkpoint, and what writes one of the weights of now."""
+        """The suffix of a checkpoint, and the function that saves the current weights."""
         trainer = self._trainer
         return "", lambda path: trainer.save_model(str(path)) if trainer is not None else None
 
     def _explain(self, args: transformers.TrainingArguments, state: transformers.TrainerState) -> None:
-        """Say once which of the loop's names were understood."""
+        """Print once which metric names were recognised."""
         if not self._explained and self.settings.verbose and state.is_world_process_zero:
             self._explained = True
             write = print if args.disable_tqdm else tqdm.write
@@ -368,7 +368,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
             control.should_training_stop = True
 
     def _folder(self, args: transformers.TrainingArguments, callbacks: list[Any]) -> Path:
-        """The folder named, the one that the TensorBoard reporter writes to, or ``spectral`` in the output folder."""
+        """``log_dir``, the folder of the TensorBoard reporter, or ``spectral`` in the output folder."""
         if self.settings.log_dir is not None:
             return Path(self.settings.log_dir)
         return reporter_folder(callbacks) or private.run_folder(self._trainer, args) / "spectral"

@@ -1,1 +1,1 @@
-"""Where records go: the record file, TensorBoard, W&B, the console, and the views built on the record."""
+"""Sinks and views: the record file, TensorBoard, W&B, the console, and the views built on the record."""

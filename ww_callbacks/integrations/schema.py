@@ -1,4 +1,4 @@
-"""What flows from the engine to the sinks: plain, immutable data."""
+"""The immutable data classes that the engine sends to the sinks."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Value = float | str
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """A layer as the record's header describes it.
+    """Description of a layer in the header of the record.
 
     Attributes:
-        name: the unique key of the layer in every row.
-        index: its place in depth order, from 0.
+        name: unique name of the layer in every row.
+        index: position in depth order, from 0.
         kind: ``dense``, ``conv``, ``attention``, ``embedding``, …
         type: the module's class name.
         shape: the parameter's shape as the framework stores it.
         matrix_shapes: the shapes of its matrices, rows = outputs.
-        note: what was done with the parameter.
+        note: how the parameter is measured.
     """
 
     name: str
@@ -43,15 +43,15 @@ class RunInfo:
     """The header of a run's record.
 
     Attributes:
-        run_id: random identifier of this run; it stays the same when the run is resumed.
+        run_id: random identifier of the run, unchanged when the run is resumed.
         framework: ``lightning``, ``keras``, ``huggingface`` or ``plain``.
         started: start, ISO 8601, UTC.
         settings: the callback's arguments.
-        versions: versions of the packages that matter.
-        layers: the layers watched, in depth order.
+        versions: versions of the relevant packages.
+        layers: the watched layers, in depth order.
         directory: the folder of the record.
-        resumed_at: optimiser steps done when the run was resumed, None for a run that was not. What had been
-            recorded beyond that step is superseded.
+        resumed_at: number of completed optimiser steps when the run was resumed; None if it was not resumed. Earlier
+            rows beyond that step no longer count.
     """
 
     run_id: str
@@ -70,12 +70,12 @@ class LayerRow:
 
     Attributes:
         layer: the layer's name.
-        index: its place in depth order.
-        values: quantity name → value; NaN where it could not be had.
+        index: position in depth order.
+        values: quantity name → value; NaN if it could not be computed.
         status: ``ok``, or why values are missing: ``non-finite``, ``zero``, ``failed: …``.
         changed: whether the weights differ from those of the previous snapshot.
-        frozen: whether the layer is not trained at this moment, as far as the framework tells.
-        errors: quantity name → error, of the values that are estimates or old ones with a bound; others are exact.
+        frozen: whether the framework reports the layer as not trained at this moment.
+        errors: quantity name → error, for estimates and for reused values; all other values are exact.
         density: the spectral density for the views, if kept (see ``ww_callbacks.spectral.linalg.density``).
     """
 
@@ -94,16 +94,16 @@ class Snapshot:
     """All layers at one moment of the run.
 
     Attributes:
-        step: optimiser steps done so far (0 before the first).
-        epoch: epochs completed so far, fractional inside an epoch (0.0 before the first).
+        step: number of completed optimiser steps (0 before the first).
+        epoch: number of completed epochs, fractional inside an epoch (0.0 before the first).
         kind: ``full`` (all quantities) or ``cheap`` (only those that need no spectrum).
-        rows: one row a layer, in depth order.
+        rows: one row per layer, in depth order.
         model: model-level summary: ``<quantity>/<statistic>`` → value.
-        metrics: what the loop told: ``train_loss``, ``train_accuracy``, ``learning_rate``, as far as known.
-        seconds: what this snapshot cost the training loop, in seconds of wall time.
+        metrics: metrics of the loop, if known: ``train_loss``, ``train_accuracy``, ``learning_rate``, ….
+        seconds: cost of this snapshot to the training loop, in seconds of wall time.
         overhead: the callback's share of the wall time of training so far (0.01 is 1 %).
         time: seconds since the start of the run.
-        left_out: what was not measured to stay within a budget, in words; empty if nothing.
+        left_out: description of what was skipped to stay within a budget; empty if nothing.
     """
 
     step: int
@@ -125,11 +125,11 @@ class Snapshot:
 
 @dataclass(frozen=True, kw_only=True)
 class Alert(Finding):
-    """A finding that was reported, with what was done about it.
+    """A reported finding, with the action taken.
 
     Attributes:
         step, epoch: when it was reported.
-        action: what the policy did: ``log``, ``warn``, ``stop`` or ``call``.
+        action: the action of the policy: ``log``, ``warn``, ``stop`` or ``call``.
     """
 
     step: int

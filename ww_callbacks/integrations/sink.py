@@ -1,4 +1,4 @@
-"""What a sink is: something that snapshots, alerts and the verdict are sent to."""
+"""The interface of a sink, a destination for snapshots, alerts and the verdict."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from ww_callbacks.integrations.schema import Alert, RunInfo, Snapshot, Verdict
 
 
 class Sink(Protocol):
-    """A destination of records.
+    """A destination for snapshots, alerts and the verdict.
 
-    What a sink raises is caught and said once. After an ``OSError``, which may pass, the sink gets the next
-    call; after an error of ``open`` or any other error it gets nothing more. A sink that keeps what it could not write
-    and tries again says so with an attribute ``keeps_what_failed = True``; it gets all calls.
+    Errors of a sink are caught and reported once. After an ``OSError``, which may be temporary, the sink gets the next
+    call; after an error in ``open`` or any other error, it is disabled for the rest of the run. Set the attribute
+    ``keeps_what_failed = True`` if your sink keeps unwritten data and retries; it then gets all calls.
     """
 
     name: str
 
     def open(self, run: RunInfo, resumed: bool) -> None:
-        """Prepare for the run; ``resumed`` says that the same run goes on."""
+        """Prepare for the run; ``resumed`` is True if an earlier run continues."""
 
     def snapshot(self, snapshot: Snapshot) -> None:
-        """Take one snapshot."""
+        """Receive a snapshot."""
 
     def alert(self, alert: Alert) -> None:
-        """Take one alert."""
+        """Receive an alert."""
 
     def close(self, verdict: Verdict | None) -> None:
-        """Flush and close; called once, also when training ended with an exception."""
+        """Flush and close. Called once, also if training ended with an exception."""

@@ -1,4 +1,4 @@
-"""The adapter for Keras 3 on TensorFlow, torch and jax; it imports none of them but the one in use."""
+"""The adapter for Keras 3 on TensorFlow, torch and jax; imports only the backend in use."""
 
 from __future__ import annotations
 
@@ -40,28 +40,28 @@ from ww_callbacks.spectral.layers import inspect
 from ww_callbacks.spectral.layers.spec import LayerSpec
 
 _watched: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
-"""How many fits of each model were watched, by whichever callback."""
+"""How many fits of each model were watched, by any callback."""
 
 
 @shows_settings
 class SpectralCallback(Watcher, keras.callbacks.Callback):
     """Watches the spectra of the weights while ``model.fit`` trains.
 
-    Writes the model-level values into the epoch's ``logs``, so that ``History``, ``CSVLogger``, ``EarlyStopping`` and
+    Adds the model-level values to the ``logs`` of each epoch, so that ``History``, ``CSVLogger``, ``EarlyStopping`` and
     ``ModelCheckpoint`` see ``spectral/<quantity>/<statistic>``, whatever the order of the callbacks. The keys are the
-    same from the first epoch on; a value is NaN where the epoch's weights were not measured or have none. Where a
-    callback monitors one of them, every epoch is measured. They and all else go to TensorBoard event files in
-    ``log_dir`` and to the W&B run that is open. Stops through ``model.stop_training``.
+    same in every epoch; a value is NaN if the weights of the epoch were not measured or have no such value. If a
+    callback monitors one of the values, every epoch is measured. All values also go to TensorBoard event files in
+    ``log_dir`` and to the open W&B run. Stops the run through ``model.stop_training``.
 
     Args:
-        logs: which of our values go into Keras's ``logs``: shell patterns, such as ``"*/median"`` or
-            ``"overtraining/*"``; an empty list for none. What a callback monitors is always there.
+        logs: the values to add to Keras's ``logs``, as shell patterns such as ``"*/median"`` or ``"overtraining/*"``;
+            an empty list for none. Values that a callback monitors are always added.
         probe: a :class:`~ww_callbacks.probes.representation.RepresentationProbe`, run at its own cadence.
-        settings: see :class:`ww_callbacks.settings.Settings`; with no argument it measures every eligible layer after
-            each epoch, writes to ``spectral_runs/<time>`` and stops nothing.
+        settings: see :class:`ww_callbacks.settings.Settings`. By default every eligible layer is measured after each
+            epoch, the record is in ``spectral_runs/<time>``, and the run is never stopped.
 
     Raises:
-        TypeError: for an argument that does not exist.
+        TypeError: if an argument does not exist.
         ValueError: if a value is invalid.
     """
 
@@ -92,13 +92,13 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
 
     @property
     def async_safe(self) -> bool:
-        """Whether Keras may report batches from other threads; not where each step's weights are read."""
+        """Whether Keras may report batches from other threads; False if the weights of each step are read."""
         asked = self.settings
         averaged = asked.keeps_best and asked.keep_average
         return not (asked.every_n_steps or asked.cheap_every_n_steps or averaged)
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
-        """Refuse what cannot work before anything is trained, and take a place before the callbacks that monitor."""
+        """Check model and settings before training, and move in front of the callbacks that monitor values."""
         if self.run is not None:
             self.run.abandon()  # an earlier fit that ended with an error
             self.run = None
@@ -159,7 +159,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         print(f"\n{line}" if torn else line, flush=True)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Take W_0 before the first step of the first epoch."""
+        """Store W_0 before the first step of the first epoch."""
         self._values.begin_epoch()
         if self.run is not None and not self._begun:
             self._begin(epoch)
@@ -205,7 +205,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
             )
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Keep the loss, and take a snapshot where one is due within the epoch; else Keras may call from any thread.
+        """Record the loss, and take a snapshot if one is due within the epoch; otherwise any thread may call this.
 
         A snapshot due at the epoch's last batch waits for the epoch's end, when the validation is known too.
         """
@@ -233,7 +233,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         self._begin(self._epoch)
 
     def on_test_begin(self, logs: Mapping[str, float] | None = None) -> None:
-        """Before the epoch's validation resets them, look at what Keras's metrics hold of the training."""
+        """Read the training metrics before the validation of the epoch resets them."""
         if self._in_epoch and self._begun:
             self._ask_trackers()
 
@@ -243,7 +243,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
             self._values.saw_trackers(self.model.get_metrics_result())
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Take the epoch's snapshot if one is due, and write its values into ``logs``."""
+        """Take the snapshot of the epoch if one is due, and add its values to ``logs``."""
         if self._in_epoch and self._begun:
             self._ask_trackers()
         self._in_epoch = False
@@ -274,7 +274,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
                 self._sidecars.write(run.directory, epoch + 1, saved)
 
     def _is_due(self, run: Run) -> bool:
-        """Whether the weights of now are not measured yet."""
+        """Whether the current weights have not been measured yet."""
         return run.missed(run.clock.steps) or self._measured_step != run.clock.steps
 
     def _count_epoch(self, epoch: int) -> None:
@@ -289,7 +289,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         run.clock.saw_epoch(epoch + 1)
 
     def _publish(self, logs: dict[str, float]) -> None:
-        """Write our values of the weights of now into ``logs``: the same keys in every epoch."""
+        """Add the values of the current weights to ``logs``, with the same keys in every epoch."""
         run = self._watched()
         known = run.monitorable()
         chosen = [k for k in sorted(known) if any(fnmatch.fnmatchcase(k.removeprefix(PREFIX), p) for p in self.logs)]
@@ -306,7 +306,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
                 logs[key] = math.nan
 
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
-        """Take the last snapshot if the run ended between two, and close."""
+        """Take the last snapshot if the run ended between two snapshots, and close."""
         if self.run is None:
             return
         run = self._watched()
@@ -331,7 +331,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
             self._keep_best(*self._saver(), step)
 
     def _saver(self) -> tuple[str, Callable[[Path], object]]:
-        """The suffix of a checkpoint, and what writes one of the weights of now."""
+        """The suffix of a checkpoint, and the function that saves the current weights."""
         return ".weights.h5", self.model.save_weights
 
     def _act(self) -> None:

@@ -1,4 +1,4 @@
-"""The adapter for PyTorch Lightning; runs in the Trainers of ``lightning.pytorch`` and ``pytorch_lightning`` alike."""
+"""The adapter for PyTorch Lightning; works with ``lightning.pytorch`` and ``pytorch_lightning``."""
 
 from __future__ import annotations
 
@@ -33,15 +33,14 @@ if TYPE_CHECKING:
 class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
     """Watches the spectra of the weights while a Lightning Trainer trains.
 
-    Publishes to every logger of the Trainer, and to ``trainer.callback_metrics``, so that Lightning's own
-    ``EarlyStopping``, ``ModelCheckpoint`` and learning rate schedulers can monitor ``spectral/<quantity>/<statistic>``:
-    whenever one of them is about to look, the weights of that moment are measured. Stops through
-    ``trainer.should_stop``.
+    Logs to every logger of the Trainer and to ``trainer.callback_metrics``, so that Lightning's ``EarlyStopping``,
+    ``ModelCheckpoint`` and learning rate schedulers can monitor ``spectral/<quantity>/<statistic>``. The weights are
+    measured at the moment at which such a callback reads its value. Stops the run through ``trainer.should_stop``.
 
     Args:
         probe: a :class:`~ww_callbacks.probes.representation.RepresentationProbe`, run at its own cadence.
-        settings: see :class:`ww_callbacks.settings.Settings`; with no argument it measures every eligible layer after
-            each epoch and stops nothing.
+        settings: see :class:`ww_callbacks.settings.Settings`. By default every eligible layer is measured after each
+            epoch, and the run is never stopped.
 
     Raises:
         TypeError: if an argument does not exist.
@@ -66,7 +65,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
 
     @property
     def state_key(self) -> str:
-        """Where a checkpoint keeps the callback's state; one SpectralCallback a Trainer."""
+        """The key of the callback's state in a checkpoint; a Trainer takes one SpectralCallback."""
         return "ww_callbacks.lightning.SpectralCallback"
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -75,7 +74,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
             self._loaded = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse what cannot work before anything is trained: only now is the model sharded and wrapped."""
+        """Check model and settings before training; only now is the model sharded and wrapped."""
         self.run = None
         self._start_over()
         self._looks = Looks(trainer)
@@ -93,7 +92,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take W_0 and publish the first snapshot, unless the first batch has to come first."""
+        """Store W_0 and publish the first snapshot, unless the weights are only known after the first batch."""
         if not pl_module.automatic_optimization:
             self._steps = OptimizerSteps(pl_module, trainer.optimizers)
         resumes = self._loaded is not None
@@ -125,7 +124,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         return self.run is not None and self.run.progress.started
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor) -> None:
-        """At the first batch, before its update: find the output layer, and take a W_0 that had to wait."""
+        """At the first batch, before its update: find the output layer, and store W_0 if that had to wait."""
         if self._traced:
             return
         self._traced = True
@@ -139,7 +138,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
             run.diagnosis.name_output(traced_output(loss, pl_module, run.specs))
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs for the run to be resumed, but W_0, which lies beside the record."""
+        """The state needed to resume the run, except W_0, which is stored beside the record."""
         if self.run is None:
             return {}
         plain, kept = self._kept_state()
@@ -160,7 +159,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         return {"state": saved.state.plain(), "previous": previous, "kept": kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the run of a checkpoint when training starts."""
+        """Load the state of a checkpoint, to resume its run when training starts."""
         if not state_dict:
             return
         try:
@@ -183,9 +182,9 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the mean loss, and take a snapshot where steps are counted or a callback is about to look.
+        """Record the loss, and take a snapshot if one is due or another callback is about to read a value.
 
-        Where a validation comes next, the snapshot comes after it, with its values.
+        If a validation follows, the snapshot is taken after it, with its values.
         """
         if not self._begun:
             self._begin(trainer, pl_module)  # the user's own backward pass has told nothing
@@ -216,7 +215,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Take what was put off until a validation that has not come; the weights are still the same."""
+        """Take a snapshot that was postponed for a validation that did not run; the weights are still the same."""
         self._take_postponed(trainer)
 
     def _take_postponed(self, trainer: pl.Trainer) -> None:
@@ -226,14 +225,14 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
             self._publish(trainer)
 
     def _note_axis(self, trainer: pl.Trainer) -> None:
-        """Remember under which step Lightning logs now, where that is not the rule (the index of the last step)."""
+        """Remember the step at which Lightning logs, if it is not the index of the last step."""
         steps = self._watched().clock.steps
         axis = private.logging_step(trainer, steps)
         if axis != max(steps - 1, 0):
             self._logged_at[steps] = axis
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note that the validation's values are of the weights of now, and measure these where a callback looks."""
+        """Assign the validation metrics to the current weights, and measure these if a callback reads a value."""
         if trainer.sanity_checking or self.run is None or not self._begun:
             return
         self._values.saw_validation(self.run.clock.steps, trainer.current_epoch)
@@ -248,7 +247,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         self._publish(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the epoch's snapshot if one is due, and give its values to Lightning's own callbacks."""
+        """Take the snapshot of the epoch if one is due, and publish its values to Lightning's own callbacks."""
         self._take_postponed(trainer)
         if math.isfinite(trainer.num_training_batches) and not trainer.is_last_batch:
             # The training ends within the epoch: no epoch has ended, and the last snapshot comes at `on_train_end`.
@@ -274,7 +273,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         self._average_epoch()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the last snapshot if the run ended between two, and close."""
+        """Take the last snapshot if the run ended between two snapshots, and close."""
         run = self._watched()
         step = run.clock.steps
         if run.missed(step) or self._measured_step != step:
@@ -283,19 +282,19 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         self._close()
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Record the weights where nothing was trained (``max_epochs=0``, ``limit_train_batches=0``)."""
+        """Record the weights if nothing was trained (``max_epochs=0``, ``limit_train_batches=0``)."""
         if not self._begun:
             self._begin(trainer, pl_module)
         self._close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Close what is open; training's own error goes on unchanged."""
+        """Close the run; the error of the training propagates unchanged."""
         if self.run is not None:
             self.run.abandon()
         self._close()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Close what is still open."""
+        """Close the run if it is still open."""
         if stage == "fit":
             self._close()
 
@@ -307,13 +306,13 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
             self.run.finish()
 
     def _snapshot(self, trainer: pl.Trainer, kind: Kind, ended: bool = False, needed: bool = False) -> None:
-        """Take a snapshot of now.
+        """Take a snapshot.
 
         Args:
             trainer: the Trainer.
             kind: what is measured.
-            ended: whether it is the epoch's own.
-            needed: whether something looks at it at once, so that it must not be put off.
+            ended: whether it is the snapshot at the end of an epoch.
+            needed: whether its values are read immediately, so that it must not be postponed.
         """
         run = self._watched()
         with run.guarded("a snapshot"):
@@ -332,7 +331,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
             trainer.should_stop = True
 
     def _publish(self, trainer: pl.Trainer) -> None:
-        """Make the last snapshot's values monitorable; the loggers get them from the sinks."""
+        """Publish the values of the last snapshot for monitoring; the loggers get them from the sinks."""
         run = self._watched()
         with run.guarded("publishing to the Trainer"):
             import torch

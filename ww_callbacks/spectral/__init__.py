@@ -1,11 +1,11 @@
-"""Spectra of weights: the mathematics and the judgement of time series; arrays in, numbers out.
+"""Spectra of weights: formulas and detectors, independent of any trainer.
 
-``analyze(model)`` measures every layer of a model or of a file once, ``compare(before, after)`` two of them layer by
-layer, ``describe(model)`` says which parameters become which matrices, ``inspect(model)`` gives those matrices;
-``@quantity`` declares a quantity.
+``analyze(model)`` measures every layer of a model or a file. ``compare(before, after)`` compares two sets of weights layer
+by layer. ``describe(model)`` lists which parameters become which matrices, and ``inspect(model)`` returns these matrices.
+``@quantity`` declares a new quantity.
 
-The formulas are functions of arrays: ``effective_rank(singular_values)``, ``clauset_fit(eigenvalues)``,
-``distance_from_init(w, w0)``, …; :data:`FORMULAS` lists them. Each is imported when it is first used.
+The formulas are functions of arrays: ``effective_rank(singular_values)``, ``fit_power_law(eigenvalues)``,
+``distance_from_init(w, w0)``, …; :data:`FORMULAS` lists them. Each is imported on first use.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ FORMULAS = {
     "stable_rank": "quantities.ranks",
     "truncated_fit": "fits.truncated",
 }
-"""Formulas on arrays, and the module that holds each."""
+"""The formulas on arrays, and the module of each."""
 
 _OTHERS = {
     "PowerLawFit": "fits.clauset",

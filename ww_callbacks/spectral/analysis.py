@@ -38,19 +38,19 @@ MOST_SHOWN = 8
 
 @dataclass(frozen=True, repr=False)
 class Analysis:
-    """What :func:`analyze` returns.
+    """The result of :func:`analyze`.
 
     Attributes:
-        layers: one row a layer, in depth order: ``layer``, ``kind``, ``type``, ``matrices``, ``status`` (``ok``, or why
-            values are missing), then the quantities; NaN where a value cannot be had. Of quantities that were
-            estimated, ``<quantity>_error`` says how far each value may be off, NaN where it is exact. Where weights
-            were dequantised, ``stored_as`` says how they are stored.
-        summary: model-level numbers ``<quantity>/<statistic>``, over finite values only, α's only over layers whose
-            evidence suffices (see :func:`ww_callbacks.spectral.aggregate.summary.summarise`).
-        specs: what was done with every parameter, without access to its values: a result keeps no model alive.
-        unmatched: the layers that the baseline does not hold.
-        remarks: what has to be known of how the layers were found, such as which of several files was taken.
-        not_reached: the layers for which ``max_time`` left no time.
+        layers: one row per layer, in depth order: ``layer``, ``kind``, ``type``, ``matrices``, ``status`` (``ok``, or
+            why values are missing), then the quantities, NaN if a value could not be computed. For estimated
+            quantities, ``<quantity>_error`` is the error of each value, NaN if the value is exact. For dequantised
+            weights, ``stored_as`` is the stored format.
+        summary: model-level statistics ``<quantity>/<statistic>``, over finite values only; for α only over layers with
+            sufficient evidence (see :func:`ww_callbacks.spectral.aggregate.summary.summarise`).
+        specs: how every parameter was handled, without its values, so that a result keeps no model alive.
+        unmatched: the layers that are missing in the baseline.
+        remarks: notes on how the layers were found, such as which of several files was read.
+        not_reached: the layers that were not measured because of ``max_time``.
     """
 
     layers: pd.DataFrame
@@ -61,13 +61,13 @@ class Analysis:
     not_reached: tuple[str, ...] = ()
 
     def describe(self) -> pd.DataFrame:
-        """For every parameter what was done with it, and why (see :func:`ww_callbacks.spectral.describe`)."""
+        """How every parameter was handled, and why (see :func:`ww_callbacks.spectral.describe`)."""
         from ww_callbacks.spectral.layers.parameter_table import table
 
         return table(self.specs)
 
     def heading(self) -> str:
-        """What was measured, how much of it bears an α, and what to look at, in a line."""
+        """One line: what was measured, how many layers have an α, and what to look at."""
         from ww_callbacks.spectral.measuring.accuracy import ERROR
 
         single = all(len(spec.matrix_shapes) == 1 for spec in self.specs if not spec.skipped)
@@ -115,12 +115,12 @@ class Analysis:
 
     @property
     def notes(self) -> str:
-        """What has to be known to read the table: what a hint is, if there is one."""
+        """Notes for reading the table, such as what a hint means."""
         return HINT if any(_hint(row) for row in rows_of(self.layers)) else ""
 
     @property
     def not_shown(self) -> int:
-        """How many quantities :meth:`shown` leaves out."""
+        """Number of quantities that :meth:`shown` leaves out."""
         present = [q.name for q in self._quantities() if q.name not in ("sigma", "warning")]
         return sum(name not in self.shown() for name in present)
 
@@ -130,11 +130,11 @@ class Analysis:
         return [q for q in all_quantities() if q.name in self.layers]
 
     def shown(self, order: str = "concern") -> pd.DataFrame:
-        """The table for people: α with its ± (in brackets without evidence), hints; of many quantities the headlines.
+        """The printed table: α with its ± (in brackets without evidence), hints, and the main quantities.
 
         Args:
-            order: ``concern`` (the default): what is not ok first, then what is hinted at, then in depth order;
-                ``depth``; or the name of a quantity, its worst end first.
+            order: ``concern`` (default): layers that are not ok first, then layers with a hint, then in depth order;
+                ``depth``; or the name of a quantity, its worst values first.
 
         Raises:
             ValueError: for any other order.
@@ -221,45 +221,45 @@ def analyze(
     max_time: float | None = None,
     resume: str | os.PathLike[str] | None = None,
 ) -> Analysis:
-    """Measure the spectra of the weights of ``model``: one row a layer.
+    """Measure the spectra of the weights of ``model``, with one row per layer.
 
     Args:
         model: a torch module, a Keras model, a state dict or other mapping of names to arrays, one 2-D array, or the
             path of a safetensors file, a torch checkpoint (nothing in it is executed), an ONNX or Keras file or a
-            folder of Hugging Face, PEFT, diffusers or a Trainer; ``file.pt:teacher`` chooses one of several sets of
+            folder of Hugging Face, PEFT, diffusers or a Trainer; ``file.pt:teacher`` selects one of several sets of
             weights.
         quantities: ``"default"``, ``"all"``, ``"estimable"`` or names; the default adds ``warning``, WeightWatcher's
-            over- and under-trained label where the evidence suffices. Those that compare with earlier weights need
-            ``baseline``; those that compare with the last snapshot of a run are left out.
+            over- and under-trained label, if the evidence is sufficient. Distances from earlier weights need
+            ``baseline``; quantities that compare with the last snapshot of a run are left out.
         convolution: how a convolution becomes matrices: ``matrix`` (out, in·kernel), ``slices`` (pooled), ``separate``
             or ``weightwatcher``; see :data:`ww_callbacks.spectral.layers.matrix_layouts.Convention`.
-        baseline: W_0, given like ``model``; layers are matched by name and shape. The folder of an adapter is measured
-            as the sum of this base and its updates.
+        baseline: W_0, in any form that ``model`` can have; layers are matched by name and shape. The folder of an
+            adapter is measured as the sum of this base and its updates.
         layers: shell patterns of the layers to measure (``encoder.*``); all by default.
-        exclude: shell patterns of layers to leave out.
-        types: class names of modules (``Linear``) or kinds (``conv``) to measure.
-        min_eigenvalues: layers with fewer eigenvalues are left out.
-        accuracy: ``"exact"``, or the relative error that is allowed, such as 0.01. A layer whose smaller side is 512
-            or more is then estimated where every quantity asked for can be: the ``"estimable"`` ones are made for it,
-            while α always needs the whole spectrum. The errors stand in columns ``<quantity>_error``.
-        workers: layers at a time, one thread each; None for all cores that the process may use.
-        seed: seed of the random nulls; the global random state is never touched.
+        exclude: shell patterns of the layers to leave out.
+        types: class names of modules (``Linear``) or kinds of layers (``conv``) to measure.
+        min_eigenvalues: leave out layers with fewer eigenvalues.
+        accuracy: ``"exact"``, or the allowed relative error, such as 0.01. A layer with a smaller side of at least 512
+            is then estimated if every requested quantity can be (``"estimable"`` selects those); α always needs the
+            whole spectrum. The errors are in the columns ``<quantity>_error``.
+        workers: number of layers measured in parallel, one thread each; None for all cores that the process may use.
+        seed: seed of the random null models; the global random state does not change.
         progress: called after each layer with (layers done, layers, name), from one thread at a time.
-        max_time: seconds after which no further layer is begun, the cheapest being measured first; those for which
-            there was no time are named in ``not_reached``.
-        resume: a file in which rows are kept as they are measured. Rows of the same files and settings that it holds
-            already are not measured again, so that an analysis that was interrupted goes on.
+        max_time: seconds after which no new layer is started; the cheapest layers are measured first, and
+            ``not_reached`` lists the missing ones.
+        resume: a file in which each measured row is saved. Rows already in it, of the same files and settings, are not
+            measured again, so that you can continue an interrupted analysis.
 
     Returns:
-        The table, its summary, and what was done with every parameter. Weights that are NaN, zero or not decomposable
-        give a row whose ``status`` says so.
+        The table, its summary, and how every parameter was handled. Weights that are NaN, zero or not decomposable have
+        a row with this ``status``.
 
     Raises:
-        TypeError: if ``model`` is nothing of these, or names are no texts.
-        ValueError: if there is no layer to measure, a filter or a quantity matches nothing, an argument is out of its
+        TypeError: if ``model`` is none of these, or names are not strings.
+        ValueError: if there is no layer to measure, a filter or a quantity matches nothing, an argument is out of
             range, or a file cannot be read.
         FileNotFoundError: if there is no such file.
-        ImportError: if a package that is needed to read the file is not installed.
+        ImportError: if a package for reading the file is not installed.
 
     >>> import numpy as np
     >>> result = analyze(np.diag([4.0, 2.0, 1.0]), "stable_rank")

@@ -50,19 +50,19 @@ _SHOWN = ("relative_distance_from_init", "change_to_noise", "change_rank", "effe
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """What :func:`compare` returns.
+    """The result of :func:`compare`.
 
     Attributes:
-        layers: one row a layer of the later weights, in depth order: ``layer``, ``matrices``, ``status``, ``changed``;
+        layers: one row per layer of the later weights, in depth order: ``layer``, ``matrices``, ``status``, ``changed``;
             of the change ΔW the distances from the earlier weights (``relative_distance_from_init`` is ‖ΔW‖_F/‖W‖_F),
             ``change_to_noise`` and ``change_rank`` (see :func:`change`); ``<quantity>_before`` and
-            ``<quantity>_after``, α with its standard error and evidence; ``unusable_before``: why there was nothing to
-            compare with (the earlier weights are not finite or cannot be read), empty if there was; and ``finding``:
-            in what respect the weights broke or collapsed, empty if in none.
+            ``<quantity>_after``, α with its standard error and evidence; ``unusable_before``: why the
+            earlier weights could not be used (not finite or not readable), otherwise empty; and ``finding``: how the
+            weights broke or collapsed, otherwise empty.
         only_before: layers that only the earlier weights have.
-        only_after: layers that only the later weights have, or have in another shape.
-        remarks: what has to be known of how the layers were found and matched.
-        not_reached: the layers for which ``max_time`` left no time.
+        only_after: layers that only the later weights have, or that have a different shape there.
+        remarks: notes on how the layers were found and matched.
+        not_reached: the layers that were not compared because of ``max_time``.
     """
 
     layers: pd.DataFrame
@@ -83,16 +83,16 @@ class Comparison:
 
     @property
     def notes(self) -> str:
-        """What the numbers mean, and what they do not."""
+        """Notes on what the numbers mean and what they do not show."""
         return NOTES
 
     def shown(self, order: str = "concern", *, changed: bool = False) -> pd.DataFrame:
-        """The table for people: how far each layer moved, its effective rank and α before → after, and findings.
+        """The printed table: the change of each layer, its effective rank and α before → after, and findings.
 
         Args:
-            order: ``concern`` (the default): findings first, then what cannot be compared, then by ‖ΔW‖/‖W‖, the
+            order: ``concern`` (default): findings first, then layers that cannot be compared, then by ‖ΔW‖/‖W‖, the
                 largest first; ``depth``; or a column of :attr:`layers`, the largest first.
-            changed: whether to leave out the layers that did not change.
+            changed: whether to leave out unchanged layers.
 
         Raises:
             ValueError: for any other order.
@@ -110,7 +110,7 @@ class Comparison:
         return table.assign(**moved).iloc[places][[*columns, "finding"]]
 
     def heading(self) -> str:
-        """What was compared, how much changed, most where, and what was found, in a line."""
+        """One line: what was compared, how much changed, where most, and the findings."""
         moved = self.layers[self.layers["changed"]]
         sizes = moved["relative_distance_from_init"].dropna()
         parts = [f"{counted(len(self.layers), 'layer')} compared, {len(moved)} changed"]
@@ -173,26 +173,26 @@ def compare(
     max_time: float | None = None,
     resume: str | os.PathLike[str] | None = None,
 ) -> Comparison:
-    """Compare two sets of weights of one model: what changed, by how much, in which layers, and whether any broke.
+    """Compare two sets of weights of one model: which layers changed, by how much, and whether any broke.
 
-    A finding is said of a layer if its weights are no longer finite or have become zero, if its effective rank fell
-    below half, or if its norm or its largest singular value became a tenth, or ten times as large. These are fixed
-    marks, to direct the eye; α never makes one, as it moves in harmless training too. Of a layer whose earlier weights
-    are not finite or cannot be read nothing of this is said: it has no distances, and ``unusable_before`` says why.
+    A layer has a finding if its weights are no longer finite or have become zero, if its effective rank fell below
+    half, or if its norm or its largest singular value changed by a factor of ten. These limits are fixed and only point
+    to layers to inspect. α never gives a finding, because it also changes in harmless training. A layer whose earlier
+    weights are not finite or cannot be read has no finding and no distances; ``unusable_before`` gives the reason.
 
     Args:
-        before: the earlier weights, a model or a file as :func:`ww_callbacks.spectral.analyze` takes it.
+        before: the earlier weights, a model or a file as for :func:`ww_callbacks.spectral.analyze`.
         after: the later weights; layers are matched by name, without the prefixes of wrappers, and by shape. The folder
             of an adapter is compared as the sum of ``before`` and its updates.
         convolution: how a convolution becomes matrices.
         layers: shell patterns of the layers to compare; all by default.
         exclude: shell patterns of layers to leave out.
         types: class names of modules or kinds to compare.
-        min_eigenvalues: layers with fewer eigenvalues are left out.
-        workers: layers at a time, one thread each; None for all cores.
+        min_eigenvalues: leave out layers with fewer eigenvalues.
+        workers: number of layers compared in parallel, one thread each; None for all cores.
         progress: called after each layer with (layers done, layers, name).
-        max_time: seconds after which no further layer is begun, as in :func:`ww_callbacks.spectral.analyze`.
-        resume: a file in which rows are kept and from which they go on, likewise.
+        max_time: seconds after which no new layer is started, as in :func:`ww_callbacks.spectral.analyze`.
+        resume: a file in which each row is saved, to continue an interrupted comparison, likewise.
 
     Raises:
         TypeError, ValueError, FileNotFoundError, ImportError: as :func:`ww_callbacks.spectral.analyze`.

@@ -1,13 +1,13 @@
-"""The views on a run as plotly figures, for notebooks and papers; TensorBoard and the report show the same ones.
+"""Plotly figures of a run, for notebooks and papers; TensorBoard and the report show the same figures.
 
-Each function takes one run or several, as records or as paths, and returns a ``plotly.graph_objects.Figure``:
+Each function takes one or several runs, as records or paths, and returns a ``plotly.graph_objects.Figure``:
 
     from ww_callbacks.integrations import figures
 
     figures.heat_map("spectral_runs/mine", "alpha").show()
     figures.save(figures.timeline(["runs/a", "runs/b"]), "timeline.pdf")
 
-With ``dark=True`` the colours are those for a dark page.
+Use ``dark=True`` for dark pages.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Runs = Run | RunView | Sequence[Run | RunView]
 
 
 def timeline(runs: Runs, *, dark: bool = False) -> go.Figure:
-    """Alerts and loss, and below them median and inner 80 % of the layers of the headline quantities."""
+    """Plot alerts and loss, and below them the median and the inner 80 % of the layers for the main quantities."""
     from ww_callbacks.integrations.figures.specs.alert_lane import alert_lane
     from ww_callbacks.integrations.figures.specs.timeline import timeline_panels
 
@@ -54,21 +54,21 @@ def timeline(runs: Runs, *, dark: bool = False) -> go.Figure:
 
 
 def evidence(runs: Runs, *, dark: bool = False) -> go.Figure:
-    """Why a run got its verdict: the quantity that raised it, its threshold, and the layers that crossed it."""
+    """Plot the evidence for a verdict: the quantity that raised it, its threshold, and the layers that crossed it."""
     from ww_callbacks.integrations.figures.specs.evidence import evidence_panels
 
     return _figure(joined(evidence_panels(views(runs)) or [message_panel("No run has a finding.")]), dark)
 
 
 def heat_map(runs: Runs, quantity: str = "alpha", *, relative: bool = False, dark: bool = False) -> go.Figure:
-    """Layers in depth order against epochs, coloured by ``quantity``, its alerts marked; one panel a run.
+    """Plot a heat map of ``quantity``, layers in depth order against epochs, with alerts; one panel per run.
 
-    Faint cells are values of a power-law fit that the evidence does not support.
+    Faint cells are values of a power-law fit without sufficient evidence.
 
     Args:
         runs: the runs.
         quantity: the quantity.
-        relative: whether each layer is compared with its own first value.
+        relative: whether to show each layer relative to its own first value.
         dark: whether the figure is for a dark page.
 
     Raises:
@@ -80,11 +80,11 @@ def heat_map(runs: Runs, quantity: str = "alpha", *, relative: bool = False, dar
 
 
 def layer_spectrum(run: Run | RunView, layer: str, *, dark: bool = False) -> go.Figure:
-    """The spectral density of ``layer`` on log axes and D against xmin, with a slider over the epochs.
+    """Plot the spectral density of ``layer`` on log axes and D against xmin, with a slider over the epochs.
 
-    Drawn beside it: its first epoch, the power law with its exponent and standard error (dashed and grey where the
-    evidence does not suffice), the Marchenko–Pastur bulk of a random matrix, the largest eigenvalue of the shuffled
-    weights, xmin.
+    The plot also shows the first epoch, the power law with its exponent and standard error (dashed and grey without
+    sufficient evidence), the Marchenko–Pastur bulk of a random matrix, the largest eigenvalue of the shuffled weights,
+    and xmin.
 
     Raises:
         ValueError: if the run does not watch ``layer``.
@@ -95,7 +95,7 @@ def layer_spectrum(run: Run | RunView, layer: str, *, dark: bool = False) -> go.
 
 
 def layer_history(runs: Runs, layer: str, quantities: Sequence[str] | None = None, *, dark: bool = False) -> go.Figure:
-    """The quantities of ``layer`` over time, with the standard error of alpha, the runs overlaid.
+    """Plot the quantities of ``layer`` over time, with the standard error of alpha; runs are overlaid.
 
     Raises:
         ValueError: if no run watches ``layer`` or none measured one of ``quantities``.
@@ -106,7 +106,7 @@ def layer_history(runs: Runs, layer: str, quantities: Sequence[str] | None = Non
 
 
 def correlation_flow(runs: Runs, *, dark: bool = False) -> go.Figure:
-    """Alpha against depth with up to nine epochs overlaid, and rand_distance against alpha; one panel a run."""
+    """Plot alpha over depth for up to nine epochs, and rand_distance against alpha, with one panel per run."""
     from ww_callbacks.integrations.figures.specs.flow import flow_panels, random_panels
 
     shown = views(runs)
@@ -114,7 +114,7 @@ def correlation_flow(runs: Runs, *, dark: bool = False) -> go.Figure:
 
 
 def histograms(runs: Runs, *, dark: bool = False) -> go.Figure:
-    """Alpha and log spectral norm over the layers: the last epochs of several runs, or the first and last of one."""
+    """Plot alpha and log spectral norm over the layers: the last epoch of each run, or first and last of a single run."""
     from ww_callbacks.integrations.figures.specs.histograms import histograms_panels
 
     return _figure(joined(histograms_panels(views(runs)), columns=2), dark)
@@ -123,14 +123,14 @@ def histograms(runs: Runs, *, dark: bool = False) -> go.Figure:
 def metric_against_accuracy(
     series: ModelSeries | Mapping[str, ModelSeries], metric: str = "metric", accuracy: str = "accuracy"
 ) -> go.Figure:
-    """The scatter of a :class:`ModelSeries` with its least-squares line; several series are overlaid.
+    """Plot the models of a :class:`ModelSeries` with the least-squares line; several series are overlaid.
 
-    Simpson's paradox shows where every series slopes one way and all models together the other.
+    In Simpson's paradox, every series slopes one way and all models together the other.
 
     Args:
         series: one comparison, or several by name.
-        metric: title of the metric's axis.
-        accuracy: title of the accuracy's axis.
+        metric: title of the axis of the metric.
+        accuracy: title of the axis of the accuracy.
     """
     from ww_callbacks.integrations.figures.specs.model_series import model_series_spec
 

@@ -17,20 +17,19 @@ IMAGES = (".png", ".svg", ".pdf", ".jpg", ".webp")
 def save(
     figure: go.Figure, path: str | os.PathLike[str], width: int = 1100, height: int | None = None, scale: float = 2
 ) -> Path:
-    """Write ``figure`` as the kind of file that the name ends with: PNG, SVG, PDF, JPG, WEBP, HTML or JSON.
+    """Write ``figure`` in the format of the file extension: PNG, SVG, PDF, JPG, WEBP, HTML or JSON.
 
-    Images are drawn by kaleido, which needs a Chrome or Chromium on the machine. HTML is one file that opens without a
-    network.
+    Images are drawn by kaleido, which needs Chrome or Chromium. HTML is a single file that opens without a network.
 
     Args:
         figure: the figure.
         path: the file.
         width: in pixels.
         height: in pixels; None keeps the figure's own.
-        scale: pixels of a bitmap for each pixel of the figure.
+        scale: bitmap pixels per pixel of the figure.
 
     Raises:
-        ValueError: for an ending that is none of these.
+        ValueError: if the extension is none of these.
         ImportError: if kaleido is needed and not installed.
     """
     target = Path(path)

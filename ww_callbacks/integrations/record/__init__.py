@@ -1,4 +1,4 @@
-"""The run's own record: an append-only file of JSON lines that every view, a resume and later analysis read."""
+"""The record of a run: an append-only JSON Lines file, used by all views, by resuming and by later analysis."""
 
 from ww_callbacks.integrations.record.follower import Follower, Update
 from ww_callbacks.integrations.record.format import DENSITY_NAME, RECORD_NAME, RecordError

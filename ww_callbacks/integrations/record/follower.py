@@ -59,7 +59,7 @@ _HEAD = 256
 
 
 class Follower:
-    """Reads what is new in a record each time it is asked; costs as much as what is new.
+    """Reads the new lines of a record at each poll; the cost depends only on the new lines.
 
     Args:
         path: the record, or the folder in which it is or will be.

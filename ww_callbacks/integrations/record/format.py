@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class RecordError(ValueError):
-    """A file that is not a record, or one that is damaged; the message names the file and the line."""
+    """A file is not a record, or is damaged; the message contains the file and the line."""
 
     def __init__(self, path: Path, line: int | None, problem: str) -> None:
         where = f"{path}, line {line}" if line is not None else f"{path}"

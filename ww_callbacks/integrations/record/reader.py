@@ -21,18 +21,18 @@ from ww_callbacks.integrations.schema import Alert, RunInfo, Verdict
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as its record tells it.
+    """A run, read from its record.
 
     Attributes:
         path: the file.
-        run: the header; of a resumed run that of the last session.
-        layers: one row a layer and snapshot: ``step``, ``epoch``, ``kind``, ``layer``, ``index``, ``status``,
-            ``changed``, ``frozen`` and one column a quantity (NaN, or an empty text, where it could not be had).
-        model: one row a snapshot: ``step``, ``epoch``, ``kind``, ``seconds``, ``overhead``, ``time``, ``left_out``,
-            one column ``<quantity>/<statistic>`` each, and what the loop told as ``metrics/<name>``.
-        alerts: the alerts, in the order they were given.
-        verdict: the last verdict, or None while the run goes on or if it was killed.
-        torn: what a kill left unfinished at the end and was left out, in words; empty if nothing.
+        run: the header; for a resumed run, that of the last session.
+        layers: one row per layer and snapshot: ``step``, ``epoch``, ``kind``, ``layer``, ``index``, ``status``,
+            ``changed``, ``frozen`` and one column per quantity (NaN, or an empty string, if it could not be computed).
+        model: one row per snapshot: ``step``, ``epoch``, ``kind``, ``seconds``, ``overhead``, ``time``, ``left_out``,
+            one column ``<quantity>/<statistic>`` each, and the metrics of the loop as ``metrics/<name>``.
+        alerts: the alerts, in order.
+        verdict: the last verdict; None during the run or if it was killed.
+        torn: description of the unfinished end that was skipped after a kill; empty if there is none.
     """
 
     path: Path
@@ -58,7 +58,7 @@ class RunRecord:
 
         Args:
             layer: the layer's name.
-            steps: only those of these steps; None means all.
+            steps: only these steps; None for all.
 
         Raises:
             RecordError: if the file of densities is damaged, or another run has taken this one's place.
@@ -163,7 +163,7 @@ def record_file(path: str | os.PathLike[str]) -> Path:
 def find_runs(folder: str | os.PathLike[str]) -> list[Path]:
     """The records (``spectral.jsonl``) in ``folder`` and below, sorted by path.
 
-    Links to folders are followed, as TensorBoard follows them, but none that leads back to a folder it lies in.
+    Links to folders are followed, as in TensorBoard, except links to a folder that contains them.
     """
     return sorted(_records(Path(folder), frozenset()))
 

@@ -1,4 +1,4 @@
-"""What a detector takes and gives."""
+"""The interface of a detector: observations in, findings out."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ class Observation:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a detector holds to be so at this snapshot. The callbacks turn it into an alert, with policy and cooldown.
+    """A problem that a detector reports at a snapshot. The callbacks turn it into an alert, with policy and cooldown.
 
     Attributes:
         kind: the kind of alert (see ``ww_callbacks.integrations.schema.Alert``).
         severity: ``info``, ``warning`` or ``critical``.
         layers: the layers that show it; empty for the whole model.
         evidence: numbers that show it.
-        since_step, since_epoch: when it began.
-        message: what is seen, in one sentence with numbers.
+        since_step, since_epoch: when it started.
+        message: the observation, in one sentence with numbers.
         recommendation: what to do.
-        may_stop: whether the evidence is strong enough for a run to be stopped by it.
-        confidence: 0 to 1, or None where none is justified.
-        best_step, best_epoch: the snapshot whose weights are the ones to keep, or None.
+        may_stop: whether the evidence is strong enough to stop a run.
+        confidence: 0 to 1, or None if none is justified.
+        best_step, best_epoch: the snapshot whose weights to keep, or None.
     """
 
     kind: str
@@ -74,7 +74,7 @@ class Finding:
 
 
 class Detector(Protocol):
-    """A pure function of the series so far, computed online: constant memory and time a snapshot."""
+    """A function of the time series so far, computed online with constant memory and time per snapshot."""
 
     kind: str
     """What its alerts are called."""

@@ -16,18 +16,18 @@ _PRIORITY = ("broken", "diverging", "collapsing", "overtraining", "watch")
 
 @dataclass(frozen=True)
 class Verdict:
-    """The judgement of a run as plain values; the fields are those of ``ww_callbacks.integrations.schema.Verdict``.
+    """The verdict on a run.
 
     Attributes:
         state: ``healthy``, ``no sign of overtraining``, ``not judged``, ``watch``, ``overtraining``, ``collapsing``,
             ``diverging`` or ``broken``.
-        reason: why, in words with numbers.
+        reason: the reason, with numbers.
         layers: the layers that show it, strongest finding first.
         signals: ``<kind>/<name>`` → number, the evidence of the findings that count.
-        since_step, since_epoch: when the finding that decides began, or None.
-        confidence: 0 to 1, or None where none is justified.
+        since_step, since_epoch: when the deciding finding started, or None.
+        confidence: 0 to 1, or None if none is justified.
         recommendation: what to do.
-        best_step, best_epoch: the snapshot to keep, or None where it cannot be told.
+        best_step, best_epoch: the snapshot to keep, or None if unknown.
         stopped: whether the callback stopped the run.
     """
 

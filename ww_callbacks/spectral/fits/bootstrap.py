@@ -22,11 +22,11 @@ def bootstrap_p_value(
     seed: int = 0,
     cut: float | Literal["weightwatcher"] = RELATIVE_CUT,
 ) -> float:
-    """Probability that data drawn from the fitted model fit as badly: small (below 0.1) rejects the power law.
+    """Probability that data from the fitted model fit at least as badly; small values (below 0.1) reject the power law.
 
     The semi-parametric bootstrap of Clauset, Shalizi, Newman (2009, section 4.1): with probability tail/N an
-    eigenvalue is drawn from the fitted law, else from the data below xmin. It takes the eigenvalues as independent;
-    those of a matrix repel each other, which makes the test lenient.
+    eigenvalue is drawn from the fitted law, otherwise from the data below xmin. It treats the eigenvalues as
+    independent, but those of a matrix repel each other, which makes the test lenient.
 
     Args:
         eigenvalues: λ, in any order.

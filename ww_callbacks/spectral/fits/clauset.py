@@ -35,12 +35,12 @@ class PowerLawFit(NamedTuple):
 
     Attributes:
         alpha: the exponent α.
-        xmin: where the tail begins.
-        xmax: the largest eigenvalue of the tail, or the upper limit that was given.
+        xmin: start of the tail.
+        xmax: the largest eigenvalue of the tail, or the given upper limit.
         D: Kolmogorov–Smirnov distance between the tail and the fit.
         sigma: standard error of α, (α−1)/√tail.
         tail: number of eigenvalues in the tail.
-        eigenvalues: number of eigenvalues that were considered.
+        eigenvalues: number of eigenvalues considered.
     """
 
     alpha: float
@@ -98,15 +98,15 @@ def clauset_fit(
 
     Args:
         eigenvalues: λ, in any order.
-        min_tail: smallest tail that is considered.
-        max_tail: largest tail that is considered; None for all.
+        min_tail: size of the smallest tail considered.
+        max_tail: size of the largest tail considered; None for all.
         cut: see :func:`usable`.
 
     Returns:
         The fit; :data:`NO_FIT` with fewer than two different eigenvalues.
 
     Raises:
-        ValueError: if the limits on the tail leave no candidate possible, or ``cut`` is not understood.
+        ValueError: if the limits on the tail leave no candidate, or ``cut`` is invalid.
 
     >>> fit = clauset_fit((1 - (np.arange(1, 101) - 0.5) / 100) ** -1.0)
     >>> round(fit.alpha, 6), fit.tail

@@ -21,7 +21,7 @@ def alpha_interval(fit: PowerLawFit, level: float = 0.95, widening: float = SELE
     Args:
         fit: a power law without an upper limit.
         level: confidence, between 0 and 1.
-        widening: factor on the spread for the choice of xmin; 1 for an xmin that was given.
+        widening: factor that widens the interval for the choice of xmin; 1 if xmin was given.
 
     Returns:
         Lower and upper end; NaN without a fit.

@@ -49,7 +49,7 @@ def truncated_fit(
 
     Args:
         eigenvalues: λ, in any order.
-        xmin: where the tail begins; None for the xmin of the pure power law's fit, as WeightWatcher has it.
+        xmin: start of the tail; None for the xmin of the pure power-law fit, as in WeightWatcher.
         cut: see :func:`ww_callbacks.spectral.fits.clauset.usable`.
 
     Returns:

@@ -17,18 +17,18 @@ __all__ = ["inspect"]
 
 
 def inspect(model: Any, convolution: str = "matrix", *, base: Any = None) -> Layers:
-    """What is done with every parameter of ``model``, in depth order; skipped ones have their reason.
+    """Return how every parameter of ``model`` is handled, in depth order; skipped parameters have a reason.
 
     Imports no framework that the model does not already use, reads no values, and changes nothing.
 
     Args:
         model: a torch module, a Keras model or layer, a state dict or any other mapping of names to arrays, a
             pytree of arrays (a module of Flax NNX or Equinox, nested lists, dataclasses), one matrix, or the path of a
-            safetensors file, a torch checkpoint, an ONNX or Keras file or a Hugging Face folder. A path may choose
+            safetensors file, a torch checkpoint, an ONNX or Keras file or a Hugging Face folder. A path can select
             one of several sets of weights, ``file.pt:teacher``.
         convolution: how a convolution becomes matrices: ``matrix``, ``slices``, ``separate`` or ``weightwatcher`` (see
             :data:`ww_callbacks.spectral.layers.matrix_layouts.Convention`).
-        base: the weights that an adapter's folder changes, so that their sum is measured; of no use to any other model.
+        base: the base weights of an adapter's folder, so that their sum is measured; ignored for any other model.
 
     Raises:
         TypeError: if ``model`` is none of these.

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 def describe(model: Any, convolution: str = "matrix") -> pd.DataFrame:
-    """For every parameter of ``model`` what is done with it, and why: one row a layer or skipped parameter.
+    """List how every parameter of ``model`` is handled, and why: one row per layer or skipped parameter.
 
     Args:
-        model: whatever :func:`ww_callbacks.spectral.layers.inspect` takes.
+        model: anything that :func:`ww_callbacks.spectral.layers.inspect` accepts.
         convolution: how a convolution becomes matrices.
 
     Returns:
         A table with the columns ``layer``, ``measured``, ``kind``, ``type``, ``shape`` (as the framework stores it),
-        ``matrices`` (rows × columns, rows = outputs), ``eigenvalues``, ``what`` (what was done, or why nothing was)
+        ``matrices`` (rows × columns, rows = outputs), ``eigenvalues``, ``what`` (how it is measured, or why not)
         and ``parameters``.
 
     Raises:

@@ -84,7 +84,7 @@ def quantity(
     """Declare the decorated function as the quantity ``name``; the arguments are those of :class:`Quantity`.
 
     Raises:
-        ValueError: if the name is taken.
+        ValueError: if the name already exists.
     """
 
     def declare(function: Function) -> Function:

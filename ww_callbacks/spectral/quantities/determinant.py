@@ -15,13 +15,13 @@ from ww_callbacks.spectral.quantities.arguments import spectrum_of
 
 
 def determinant_tail(eigenvalues: ArrayLike) -> int:
-    """Size k of the detX (ERG) tail: see the module's text.
+    """Size k of the detX (ERG) tail; see the module docstring.
 
     Args:
         eigenvalues: λ ≥ 0, in any order and on any scale.
 
     Returns:
-        k; 0 without eigenvalues above zero, or where all are equal (no product falls below 1).
+        k; 0 without eigenvalues above zero, or if all are equal (no product falls below 1).
 
     Raises:
         ValueError: if an eigenvalue is negative.

@@ -14,7 +14,7 @@ from ww_callbacks.spectral.quantities.arguments import same_shape
 
 
 def distance_from_init(w: ArrayLike, initial: ArrayLike) -> float:
-    """‖W−W_0‖_F, from the differences of the elements and not from norms, which would cancel.
+    """‖W−W_0‖_F, computed from the differences of the elements, not from norms, which would cancel.
 
     Args:
         w: W, of any shape.
@@ -61,7 +61,7 @@ def cosine_to_init(w: ArrayLike, initial: ArrayLike) -> float:
         initial: W_0, of the same shape.
 
     Returns:
-        The cosine, from −1 to 1; NaN where either is zero.
+        The cosine, from −1 to 1; NaN if either is zero.
 
     Raises:
         ValueError: if the shapes differ.

@@ -20,7 +20,7 @@ from ww_callbacks.spectral.quantities.shared import largest_estimate
 def log_spectral_norm(singular_values: ArrayLike) -> float:
     """log10 λ_1 = 2·log10 σ_1: WeightWatcher's ``log_spectral_norm``.
 
-    Others call σ_1 the spectral norm; this is twice its log10.
+    The spectral norm usually means σ_1; this is twice its log10.
 
     Args:
         singular_values: σ ≥ 0 of one matrix, or of several pooled, in any order.
@@ -65,7 +65,7 @@ def log_norm(singular_values: ArrayLike) -> float:
 
 
 def log_median_singular_value(singular_values: ArrayLike, larger_side: int) -> float:
-    """Ln of the median σ: where the bulk of the spectrum lies.
+    """Natural logarithm of the median σ: the location of the bulk of the spectrum.
 
     Args:
         singular_values: σ ≥ 0, in any order, the smallest ones resolved.

@@ -1,4 +1,4 @@
-r"""The Marchenko–Pastur law: where the eigenvalues of a matrix of independent entries lie.
+r"""The Marchenko–Pastur law: the distribution of the eigenvalues of a matrix with independent entries.
 
 W has N rows and M ≤ N columns (or the other way round) of independent entries of variance s² and mean 0; λ are the
 eigenvalues of WᵀW, not divided by N. With y = M/N and x = λ/(s²N) the law has the density

@@ -115,21 +115,20 @@ class Spikes:
 
 
 def find_spikes(eigenvalues: ArrayLike, shape: Shape, *, level: float = 0.01) -> Spikes:
-    """The eigenvalues that a random matrix with the bulk's variance would not have.
+    """Find the eigenvalues that a random matrix with the variance of the bulk would not have.
 
-    The spikes are the largest k whose smallest, λ_k, lies beyond the Tracy–Widom edge of the (N−k+1)×(M−k+1) matrix
-    that the k−1 others leave, of variance s² = Σ_{i≥k} λ_i / ((N−k+1)(M−k+1)): λ_k is judged as if it were the bulk's
-    largest. The search comes down from the number beyond the edge that the median eigenvalue implies, so that many
-    spikes cannot mask one another.
+    The spikes are the k largest eigenvalues whose smallest, λ_k, lies beyond the Tracy–Widom edge of the
+    (N−k+1)×(M−k+1) matrix that remains without the k−1 others, of variance s² = Σ_{i≥k} λ_i / ((N−k+1)(M−k+1)): λ_k is
+    tested as the largest eigenvalue of the bulk. The search starts from the number of eigenvalues beyond the edge that
+    the median eigenvalue implies and decreases k, so that many spikes cannot mask each other.
 
     Args:
         eigenvalues: λ of one matrix, or of several of one shape pooled, in any order.
         shape: the shape of one such matrix.
-        level: how often a random matrix may have one or more by chance. For p pooled matrices the cut is taken at
-            level/p.
+        level: probability that a random matrix has one or more spikes. For p pooled matrices the test uses level/p.
 
     Returns:
-        The spikes; all numbers NaN and none found where there is no positive eigenvalue.
+        The spikes; all numbers are NaN and none is found if there is no positive eigenvalue.
 
     Raises:
         ValueError: for a level outside (0, 1).

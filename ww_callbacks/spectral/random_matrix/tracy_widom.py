@@ -1,11 +1,11 @@
-r"""The Tracy–Widom law (β = 1): how far beyond the bulk's edge the largest eigenvalue of a random matrix may lie.
+r"""The Tracy–Widom law (β = 1): the distribution of the largest eigenvalue of a random matrix at the edge of the bulk.
 
 F₁(z) = det(1 − V_z), where V_z is the integral operator on (0, ∞) of kernel ½ Ai(z + (x + y)/2) (P. L. Ferrari and
 H. Spohn, Journal of Physics A 38 (2005) L557). The determinant is evaluated by Gauss–Legendre quadrature, which
-converges exponentially (F. Bornemann, Mathematics of Computation 79 (2010) 871). No table is kept. Absolute error
+converges exponentially (F. Bornemann, Mathematics of Computation 79 (2010) 871). No table is used. Absolute error
 below 1e-12 for every z; in the right tail the relative error of :func:`sf` is below 1e-11 up to z = 15.
 
-The largest eigenvalue λ_1 of WᵀW, W of N·M independent entries of variance s², is brought to that law by
+The largest eigenvalue λ_1 of WᵀW, W with N·M independent entries of variance s², follows that law after scaling:
 
     μ = s²(√(N−½) + √(M−½))²,    τ = s²(√(N−½) + √(M−½)) (1/√(N−½) + 1/√(M−½))^{1/3},    z = (λ_1 − μ)/τ,
 

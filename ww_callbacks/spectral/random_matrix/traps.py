@@ -93,21 +93,21 @@ def trap_cut(shape: Shape, mean: float, level: float, rule: Cut) -> float:
 def correlation_traps(
     matrix: ArrayLike, rng: np.random.Generator, *, level: float = 0.01, rule: Cut = "tracy-widom"
 ) -> Traps:
-    """Shuffle W once and count the eigenvalues that stick out of the bulk.
+    """Shuffle W once and count the eigenvalues beyond the edge of the bulk.
 
-    The elements are standardised in float64; product and iteration run in float32, which leaves z exact to about 0.001,
-    and the count where no eigenvalue lies that near to the cut.
+    The elements are standardised in float64; product and iteration run in float32. z is exact to about 0.001, and the
+    count is exact if no eigenvalue is that close to the threshold.
 
     Args:
         matrix: W.
-        rng: where the shuffle comes from.
-        level: probability that a random matrix has a centred trap. It holds for elements without a heavy tail; large
-            elements are what a trap is made of, so a matrix of Laplace elements has one in 14 % of cases at 120×80
-            and in 9 % at 400×300 where the level is 5 %.
-        rule: what counts as a trap: beyond the Tracy–Widom quantile, or beyond WeightWatcher's heuristic cut.
+        rng: random generator of the shuffle.
+        level: probability that a random matrix has a centred trap. It holds for elements without a heavy tail. Large
+            elements cause traps: a matrix of Laplace elements has one in 14 % of cases at 120×80 and in 9 % at 400×300,
+            for a level of 5 %.
+        rule: what counts as a trap: beyond the Tracy–Widom quantile, or beyond WeightWatcher's heuristic threshold.
 
     Returns:
-        The traps; none and z = NaN where all elements are equal, since then there is no bulk.
+        The traps; none and z = NaN if all elements are equal, because there is no bulk then.
 
     Raises:
         ValueError: for a level outside (0, 1) or an unknown rule.
