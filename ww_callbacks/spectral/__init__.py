@@ -1,8 +1,8 @@
 """Spectra of weights: formulas and detectors, independent of any trainer.
 
-``analyze(model)`` measures every layer of a model or a file. ``compare(before, after)`` compares two sets of weights layer
-by layer. ``describe(model)`` lists which parameters become which matrices, and ``inspect(model)`` returns these matrices.
-``@quantity`` declares a new quantity.
+``analyze(model)`` measures every layer of a model or a file. ``compare(before, after)`` compares two sets of weights
+layer by layer. ``describe(model)`` lists which parameters become which matrices, and ``inspect(model)`` returns these
+matrices. ``@quantity`` declares a new quantity.
 
 The formulas are functions of arrays: ``effective_rank(singular_values)``, ``fit_power_law(eigenvalues)``,
 ``distance_from_init(w, w0)``, …; :data:`FORMULAS` lists them. Each is imported on first use.

@@ -114,7 +114,7 @@ def correlation_flow(runs: Runs, *, dark: bool = False) -> go.Figure:
 
 
 def histograms(runs: Runs, *, dark: bool = False) -> go.Figure:
-    """Plot alpha and log spectral norm over the layers: the last epoch of each run, or first and last of a single run."""
+    """Plot alpha and log spectral norm over the layers: the last epoch of each run, or both ends of one run."""
     from ww_callbacks.integrations.figures.specs.histograms import histograms_panels
 
     return _figure(joined(histograms_panels(views(runs)), columns=2), dark)
