@@ -56,8 +56,9 @@ class Comparison:
         layers: one row per layer of the later weights, in depth order: ``layer``, ``matrices``, ``status``,
             ``changed``; for the change ΔW, the distances from the earlier weights (``relative_distance_from_init`` is
             ‖ΔW‖_F/‖W‖_F), ``change_to_noise`` and ``change_rank`` (see :func:`change`); ``<quantity>_before`` and
-            ``<quantity>_after``; α with its standard error and evidence; ``unusable_before``: why the earlier weights could not be used (not finite or not readable), otherwise empty; and ``finding``: how the
-            weights broke or collapsed, otherwise empty.
+            ``<quantity>_after``; α with its standard error and evidence; ``unusable_before``: why the earlier weights
+            could not be used (not finite or not readable), otherwise empty; and ``finding``: how the weights broke or
+            collapsed, otherwise empty.
         only_before: layers that only the earlier weights have.
         only_after: layers that only the later weights have, or that have a different shape there.
         remarks: notes on how the layers were found and matched.
