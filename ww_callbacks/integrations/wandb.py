@@ -137,10 +137,12 @@ class WandbSink:
         a pattern does not; and W&B 0.31 heeds the `summary` of a name alone. It takes a dot for a level of its own.
         """
         for name in sorted(set(names) - self._defined):
+            self._defined.add(name)
+            if "*" in name:  # W&B takes it for a pattern that it does not know
+                continue
             out = name.startswith(LAYER_PREFIX) or name.rpartition("/")[2] in STATISTICS
             whole = name.replace(".", "\\.")
             self._run.define_metric(whole, step_metric=PREFIX + self._axis, summary="none" if out else None)
-            self._defined.add(name)
 
     def _log(self, values: dict[str, Any]) -> None:
         """Send a row, where the run is the user's without moving its counter."""
