@@ -283,7 +283,7 @@ class Run:
         last snapshot are part of it.
 
         Args:
-            adapter: what the framework's adapter wants back.
+            adapter: the state of the framework's adapter.
         """
         if not self.progress.started or not self.diagnosis.snapshots:
             return None
@@ -328,7 +328,7 @@ class Run:
             kind: what is due.
             step: optimiser steps done.
             epoch: epochs completed.
-            metrics: what the loop tells.
+            metrics: metrics of the loop.
             needed: measure now, whatever the background and the budget: something is about to look at the values.
 
         Returns:

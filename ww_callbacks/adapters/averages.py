@@ -13,7 +13,7 @@ Read = Callable[[], Sequence[Array]]
 
 
 def reading(specs: Sequence[LayerSpec], averages: Mapping[str, Read], begun: Callable[[], bool]) -> list[LayerSpec]:
-    """``specs`` that read their averages once averaging has begun; until then the average is the weights of now.
+    """``specs`` that read their averages once averaging has begun; until then the average is the current weights.
 
     Args:
         specs: the layers of the model that is trained.

@@ -222,7 +222,7 @@ class Watcher:
                 self._average.end_epoch()
 
     def _keep_best(self, suffix: str, save: Callable[[Path], object], step: int) -> None:
-        """Keep the weights of now, after ``step`` steps, if they are the best so far or may come to be."""
+        """Keep the current weights, after ``step`` steps, if they are the best so far or may come to be."""
         run = self._watched()
         if not self.settings.keeps_best or run.step != step:
             return

@@ -1,4 +1,4 @@
-"""Findings → alerts: what is said, how often, and what is done about it."""
+"""Findings → alerts: what is reported, how often, and which action is taken."""
 
 from __future__ import annotations
 

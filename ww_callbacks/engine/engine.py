@@ -71,7 +71,7 @@ class LayerState:
         )
 
     def restore(self, memory: LayerMemory) -> None:
-        """Take up what was saved."""
+        """Restore a saved state."""
         self.fingerprint, self.values, self.status = memory.fingerprint, dict(memory.values), memory.status
         self.reference, self.seconds = memory.reference, memory.seconds
         self.errors, self.reference_errors, self.known = dict(memory.errors), memory.reference_errors, memory.known
@@ -422,7 +422,7 @@ class Engine:
     def stale(self) -> Iterator[tuple[str, list[np.ndarray]]]:
         """The weights of the last snapshot, of the layers that have moved on since.
 
-        Of all others the weights of now are those of the last snapshot, so a checkpoint has them already.
+        Of all others the current weights are those of the last snapshot, so a checkpoint has them already.
         """
         for spec in self.specs:
             previous = self.states[spec.name].previous

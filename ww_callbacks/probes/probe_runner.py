@@ -49,5 +49,5 @@ class Probing:
         return self._probe.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a saved cadence."""
+        """Restore a saved cadence."""
         self._probe.load_state_dict(dict(state))

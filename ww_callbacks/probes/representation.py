@@ -1,4 +1,4 @@
-"""The representation probe: how much dimension the features of a fixed batch keep, while the model trains."""
+"""The representation probe: the ranks of the features of a fixed batch during training."""
 
 from __future__ import annotations
 
@@ -28,34 +28,34 @@ _DOUBLE = ("jacobian_rank", "perturbed_pca_dimension")
 
 
 class RepresentationProbe:
-    """Runs the model on a fixed batch, at its own cadence, and measures the ranks of its layers' features.
+    """Runs the model on a fixed batch, at its own cadence, and measures the ranks of the features of its layers.
 
-    The model is left exactly as it was: hooks removed, train/eval mode, BatchNorm statistics and random states restored
-    bit for bit, gradients untouched. In evaluation mode, so dropout is off.
+    The probe does not change the model: it removes its hooks, restores train/eval mode, BatchNorm statistics and random
+    states bit for bit, and does not change gradients. The model runs in evaluation mode, so dropout is off.
 
     Args:
-        batch: inputs as the model takes them: a tensor or array, or a dict of them for keyword arguments, or the path
-            of a ``.npy``, ``.npz`` or safetensors file that holds them. A few dozen samples do for the ranks, at least
-            two different ones; the classification dimension wants several a class and dimension.
+        batch: inputs of the model: a tensor or array, a dict of them for keyword arguments, or the path of a ``.npy``,
+            ``.npz`` or safetensors file. A few dozen samples are enough for the ranks, with at least two different
+            ones; the classification dimension needs several per class and dimension.
         labels: class of each sample, 0 … classes − 1, or the path of a ``.npy`` file; needed by
             ``classification_dimension`` and ``independence_deficit``.
         every_n_epochs: the cadence, in epochs; the untrained model (epoch 0) is always measured.
         quantities: ``"default"`` (the features' numerical and effective rank), ``"all"``, or names; see
             ``ww_callbacks.spectral.representation.PROBE_QUANTITIES``.
-        layers: shell patterns of layers (``encoder.*``); none means every layer with a matrix.
-        output: takes the tensor out of what the model returns, where that is no tensor.
-        points: samples of the batch that Jacobian and perturbed PCA use, the first ones: they cost most.
+        layers: shell patterns of layers (``encoder.*``); empty for every layer with a matrix.
+        output: function that extracts the tensor from the output of the model, if that is not a tensor.
+        points: number of samples, from the start of the batch, for the Jacobian and the perturbed PCA, which cost most.
         patch: side of the square input patch of the Jacobian.
-        corner: row and column of the patch's upper left corner; None for the centre.
+        corner: row and column of the upper left corner of the patch; None for the centre.
         perturbations: n of the perturbed PCA.
         delta: standard deviation of its perturbations.
         eta: weight of the L1 norm in the independence deficit.
-        memory: bytes that Jacobians or perturbed features may take at a time.
-        seed: of the probe's own generator.
+        memory: maximum bytes for Jacobians or perturbed features at a time.
+        seed: seed of the probe's own generator.
 
     Raises:
         TypeError: for a batch that is neither a tensor or array nor a dict of them.
-        ValueError: if a value is invalid, such as labels that are not whole numbers where they are needed.
+        ValueError: if a value is invalid, such as labels that are not integers.
     """
 
     def __init__(

@@ -101,7 +101,7 @@ class SnapshotTaker:
         self.divide()
 
     def divide(self) -> None:
-        """Share the layers of now among the processes."""
+        """Split the current layers across the processes."""
         alone = self._group.size == 1
         self._own = None if alone else share(self.engine.specs, self._group.size)[self._group.rank]
 
@@ -124,7 +124,7 @@ class SnapshotTaker:
             kind: what is due.
             step: optimiser steps done.
             epoch: epochs completed.
-            metrics: what the loop tells.
+            metrics: metrics of the loop.
             meter: what the callback has cost so far.
             now: whether to measure it in any case, and wait for it.
 

@@ -58,7 +58,7 @@ class ArrayWeights:
         return {n: a for n, a in held if "float" in str(a.dtype) and not getattr(a, "is_deleted", bool)()}
 
     def blend(self, share: float) -> None:
-        """Move the average towards the weights of now by this share of the way."""
+        """Move the average towards the current weights by this share of the way."""
         for name, array in self._floats().items():
             now, kept = _wide(array), self._average.get(name)
             self._average[name] = +now if kept is None else kept + share * (now - kept)
@@ -68,7 +68,7 @@ class ArrayWeights:
         return {name: np.array(to_host(a)) for name, a in self._average.items()}
 
     def now(self) -> dict[str, np.ndarray]:
-        """Copies of the weights of now."""
+        """Copies of the current weights."""
         return {name: np.array(to_host(_wide(a))) for name, a in self._floats().items()}
 
     def put(self, copies: Copies) -> None:

@@ -54,7 +54,7 @@ class BestCheckpoint:
         wanted: frozenset[int] = frozenset(),
         average: WeightAverage | None = None,
     ) -> None:
-        """Keep the weights of now if they are, or may come to be, those of the best step.
+        """Keep the current weights if they are, or may come to be, those of the best step.
 
         Args:
             step: optimiser steps done.

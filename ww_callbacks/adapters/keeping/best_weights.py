@@ -20,7 +20,7 @@ class BestWeights:
         self._kept: dict[int, Copies] = {}
 
     def look(self, step: int, wanted: frozenset[int]) -> None:
-        """Keep the weights of now if they may come to be the best, and forget those that no longer may."""
+        """Keep the current weights if they may come to be the best, and forget those that no longer may."""
         if step in wanted and step not in self._kept:
             averaged = self._averaged and self._average.begun
             self._kept[step] = self._average.copies() if averaged else self._average.weights.now()

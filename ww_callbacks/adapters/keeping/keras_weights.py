@@ -59,7 +59,7 @@ class KerasWeights:
         return [values[id(v)] for v in self._variables]
 
     def blend(self, share: float) -> None:
-        """Move the average towards the weights of now by this share of the way."""
+        """Move the average towards the current weights by this share of the way."""
         if not self._averages:
             self._make_room()
         averages = [self._averages[id(v)] for v in self._variables]
@@ -71,7 +71,7 @@ class KerasWeights:
         return {self._names[key]: _array(value) for key, value in self._averages.items()}
 
     def now(self) -> dict[str, np.ndarray]:
-        """Copies of the weights of now, to the bit."""
+        """Copies of the current weights, to the bit."""
         return {self._names[id(v)]: _array(value) for v, value in zip(self._variables, self._running(), strict=True)}
 
     def put(self, copies: Copies) -> None:

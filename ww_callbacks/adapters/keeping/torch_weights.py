@@ -54,7 +54,7 @@ class TorchWeights:
 
     @torch.no_grad()
     def blend(self, share: float) -> None:
-        """Move the average towards the weights of now by this share of the way."""
+        """Move the average towards the current weights by this share of the way."""
         if sum(p.requires_grad for p in self._parameters) != self._trained:
             self.follow()
         if not self._values:
@@ -70,7 +70,7 @@ class TorchWeights:
 
     @torch.no_grad()
     def now(self) -> dict[str, torch.Tensor]:
-        """Copies of the weights of now, to the bit."""
+        """Copies of the current weights, to the bit."""
         return {name: _plain(source).detach().to("cpu", copy=True) for name, source in self._sources.items()}
 
     @torch.no_grad()

@@ -38,13 +38,13 @@ class Weights(Protocol):
         """Average what the model has and trains now, where that has changed."""
 
     def blend(self, share: float) -> None:
-        """Move the average towards the weights of now by this share of the way."""
+        """Move the average towards the current weights by this share of the way."""
 
     def average(self) -> Copies:
         """Copies of the average."""
 
     def now(self) -> Copies:
-        """Copies of the weights of now, to the bit."""
+        """Copies of the current weights, to the bit."""
 
     def put(self, copies: Copies) -> None:
         """Write copies into the model."""
@@ -82,7 +82,7 @@ class WeightAverage:
             self.settle()
 
     def settle(self) -> None:
-        """Take the weights of now into the average."""
+        """Take the current weights into the average."""
         if not self._waiting:
             return
         decay = 1.0 if self._per_epoch is None else 1.0 - 1.0 / max(self._per_epoch, 1)
@@ -102,7 +102,7 @@ class WeightAverage:
         return self._mass > 0 or self._waiting > 0
 
     def save(self, save: Callable[[Path], object], path: Path) -> None:
-        """Write the average of now to a file, as ``save`` writes the weights."""
+        """Write the current average to a file, as ``save`` writes the weights."""
         self.settle()
         self.weights.save_average(save, path)
 
@@ -111,7 +111,7 @@ class WeightAverage:
         self.weights.put(copies)
 
     def copies(self) -> Copies:
-        """Copies of the average of now."""
+        """Copies of the current average."""
         self.settle()
         return self.weights.average()
 

@@ -99,8 +99,8 @@ class RecordSink:
     run that is resumed is appended to the same file, after a tail that such a kill left was cut off; another
     run's record is first moved aside to ``spectral.1.jsonl`` (2, 3, …): nothing is ever overwritten.
 
-    What cannot be written (a full disk, a file system that is away) is kept in memory and comes first at the next call.
-    A record that was deleted in the middle begins anew, which is said.
+    Lines that cannot be written (full disk, unreachable file system) are kept in memory and written first at the next
+    call. If the record is deleted during the run, a new one starts, with a warning.
 
     Args:
         folder: the run's folder; None takes :attr:`RunInfo.directory <ww_callbacks.integrations.schema.RunInfo>`.

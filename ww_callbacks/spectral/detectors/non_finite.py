@@ -12,7 +12,7 @@ from ww_callbacks.spectral.detectors.base import Finding, Observation
 
 
 class NonFinite:
-    """A layer holds NaN or ±inf, or the training loss is one; said at once, for nothing mends it.
+    """A layer contains NaN or ±inf, or the training loss is NaN or ±inf; reported immediately, because it is permanent.
 
     A layer counts when its status is ``non-finite``; where no status came, when every number measured of it is missing
     although it had some before. The last snapshot without any is the one to keep.

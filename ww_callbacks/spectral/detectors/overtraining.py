@@ -1,18 +1,18 @@
-"""Overtraining: by the validation values that the loop logs, and without them by what training itself shows.
+"""Overtraining: detected from validation metrics if they are logged, otherwise from training signals.
 
-A ladder of evidence:
+The evidence, in order of priority:
 
-1. **Validation.** Where the loop logs a validation loss or score, it decides: an alarm is raised where it has been
-   worse than its best, by more than its noise, for a third of the epochs so far. The training signals weigh in: where
-   they see nothing, it must last for two thirds of the epochs, unless it climbs without a break. A falling score
-   is overfitting; a loss that rises while the score holds is overconfidence, and is reported as such.
-2. **Training signals.** Without validation, one calibrated judgement of the losses within and between epochs and of the
-   growth of the weights (:mod:`.judgement`). An alarm is raised where its score has been above a threshold for a third
-   of the epochs so far.
-3. **Not judged.** Without a training loss, or before the second epoch, nothing is said.
+1. **Validation.** If the loop logs a validation loss or score, it decides: an alarm is raised if it was worse than its
+   best, by more than its noise, for a third of the epochs so far. If the training signals do not agree, this must hold
+   for two thirds of the epochs, unless the loss rises without a break. A falling score is overfitting. A loss that
+   rises while the score stays the same is overconfidence, and is reported as such.
+2. **Training signals.** Without validation metrics, a calibrated logistic regression on the losses within and between
+   epochs and the growth of the weights (:mod:`.judgement`). An alarm is raised if its score was above a threshold for a
+   third of the epochs so far.
+3. **Not judged.** Without a training loss, or before the second epoch, there is no result.
 
-The epoch to keep is the best of the validation. Without validation it is the newest as long as there is no alarm; an
-alarm names the one before its streak began.
+The epoch to keep is the best one by validation. Without validation it is the newest one as long as there is no alarm,
+and afterwards the one before the streak that raised the alarm.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def verdict(
         snapshots: snapshots judged so far, for the reason.
 
     Returns:
-        The verdict. ``healthy`` is said only where overtraining would have been seen.
+        The verdict. It is ``healthy`` only if overtraining could have been detected.
 
     >>> verdict([], insufficient="no epoch has ended yet").state
     'not judged'

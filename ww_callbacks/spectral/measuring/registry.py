@@ -26,7 +26,7 @@ class Quantity(QuantityInfo):
 
     Attributes:
         function: measures it.
-        needs: what else than the weights of now it compares with: ``initial`` (W_0), ``previous`` (the weights of the
+        needs: what else than the current weights it compares with: ``initial`` (W_0), ``previous`` (the weights of the
             last snapshot), ``reference`` (the quantities' values at W_0) or nothing.
         unchanged: for those that need ``previous``: the value where the weights did not change since.
         text: whether the value is a short text and not a number.

@@ -33,7 +33,7 @@ class Movement(RunMemory):
         moving: whether a layer moved since the last snapshot.
         ever: whether one has moved since the start.
         highest_rate: the highest learning rate so far.
-        rate_known_positive: whether the learning rate of now is known and no remnant of a schedule.
+        rate_known_positive: whether the current learning rate is known and not a remnant of a schedule.
         rate_is_zero: whether it is known to be 0.
     """
 
