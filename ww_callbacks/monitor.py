@@ -191,7 +191,8 @@ class SpectralMonitor(Watcher):
         if self._arrays is not None and self._arrays.stands_still:
             self.run.faults.warn_once(
                 "the weights are the same arrays as at the start, and JAX never changes an array in place. "
-                "Pass a function that returns the current ones, `SpectralMonitor(lambda: params)`, or `observe(weights=…)`",
+                "Pass a function that returns the current ones, `SpectralMonitor(lambda: params)`, or use "
+                "`observe(weights=…)`",
                 "arrays that stand still",
             )
         if not self._sharded:

@@ -101,5 +101,5 @@ def weights_of(trainer: pl.Trainer, module: pl.LightningModule) -> Weights:
 
 
 def checkpoint_saver(trainer: pl.Trainer) -> tuple[str, Callable[[Path], object]]:
-    """The suffix of a checkpoint, and what writes one of the current weights."""
+    """The suffix of a checkpoint, and the function that saves the current weights."""
     return ".ckpt", lambda path: trainer.save_checkpoint(path, weights_only=True)
