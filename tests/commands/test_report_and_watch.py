@@ -186,3 +186,8 @@ def test_ctrl_c_ends_quietly(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(time, "sleep", interrupt)
     assert main(["watch", str(tmp_path / "nothing")]) == EXIT_INTERRUPTED
     assert capsys.readouterr().err == ""
+
+
+def test_watch_of_a_folder_of_runs_names_them_and_waits_for_none(good, capsys):
+    assert main(["watch", str(good.parent)]) == EXIT_ERROR
+    assert f"Did you mean {good}" in capsys.readouterr().err

@@ -52,7 +52,7 @@ def test_a_run_from_top_to_bottom(tmp_path, monkeypatch):
 def test_the_line_says_what_is_a_median_and_of_how_many_layers():
     taken = snapshot(10)
     line, model = snapshot_line(taken, alerts=2), taken.model
-    assert f" · median: α {model['alpha/median']:.2f} in 2/3 layers · 1 not measured · 2 alerts" in line
+    assert f" · median: α {model['alpha/median']:.2f} in 2/3 layers · 1 all zero · 2 alerts" in line
     line = snapshot_line(changed(rows=taken.rows[::2]), alerts=0)
     assert " · medians: α " in line and ", moved " in line and "cost" not in line
     assert line.endswith(f", rank {model['effective_rank/median']:.3g}")

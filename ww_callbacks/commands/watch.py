@@ -40,13 +40,19 @@ def run(args: argparse.Namespace) -> int:
     """Follow the run and return the exit code that its end stands for."""
     import sys
 
+    from pathlib import Path
+
     from ww_callbacks.integrations.record import Follower, read_run
+    from ww_callbacks.integrations.record.reader import RECORD_NAME, find_runs, record_file
 
     if args.once:
         record = read_run(args.run)
         _once(record, args.json)
         return _exit_code(record)
-    # Not `args.run` itself: a run that begins later is waited for.
+    path = Path(args.run).expanduser()
+    if path.is_dir() and not (path / RECORD_NAME).exists() and find_runs(path):
+        record_file(path)  # raises, and names the runs below
+    # A run that begins later is waited for.
     follower = Follower(args.run)
     if args.json:
         _json_lines(follower, args.interval)
@@ -128,7 +134,7 @@ def _plain_lines(follower: Follower, interval: float) -> None:
         if update.run is not None:
             sink.open(update.run, resumed=update.run.resumed_at is not None)
         elif waiting and follower.record is None:
-            print(f"waiting for a record at {follower.path}", flush=True)
+            print(f"waiting for a record at {follower.path} (Ctrl-C to stop)", flush=True)
         waiting = False
         for snapshot in _snapshots(update):
             sink.snapshot(snapshot)

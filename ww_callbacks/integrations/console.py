@@ -138,9 +138,11 @@ def snapshot_line(snapshot: Snapshot, alerts: int, budget: float | None = None) 
         medians.append(moved)
     if math.isfinite(rank := snapshot.model.get("effective_rank/median", math.nan)):
         medians.append(f"rank {rank:.3g}")
-    missing = sum(row.status != "ok" for row in snapshot.rows)
+    zero = sum(row.status == "zero" for row in snapshot.rows)
+    missing = sum(row.status not in ("ok", "zero") for row in snapshot.rows)
     always = [
         *([] if enough or not judged else ["α: too little evidence"]),
+        *([f"{zero:,} all zero"] if zero else []),
         *([f"{missing:,} not measured"] if missing else []),
         *(
             [f"cost {_cost(snapshot.overhead, _spent(snapshot))}"]

@@ -80,7 +80,7 @@ class Analysis:
         if failed := int((self.layers["status"] != "ok").sum()):
             parts.append(f"{failed} of them not ok")
         if skipped := sum(bool(spec.skipped) for spec in self.specs):
-            parts.append(f"{counted(skipped, 'parameter')} not measured (see `describe()`)")
+            parts.append(f"{counted(skipped, 'parameter')} not measured (`describe()` or --describe says why)")
         parts += self._quantised()
         if self.unmatched:
             parts.append(f"{counted(len(self.unmatched), 'layer')} not in the baseline ({some(self.unmatched)})")
