@@ -39,7 +39,6 @@ def _seconds(text: str) -> float:
 def run(args: argparse.Namespace) -> int:
     """Follow the run and return the exit code that its end stands for."""
     import sys
-
     from pathlib import Path
 
     from ww_callbacks.integrations.record import Follower, read_run
