@@ -53,7 +53,7 @@ def test_arrays_that_never_change_are_said_with_the_remedy(found):
 
 
 def test_a_function_that_returns_no_weights_is_refused(tmp_path):
-    with pytest.raises(TypeError, match="return the weights of now"):
+    with pytest.raises(TypeError, match="return the current weights"):
         SpectralMonitor(lambda: None, log_dir=str(tmp_path))
 
 

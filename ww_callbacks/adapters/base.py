@@ -201,7 +201,7 @@ class Watcher:
                 average = WeightAverage(weights(), steps_per_epoch)
             except ValueError as error:
                 if restored:
-                    raise ValueError(f"`restore='best'` cannot be had for this model: {error}.") from error
+                    raise ValueError(f"`restore='best'` is not available for this model: {error}.") from error
                 run.faults.warn_once(f"no average of the weights is kept ({error})", "average")
                 return
         self._average = average if averaged else None

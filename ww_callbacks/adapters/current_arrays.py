@@ -51,7 +51,7 @@ class CurrentArrays(Mapping[str, Stored]):
         arrays = leaves(tree)
         if is_function(self._source) and not arrays:
             raise TypeError(
-                "Expected the function to return the weights of now (a mapping, a pytree of arrays), but got "
+                "Expected the function to return the current weights (a mapping, a pytree of arrays), but got "
                 f"{type(tree).__module__}.{type(tree).__qualname__}, in which no array was found."
             )
         known = {name: arrays[name] for name in self._arrays if name in arrays}

@@ -87,7 +87,7 @@ class Analysis:
         if estimated := int(self.layers.filter(regex=f"{ERROR}$").notna().any(axis=1).sum()):
             parts.append(f"{estimated} estimated (± in the table)")
         if self.not_reached:
-            parts.append(f"{counted(len(self.not_reached), 'layer')} not measured for want of time")
+            parts.append(f"{counted(len(self.not_reached), 'layer')} not measured within `max_time`")
         parts += self.remarks
         look = [f"{name} ({why})" for name, why in self._concerns()]
         return ", ".join(parts) + (f"; look at {some(look)}" if look else "")

@@ -128,7 +128,7 @@ class Comparison:
             if names:
                 parts.append(f"{len(names)} {where} ({some(names)})")
         if self.not_reached:
-            parts.append(f"{counted(len(self.not_reached), 'layer')} not compared for want of time")
+            parts.append(f"{counted(len(self.not_reached), 'layer')} not compared within `max_time`")
         parts += self.remarks
         if len(self.findings):
             look = [f"{row['layer']} ({row['finding']})" for row in rows_of(self.findings)]

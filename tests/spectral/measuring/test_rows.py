@@ -94,7 +94,7 @@ def test_nothing_is_begun_when_time_is_up(path, monkeypatch):
     result = spectral.analyze(path, "stable_rank", max_time=4, workers=1)
     assert len(result.layers) == 3
     assert len(result.not_reached) == 4
-    assert "4 layers not measured for want of time" in result.heading()
+    assert "4 layers not measured within `max_time`" in result.heading()
     monkeypatch.setattr(rows_module, "monotonic", iter([0.0, *[9.0] * 100]).__next__)
     assert len(spectral.analyze(path, "stable_rank", max_time=4, workers=1).layers) == 0
     for wrong in (0, -1, math.nan, "10m", True):

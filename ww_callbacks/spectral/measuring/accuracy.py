@@ -43,7 +43,7 @@ class Measurement(NamedTuple):
     """What was measured of a layer.
 
     Attributes:
-        values: by quantity; NaN (``""`` for a text) where a value cannot be had.
+        values: by quantity; NaN (``""`` for a text) where there is no value.
         status: as :func:`.measure_quantities` gives it.
         errors: by quantity, of those that are estimates; all others are exact.
     """

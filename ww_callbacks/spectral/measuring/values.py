@@ -19,7 +19,7 @@ def measure_quantities(sample: LayerWeights, quantities: Sequence[Quantity]) -> 
         quantities: what to measure, see :func:`ww_callbacks.spectral.measuring.registry.resolve`.
 
     Returns:
-        Values by name: NaN (``""`` for a text) where a value cannot be had; and the status: ``ok``, ``non-finite`` (no
+        Values by name: NaN (``""`` for a text) where there is no value; and the status: ``ok``, ``non-finite`` (no
         value is given), ``zero`` (all elements are 0: sizes and distances are given), or ``failed: `` with the
         quantities and the reason.
     """
