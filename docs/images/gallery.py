@@ -28,7 +28,7 @@ def make_gallery(folder: Path) -> list[Path]:
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
         for turn, (name, (runs, layers)) in enumerate(CASES.items()):
-            case = f"{name}-{runs}-runs-{layers}-layers"
+            case = f"{name}-{runs}x{layers}"
             log = folder / "runs" / case
             paths = [_write_run(log / f"run-{i:02}", i, layers, 12 if layers > 100 else 30) for i in range(runs)]
             with tensorboard(log) as address:

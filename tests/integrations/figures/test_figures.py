@@ -10,10 +10,11 @@ from tests.integrations.synthetic import SyntheticRun
 from ww_callbacks.integrations import figures
 from ww_callbacks.integrations.figures.alert_rules import score_threshold
 from ww_callbacks.integrations.figures.layer_status import layer_statuses
-from ww_callbacks.integrations.figures.palette import DARK, INK, PURPLE
+from ww_callbacks.integrations.figures.palette import DARK, INK, PAPER, PURPLE
 from ww_callbacks.integrations.figures.run_summary import headline
 from ww_callbacks.integrations.figures.run_view import RunView, views
 from ww_callbacks.integrations.figures.specs.alert_lane import alert_lane
+from ww_callbacks.integrations.figures.specs.flow import EPOCH_SCALE, flow_panels
 from ww_callbacks.integrations.figures.specs.heat_map import heat_map_panels, worth_a_first_look
 from ww_callbacks.integrations.figures.specs.history import history_panels
 from ww_callbacks.integrations.figures.specs.spectrum import marchenko_pastur, spectrum_panels
@@ -274,6 +275,30 @@ def test_flow_overlays_epochs_without_the_layers_that_say_nothing(run):
     assert lines[-1].text[0] == "net.0.weight"
     np.testing.assert_allclose(scatter[0].y, view.values("rand_distance")[:4, -1])
     np.testing.assert_allclose(scatter[0].x, view.values("alpha")[:4, -1])
+
+
+def luminance(colour: str) -> float:
+    parts = np.array(list(bytes.fromhex(colour[1:]))) / 255
+    return float(np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize("page", [PAPER, DARK[PAPER]])
+def test_the_lines_of_every_epoch_show_on_a_light_page_and_on_a_dark_one(page):
+    for _, colour in EPOCH_SCALE:
+        low, high = sorted(luminance(one) for one in (page, DARK.get(colour, colour) if page != PAPER else colour))
+        assert (high + 0.05) / (low + 0.05) >= 3, (page, colour)  # what WCAG 2 asks of graphics
+
+
+def test_long_layer_names_below_the_flow_have_room_of_their_own(tmp_path):
+    inner = []
+    for name in ("a", "block.with_a_name_that_is_long"):
+        SyntheticRun(tmp_path / name, [f"{name}.{i}.weight" for i in range(3)]).advance(2)
+        layout = flow_panels(views(tmp_path / name))[0]["layout"]
+        margin = layout["margin"]
+        longest = max(map(len, layout["xaxis"]["ticktext"]))
+        assert margin["b"] >= 40 + 3.5 * longest, "the axis title lies on the names"
+        inner.append(layout["height"] - margin["b"])
+    assert inner[0] <= inner[1] + 30 and inner[1] > 200
 
 
 def test_histograms_count_only_what_counts(run, other):

@@ -192,7 +192,7 @@ def test_flow_and_histograms(watched, server):
     open_tab(page, "flow")
     titles = page.locator("[data-view=flow] figcaption .name").all_inner_texts()
     assert "live/version_0: α against depth" in titles and "older: α against depth" in titles
-    assert titles.count("live/version_0: distance from random against α") == 1, "only of the run that measured it"
+    assert titles.count("live/version_0: distance from the shuffle against α") == 1, "only of the run that measured it"
     assert figure(page, "flow", "figure.data.filter(trace => trace.meta?.role === 'flow').length") > 7
     names = figure(page, "histograms", "figure.data.map(trace => trace.name)")
     assert len(names) == 2 and names[1] == "older, epoch 4"

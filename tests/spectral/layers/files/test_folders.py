@@ -46,6 +46,18 @@ def test_files_of_the_optimiser_beside_the_weights_are_not_taken_for_them(tmp_pa
     assert list(measured(tmp_path)) == list(weights)
 
 
+def test_the_weights_of_the_start_that_the_callback_keeps_are_not_taken_for_those_of_the_run(tmp_path, weights):
+    for name in ("w0.safetensors", "w0-1.safetensors"):
+        save(tmp_path / name, **weights)
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(weights, tmp_path / "checkpoints" / "last.ckpt")
+    with pytest.raises(ValueError, match=r"has no file of weights\. Its subfolders checkpoints have some: name one"):
+        inspect(tmp_path)
+    assert list(measured(tmp_path / "w0.safetensors")) == list(weights)  # who names it gets it
+    torch.save(weights, tmp_path / "trained.pt")
+    assert list(measured(tmp_path)) == list(weights)
+
+
 def test_a_diffusers_pipeline(tmp_path, weights):
     index = {"_class_name": "Pipeline", "unet": ["diffusers", "UNet"], "text_encoder": ["transformers", "CLIP"],
              "scheduler": ["diffusers", "DDIM"], "../outside": ["a", "b"]}  # fmt: skip

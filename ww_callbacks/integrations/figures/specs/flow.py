@@ -1,13 +1,14 @@
-"""The correlation flow: alpha along the depth of the model, epochs overlaid, and against the distance from random."""
+"""The correlation flow: alpha along the depth of the model, epochs overlaid, and against the shuffled weights."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from ww_callbacks.integrations.figures.names import BETWEEN
-from ww_callbacks.integrations.figures.palette import BLUE, CIVIDIS, GREY, INK
+from ww_callbacks.integrations.figures.palette import BLUE, GREY, INK
 from ww_callbacks.integrations.figures.run_view import RunView
 from ww_callbacks.integrations.figures.style import Spec, axis, message_panel, panel
 from ww_callbacks.integrations.figures.text import escape
@@ -16,8 +17,9 @@ from ww_callbacks.integrations.quantity_info import quantity_info
 MOST_EPOCHS = 9
 HEIGHT, RANDOM_HEIGHT = 330, 280
 MOST_TICKS = 12
-EPOCH_SCALE = (*CIVIDIS[:-1], (1.0, "#e8ce3a"))
-"""cividis with a darker end, that shows on white."""
+EPOCH_SCALE = ((0.0, "#3a6fb0"), (0.5, "#8a8783"), (1.0, "#b98000"))
+"""Blue to amber as cividis has it, no darker and no lighter than what shows on a dark page and on white."""
+TICK_ANGLE, LETTER = 40, 5.6
 
 
 def flow_panels(runs: Sequence[RunView]) -> list[Spec]:
@@ -52,7 +54,9 @@ def _along_depth(run: RunView, top: float, first: float, last: float, *, alone: 
     )
     scale = {"colorscale": EPOCH_SCALE, "cmin": first, "cmax": max(last, first + 1e-9)}
     made["layout"]["shapes"] = [_level(level) for level in (2, 6)]
-    made["layout"]["margin"].update(b=66)
+    below = 40 + max(map(len, made["layout"]["xaxis"]["ticktext"])) * LETTER * math.sin(math.radians(TICK_ANGLE))
+    made["layout"]["margin"].update(b=round(below))
+    made["layout"]["height"] += max(round(below) - 66, 0)  # long names take no room from the lines
     made["data"] = _epochs(run, scale)
     made["key"] = [
         (_between(EPOCH_SCALE, 0.0), f"epoch {first:.4g}"),
@@ -71,7 +75,12 @@ def _depth_ticks(run: RunView) -> Spec:
         starts = run.blocks
         rows = starts[:: -(-len(starts) // MOST_TICKS)]
         names = [name.split(BETWEEN)[0] for name in names]
-    return {"tickvals": rows, "ticktext": [names[row] for row in rows], "tickfont": {"size": 10}, "tickangle": -40}
+    return {
+        "tickvals": rows,
+        "ticktext": [names[row] for row in rows],
+        "tickfont": {"size": 10},
+        "tickangle": -TICK_ANGLE,
+    }
 
 
 def _level(level: float) -> Spec:
@@ -141,12 +150,13 @@ def _between(stops: Sequence[tuple[float, str]], share: float) -> str:
 
 def _against_random(run: RunView, *, alone: bool) -> Spec:
     """rand_distance of every layer against its alpha, at the last snapshot that has both."""
-    title = "distance from random against α"
+    distance = quantity_info("rand_distance").title
+    title = f"{distance} against α"
     made = panel(
         title if alone else f"{run.label}: {title}",
         RANDOM_HEIGHT,
         xaxis=axis("α"),
-        yaxis=axis("rand_distance"),
+        yaxis=axis(distance),
         about=f"rand_distance: {quantity_info('rand_distance').definition}",
         group="random",
         hovermode="closest",
@@ -169,7 +179,7 @@ def _against_random(run: RunView, *, alone: bool) -> Spec:
                     "y": random[keep],
                     "marker": {"size": 8, "symbol": symbol, "color": colour, "line": {"color": INK, "width": 0.6}},
                     "text": [escape(run.layers[row]) for row in depth[keep]],
-                    "hovertemplate": f"%{{text}}<br>α = %{{x:.3g}}{name}<br>rand_distance = %{{y:.3g}}"
+                    "hovertemplate": f"%{{text}}<br>α = %{{x:.3g}}{name}<br>{distance} = %{{y:.3g}}"
                     f"<extra>epoch {run.epochs[column]:.4g}</extra>",
                 }
             )

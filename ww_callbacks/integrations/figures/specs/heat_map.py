@@ -251,6 +251,8 @@ def _cells(
         cells[0]["text"] = [["" if np.isnan(e) else f" ± {e:.1g}" for e in row] for row in errors]
         cells[0]["hovertemplate"] = f"{hover}%{{text}}<extra></extra>"
     key: list[tuple[str, str]] = []
+    if quantity == "alpha" and not said:
+        key += [(ALPHA_SCALE[1][1], "below 2: very heavy tail"), (ALPHA_SCALE[4][1], "above 6: hardly a tail")]
     if unsure.any():
         key.append(("#7fc4c0" + f"{round(255 * FAINT):02x}", "faint: too little evidence for α"))
         cells.append(

@@ -124,7 +124,8 @@ async function spectrumOf(run, layer, epoch) {
 const source = {
   live: false,
   title: document.title,
-  where: state.runs.map((run) => run.about.record).slice(0, MOST_PATHS).join(", "),
+  where: state.runs.map((run) => run.about.record).slice(0, MOST_PATHS).join(", ")
+    + (state.runs.length > MOST_PATHS ? ` and ${state.runs.length - MOST_PATHS} more` : ""),
   ready: inflated("plotly").text().then((text) => {
     document.head.append(Object.assign(document.createElement("script"), { textContent: text }));
   }),

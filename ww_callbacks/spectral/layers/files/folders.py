@@ -24,8 +24,10 @@ _WHOLE = (
 )
 _ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 _SINGLE = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".gguf")
-_BESIDE = re.compile(r"^(optimizer|scheduler|rng_state.*|training_args|scaler|random_states_\d+|zero_pp_rank_.*)\.\w+$")
-"""Files that a Trainer, Accelerate or DeepSpeed writes beside the weights."""
+_BESIDE = re.compile(
+    r"^(optimizer|scheduler|rng_state.*|training_args|scaler|random_states_\d+|zero_pp_rank_.*|w0(-\d+)?)\.\w+$"
+)
+"""Files that a Trainer, Accelerate or DeepSpeed writes beside the weights, and the callback: those of the start."""
 _SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{3,})-of-(?P<total>\d{3,})\.(safetensors|bin|pt)$")
 
 

@@ -1,4 +1,4 @@
-// Alpha along the depth, against the distance from random, and how values are spread over the layers.
+// Alpha along the depth, against the distance from the shuffle, and how values are spread over the layers.
 
 import { element, part } from "../dom.js";
 
@@ -10,5 +10,5 @@ export async function flow(app, panel) {
   ]);
   const measured = app.chosen.some((name) => app.run(name)?.quantities.includes("rand_distance"));
   part(panel, "hint").replaceChildren(element("p", { class: "definition" }, measured ? "" :
-    'The distance from random against α is shown for runs with quantities=["default", "rand_distance"].'));
+    'The distance from the shuffle against α is shown for runs with quantities=["default", "rand_distance"].'));
 }

@@ -39,7 +39,7 @@ function controls(app, place, layers) {
     element("button", { onclick: () => go(layers[at - 1]), disabled: at <= 0 }, "previous"),
     element("button", { onclick: () => go(layers[at + 1]), disabled: at >= layers.length - 1 }, "next"),
     element("span", {}, `layer ${at + 1} of ${layers.length}`),
-    others.length ? select("over it", [["", "no other run"], ...others], app.over, (value) => { app.over = value; return app.draw(); }) : null));
+    others.length ? select("with the spectrum of", [["", "no other run"], ...others], app.over, (value) => { app.over = value; return app.draw(); }) : null));
 }
 
 /** How the layer stands, and its alerts. */
