@@ -37,7 +37,7 @@ from ww_callbacks.settings import Settings
 from ww_callbacks.spectral.aggregate.summary import STATISTICS, UPDATES
 from ww_callbacks.spectral.layers.selection import select
 from ww_callbacks.spectral.layers.spec import LayerSpec
-from ww_callbacks.spectral.measuring.accuracy import check_accuracy
+from ww_callbacks.spectral.measuring.accuracy import check_accuracy, without_effect
 
 
 class Run:
@@ -111,6 +111,7 @@ class Run:
             self._sinks, self.diagnosis, self.progress, self.faults, probing, quiet=settings.verbose == 0
         )
         self._check_folder()
+        self._say_what_accuracy_does()
 
     @property
     def directory(self) -> Path:
@@ -170,6 +171,21 @@ class Run:
         problem = self._group.broadcast(problem)
         if problem is not None:
             raise problem
+
+    def _say_what_accuracy_does(self) -> None:
+        """Say it where the quantities leave ``accuracy`` little to do."""
+        engine = self.engine
+        exact = without_effect(engine.quantities, engine.tolerance, (spec.matrix_shapes for spec in engine.specs))
+        if exact and self.leads:
+            accuracy = self.settings.accuracy
+            without = "" if self.settings.early_stopping == "off" else ", without `early_stopping`"
+            self.faults.warn_once(
+                f"accuracy={accuracy} has no effect on a layer at its first snapshot, and whenever it has moved by "
+                f"{accuracy} of its norm since, with {exact} among the quantities, which takes the exact spectrum. "
+                f"Use quantities='estimable'{without}",
+                "accuracy",
+                ending="",
+            )
 
     @property
     def alerts(self) -> AlertList:

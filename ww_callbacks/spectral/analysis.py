@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from ww_callbacks.spectral.layers.spec import Array, LayerSpec
     from ww_callbacks.spectral.measuring.registry import Quantity, Value
     from ww_callbacks.spectral.measuring.rows import Progress
+
+logger = logging.getLogger("ww_callbacks")
 
 MOST_SHOWN = 8
 """With more quantities than these, a printed table shows the headlines only; ``layers`` always has all."""
@@ -269,7 +272,7 @@ def analyze(
     """
     from ww_callbacks.spectral.layers import inspect
     from ww_callbacks.spectral.linalg.workers import WorkerPool
-    from ww_callbacks.spectral.measuring.accuracy import check_accuracy
+    from ww_callbacks.spectral.measuring.accuracy import check_accuracy, without_effect
     from ww_callbacks.spectral.measuring.prefetch import Prefetch
     from ww_callbacks.spectral.measuring.rows import RowFile, check_max_time, collect, files_of
 
@@ -282,6 +285,13 @@ def analyze(
     pool = WorkerPool(workers)
     specs = inspect(model, convolution, base=baseline)
     chosen = chosen_of(model, specs, layers, exclude, types, min_eigenvalues)
+    if exact := without_effect(wanted, tolerance, (spec.matrix_shapes for spec in chosen)):
+        logger.warning(
+            "ww-callbacks: accuracy=%s has no effect with %s among the quantities, which takes the exact spectrum. "
+            "Use quantities='estimable'.",
+            accuracy,
+            exact,
+        )
     initial = None if baseline is None else _baseline(specs, chosen, baseline, convolution)
 
     kept = None

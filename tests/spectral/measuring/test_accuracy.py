@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ww_callbacks import SpectralMonitor
 from ww_callbacks.spectral import analyze
 from ww_callbacks.spectral.measuring.accuracy import SMALLEST, check_accuracy, measure_within
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
@@ -101,6 +102,17 @@ def test_analyze_says_what_is_estimated() -> None:
     exact = analyze(model, LEADING)
     assert not any(column.endswith("_error") for column in exact.layers)
     assert "estimated" not in exact.heading()
+
+
+@pytest.mark.parametrize(("quantities", "said"), [("alpha", 1), ("estimable", 0)])
+def test_a_tolerance_without_effect_is_said_once(quantities, said, tmp_path, caplog) -> None:
+    model = {"large.weight": np.eye(SMALLEST)}
+    analyze(model, quantities, accuracy=TOLERANCE)
+    assert caplog.text.count("accuracy=0.01 has no effect with alpha") == said
+    caplog.clear()
+    with SpectralMonitor(model, quantities=quantities, accuracy=TOLERANCE, log_dir=tmp_path, verbose=0):
+        pass
+    assert caplog.text.count("accuracy=0.01 has no effect on a layer") == said
 
 
 def test_estimable_stands_for_what_needs_no_whole_spectrum() -> None:

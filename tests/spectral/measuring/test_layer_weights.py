@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ww_callbacks.spectral.measuring import layer_weights as sample_module
+from ww_callbacks.spectral.measuring import registry
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
 from ww_callbacks.spectral.measuring.registry import Quantity, all_quantities, quantity, resolve
 from ww_callbacks.spectral.measuring.values import measure_quantities
@@ -200,14 +201,23 @@ def test_alpha_is_scale_free_for_any_factor():
         assert LayerWeights([factor * w]).power_law.alpha == pytest.approx(alpha, rel=1e-9)
 
 
-def test_a_name_is_declared_once():
-    with pytest.raises(ValueError, match="`alpha` is declared twice"):
+def test_only_your_own_quantity_can_be_declared_again(monkeypatch):
+    monkeypatch.setattr(registry, "_QUANTITIES", {q.name: q for q in all_quantities()})
+    with pytest.raises(ValueError, match="`alpha` is already a built-in quantity"):
         quantity("alpha", title="", definition="", family="norm")(lambda sample: 0.0)
+    for value in (1.0, 2.0):
+        quantity("mine", title="", definition="", family="norm")(lambda sample, value=value: value)
+    assert measure_quantities(LayerWeights([np.eye(3)]), resolve("mine")) == ({"mine": 2.0}, "ok")
 
 
 def test_resolve_tells_near_names():
     with pytest.raises(ValueError, match=r"Did you mean .*`effective_rank`"):
         resolve("efective_rank")
+    with pytest.raises(ValueError) as near:
+        resolve("efective_rank")
+    assert "docs/quantities.md" in str(near.value) and "frobenius_norm" not in str(near.value)
+    with pytest.raises(ValueError, match=r"some of: .*frobenius_norm"):
+        resolve("0000")
     assert {q.name for q in resolve("default")} == {q.name for q in all_quantities() if q.default}
     assert [q.name for q in resolve(["stable_rank", "alpha"])] == ["alpha", "stable_rank"]
 

@@ -72,6 +72,31 @@ def check_accuracy(accuracy: object) -> float | None:
     return float(accuracy)
 
 
+def without_effect(
+    quantities: Iterable[Quantity], tolerance: float | None, shapes: Iterable[Sequence[tuple[int, int]]]
+) -> str:
+    """The quantities that make large layers exact in spite of ``tolerance``; empty if it has an effect.
+
+    Args:
+        quantities: what is asked for.
+        tolerance: the relative error that is allowed; None for none.
+        shapes: of the matrices of each layer. Layers that are exact by their size alone are no reason.
+
+    >>> from ww_callbacks.spectral.measuring.registry import resolve
+    >>> without_effect(resolve(["alpha", "stable_rank"]), 0.01, [[(1024, 1024)]])
+    'alpha'
+    >>> without_effect(resolve("estimable"), 0.01, [[(1024, 1024)]])
+    ''
+    """
+    whole = [q.name for q in quantities if q.cost != "cheap" and q.estimate is None]
+    large = any(len(matrices) == 1 and min(matrices[0]) >= SMALLEST for matrices in shapes)
+    if tolerance is None or not whole or not large:
+        return ""
+    first = "alpha" if "alpha" in whole else whole[0]
+    others = len(whole) - 1
+    return f"{first} and {others} other quantities" if others > 1 else " and ".join(whole)
+
+
 def measure_within(sample: LayerWeights, quantities: Iterable[Quantity], tolerance: float | None) -> Measurement:
     """Measure ``quantities`` by the cheapest way that keeps each of them within ``tolerance``.
 

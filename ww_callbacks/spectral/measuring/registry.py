@@ -84,12 +84,14 @@ def quantity(
     """Declare the decorated function as the quantity ``name``; the arguments are those of :class:`Quantity`.
 
     Raises:
-        ValueError: if the name already exists.
+        ValueError: if the name is that of a built-in quantity. Your own can be declared again, as when a cell of a
+            notebook runs twice: the last declaration counts.
     """
 
     def declare(function: Function) -> Function:
-        if name in _QUANTITIES:
-            raise ValueError(f"The quantity `{name}` is declared twice.")
+        earlier = {q.name: q for q in all_quantities()}.get(name) if _own(function) else _QUANTITIES.get(name)
+        if earlier is not None and not _own(earlier.function):
+            raise ValueError(f"`{name}` is already a built-in quantity: choose another name.")
         _QUANTITIES[name] = Quantity(
             name=name,
             title=title,
@@ -113,6 +115,11 @@ def quantity(
     return declare
 
 
+def _own(function: Callable[..., object]) -> bool:
+    """Whether ``function`` is the user's own and not built in."""
+    return (getattr(function, "__module__", None) or "").partition(".")[0] != "ww_callbacks"
+
+
 def all_quantities() -> tuple[Quantity, ...]:
     """Every declared quantity, in the order of declaration."""
     import ww_callbacks.spectral.quantities  # noqa: F401  (importing it declares them)
@@ -130,9 +137,12 @@ def _unknown(name: str, known: Mapping[str, Quantity]) -> str:
         if other
         else difflib.get_close_matches(name.lower(), [*known, "all", "default", "estimable"], n=3, cutoff=0.4)
     )
-    hint = f" Did you mean {', '.join(f'`{n}`' for n in near)}?" if near else ""
-    expected = "Expected 'default', 'all', 'estimable' or some of:"
-    return f"Unknown quantity `{name}`.{hint} {expected} {', '.join(sorted(known))}."
+    if near:
+        return f"Unknown quantity `{name}`. Did you mean {', '.join(f'`{n}`' for n in near)}? See docs/quantities.md."
+    return (
+        f"Unknown quantity `{name}`. Expected 'default', 'all', 'estimable' or some of: {', '.join(sorted(known))}. "
+        "See docs/quantities.md."
+    )
 
 
 def resolve(names: str | Iterable[str] = "default") -> tuple[Quantity, ...]:
