@@ -130,7 +130,10 @@ class Diagnosis:
         """Reach the verdict that the last snapshot's findings come to."""
         insufficient = " ".join(d.insufficient for d in self._overtraining())
         doubt = " ".join(d.doubt for d in self._overtraining())
-        fields = verdict(self._findings, insufficient=insufficient, doubt=doubt, snapshots=self.snapshots)
+        validation = " ".join(d.validation for d in self._overtraining())
+        fields = verdict(
+            self._findings, insufficient=insufficient, doubt=doubt, validation=validation, snapshots=self.snapshots
+        )
         reached = replace(fields, stopped=self.stop is not None)
         passed = [a for a in self.alerts if a.severity != "info"]
         if passed and reached.state in QUIET:

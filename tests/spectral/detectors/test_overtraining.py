@@ -107,10 +107,34 @@ def test_a_fine_tuning_whose_validation_loss_rises_is_found_within_eight_epochs(
 def test_overconfidence_is_told_from_a_falling_score():
     _, (soft,) = _validated(RISING, [0.5, 0.6, 0.7, 0.72, 0.72, 0.73, 0.74, 0.74])
     assert "overconfident" in soft.message and soft.severity == "warning" and not soft.may_stop
+    assert "6 values of the validation loss and 6 values of the validation score" in soft.message
     _, (hard,) = _validated(RISING, [0.5, 0.6, 0.7, 0.72, 0.6, 0.55, 0.5, 0.45])
     assert hard.severity == "critical" and hard.may_stop and "best 0.72" in hard.message
     _, (eager,) = _validated(RISING, [0.5, 0.6, 0.7, 0.72, 0.72, 0.73, 0.74, 0.74], **PRESETS["eager"])
     assert eager.may_stop
+
+
+def test_an_alarm_by_validation_shows_no_numbers_of_the_training_signals():
+    shown = {"score", "threshold", "probability"}
+    detector, _ = replay("cnn batchnorm/hard noise40/0/validation")
+    assert detector.probability is not None and not shown & set(detector.findings()[0].evidence)
+    assert shown <= set(replay(OVERTRAINED[0])[0].findings()[0].evidence)
+    (finding,) = _validated(RISING)[1]
+    assert "values of the validation loss" in finding.message and "epoch 4 (step 40)" in finding.recommendation
+
+
+def test_what_validation_rests_on_is_named():
+    detector, _ = _validated(FALLING[:3])
+    said = verdict([], doubt=detector.doubt, validation=detector.validation).reason
+    assert said.startswith("Validation does not get worse in 3 values of the validation loss, and")
+    detector, _ = _validated([*FALLING[:3], math.nan])
+    assert detector.validation.endswith("loss (`val_loss` was NaN or infinite in 1 of 4 epochs)")
+    detector, _ = replay("digits/clean/0")
+    for _ in range(3):
+        detector.update(Observation(10**6, 10.0**6, {}, {"val_loss": math.nan}))
+    assert detector.doubt.startswith(
+        "Validation values cannot be used: `val_loss` was NaN or infinite in all 3 epochs."
+    )
 
 
 def test_noise_in_the_validation_loss_raises_no_alarm():

@@ -83,7 +83,8 @@ def headline(run: RunView) -> Headline:
         reason, _, notes = verdict.reason.partition(" Note: ")
         return Headline(tone(verdict.state), verdict.state, _sentences(reason, stopped), verdict.recommendation, notes)
     since = f"Since epoch {verdict.since_epoch:.4g}." if verdict.since_epoch is not None else ""
-    keep = f"Keep the weights of epoch {verdict.best_epoch:.4g}." if verdict.best_epoch is not None else ""
+    keep = f"Keep the weights of epoch {verdict.best_epoch:.4g}" if verdict.best_epoch is not None else ""
+    keep += f" (step {verdict.best_step})." if keep and verdict.best_step is not None else "." if keep else ""
     if keep and keep in verdict.recommendation:
         keep = ""
     return Headline(

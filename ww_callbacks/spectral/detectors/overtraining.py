@@ -38,6 +38,8 @@ CLIMBS = ((3, 0.1), (2, 0.2))
 """Epochs in a row, each worse than the one before, and by which share of the best: what is no noise."""
 REMEMBERED = 4
 """Scores of the training signals that weigh in with validation."""
+NO_VALIDATION = "No validation values are logged"
+"""What an alarm of the training signals says of validation."""
 
 IN_WORDS = {
     "slope_z": "the loss rises within an epoch",
@@ -72,6 +74,7 @@ class _State:
         alarm: the finding's lasting parts, once raised.
         reported: whether a training loss was ever reported.
         recent: the last scores.
+        unusable: validation metric → epochs in which it was NaN or infinite.
     """
 
     judged: int = 0
@@ -83,6 +86,7 @@ class _State:
     alarm: dict[str, Any] | None = None
     reported: bool = False
     recent: list[float] = field(default_factory=list)
+    unusable: dict[str, int] = field(default_factory=dict)
 
 
 class Overtraining:
@@ -211,6 +215,8 @@ class Overtraining:
             value = number(observation.metrics, name)
             if value is not None:
                 trend.update(value, observation.step, observation.epoch)
+            elif name in observation.metrics:
+                self._state.unusable[name] = self._state.unusable.get(name, 0) + 1
 
     def _followed(self) -> list[ValidationTrend]:
         """The validation values that are logged; the first decides which epoch is the best."""
@@ -262,9 +268,12 @@ class Overtraining:
         usual = fitted.COEFFICIENTS.contributions({})
         leading = sorted(spoken, key=lambda n: usual[n] - spoken[n])[:5]
         told = [name for name in leading if name in IN_WORDS and spoken[name] > usual[name] + 0.1]
+        judged: dict[str, float] = {}
+        # Beside validation values that decide, those of the training signals would seem to contradict the alarm.
+        if why == "training" and self._state.score is not None and self.probability is not None:
+            judged = {"score": self._state.score, "threshold": self.threshold, "probability": self.probability}
         evidence = {
-            **({"score": self._state.score, "threshold": self.threshold} if self._state.score is not None else {}),
-            **({"probability": self.probability} if self.probability is not None else {}),
+            **judged,
             **{name: float(signals[name]) for name in told if math.isfinite(signals.get(name, math.nan))},
         }
         for name, trend in (("val_loss", self._loss), ("val_accuracy", self._accuracy)):
@@ -274,6 +283,7 @@ class Overtraining:
             "why": why,
             "layers": [output] if output is not None else [],
             "since": list(since) or list(self._state.latest),
+            "validation": self.validation or self._missing,
             "evidence": evidence,
             "words": list(dict.fromkeys(IN_WORDS[name] for name in told))[:3],
         }
@@ -294,8 +304,9 @@ class Overtraining:
                 since_epoch=alarm["since"][1],
                 message=self._message(alarm),
                 recommendation=(
-                    f"Keep the weights of epoch {self.best_epoch:g}. To train longer, add data, clean the labels, "
-                    "regularise more (weight decay, dropout, augmentation), or lower the learning rate."
+                    f"Keep the weights of epoch {self.best_epoch:g} (step {self.best_step}). To train longer, add "
+                    "data, clean the labels, regularise more (weight decay, dropout, augmentation), or lower the "
+                    "learning rate."
                 ),
                 may_stop=self.stops and (self.stops_overconfident or not overconfident),
                 confidence=alarm["evidence"].get("probability") if alarm["why"] == "training" else None,
@@ -306,11 +317,14 @@ class Overtraining:
 
     def _message(self, alarm: Mapping[str, Any]) -> str:
         e, since = alarm["evidence"], f"{alarm['since'][1]:g}"
+        validation = alarm.get("validation")  # a state saved by an older version has none
+        rests = f" This rests on {validation}." if validation else ""
         told = f" In the training itself, {_joined(alarm['words'])}." if alarm["words"] else ""
         if alarm["why"] == "overconfident":
             return (
                 f"The model becomes overconfident: since epoch {since} the validation loss has been above its lowest "
-                f"({e['val_loss']:.4g}, lowest {e['val_loss_best']:.4g}), while the validation score holds.{told}"
+                f"({e['val_loss']:.4g}, lowest {e['val_loss_best']:.4g}), while the validation score holds."
+                f"{rests}{told}"
             )
         if alarm["why"] == "validation":
             parts = []
@@ -318,12 +332,43 @@ class Overtraining:
                 parts.append(f"score {e['val_accuracy']:.4g}, best {e['val_accuracy_best']:.4g}")
             if "val_loss" in e and e["val_loss"] > e["val_loss_best"]:
                 parts.append(f"loss {e['val_loss']:.4g}, lowest {e['val_loss_best']:.4g}")
-            return f"Validation has been getting worse since epoch {since} ({'; '.join(parts)}).{told}"
+            return f"Validation has been getting worse since epoch {since} ({'; '.join(parts)}).{rests}{told}"
         words = _joined(alarm["words"]) or "several weak signs agree"
         return (
             f"Since epoch {since} training looks as in runs that overtrain: {words}. Training on makes the weights "
-            f"worse with probability {e['probability']:.0%}. No validation values are logged."
+            f"worse with probability {e['probability']:.0%}. {validation or NO_VALIDATION}."
         )
+
+    @property
+    def validation(self) -> str:
+        """The validation values that decide: how many, and of what; empty where they do not decide."""
+        if self.judged_by != "validation":
+            return ""
+        named = [
+            f"{trend.epochs} values of the validation {what}"
+            for trend, what in ((self._loss, "loss"), (self._accuracy, "score"))
+            if trend.epochs >= ENOUGH_VALIDATION
+        ]
+        return " and ".join(named) + (f" ({self._left_out})" if self._left_out else "")
+
+    @property
+    def _left_out(self) -> str:
+        """Which validation values were no finite numbers; empty if all were."""
+        followed = {"val_loss": self._loss, "val_accuracy": self._accuracy}
+        parts = []
+        for name, count in self._state.unusable.items():
+            total = count + followed[name].epochs
+            share = f"{count} of {total}" if count < total else f"all {total}"
+            parts.append(f"`{name}` was NaN or infinite in {share} epochs")
+        return ", ".join(parts)
+
+    @property
+    def _missing(self) -> str:
+        """Why validation does not decide."""
+        if validated := max(self._loss.epochs, self._accuracy.epochs):
+            few = f"Validation values at {validated} snapshots are too few to judge by"
+            return f"{few} ({self._left_out})" if self._left_out else few
+        return f"Validation values cannot be used: {self._left_out}" if self._left_out else NO_VALIDATION
 
     @property
     def doubt(self) -> str:
@@ -332,12 +377,9 @@ class Overtraining:
             return ""
         length = "short" if self._signals.epochs <= SHORT else "long"
         runs = f"of 3 to {SHORT} epochs" if length == "short" else f"of more than {SHORT} epochs"
-        validated = max(self._loss.epochs, self._accuracy.epochs)
-        missing, remedy = "No validation values are logged", " Log a validation loss for a firm answer."
-        if validated:
-            missing, remedy = f"Validation values at {validated} snapshots are too few to judge by", ""
+        remedy = "" if self._followed() else " Log a validation loss for a firm answer."
         return (
-            f"{missing}. In tests on other kinds of training, in runs {runs}, the training signals found "
+            f"{self._missing}. In tests on other kinds of training, in runs {runs}, the training signals found "
             f"{fitted.FOUND[length]:.0%} of those that overtrained, and {fitted.HIDDEN[length]:.0%} of the runs "
             f"without a sign were overtrained.{remedy}"
         )

@@ -61,7 +61,12 @@ def _state_of(finding: Finding) -> str | None:
 
 
 def verdict(
-    findings: Sequence[Finding], *, insufficient: str = "", doubt: str = "", snapshots: int | None = None
+    findings: Sequence[Finding],
+    *,
+    insufficient: str = "",
+    doubt: str = "",
+    validation: str = "",
+    snapshots: int | None = None,
 ) -> Verdict:
     """Judge a run by the findings that hold at its last snapshot. A pure function.
 
@@ -70,6 +75,7 @@ def verdict(
         insufficient: what is missing for a judgement of overtraining (see ``Overtraining.insufficient``); empty if
             nothing is.
         doubt: how far the absence of a sign can be trusted (see ``Overtraining.doubt``); empty if it can.
+        validation: the validation values that decide (see ``Overtraining.validation``), for the reason.
         snapshots: snapshots judged so far, for the reason.
 
     Returns:
@@ -93,7 +99,8 @@ def verdict(
             state, reason = "no sign of overtraining", f"No problem was found{over}. {doubt}"
         else:
             state = "healthy"
-            reason = f"Validation does not get worse, and no other problem was found{over}."
+            rests = f" in {validation}" if validation else ""
+            reason = f"Validation does not get worse{rests}, and no other problem was found{over}."
         notes = " ".join(f.message for f in informing)
         return Verdict(
             state=state,
