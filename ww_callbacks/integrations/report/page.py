@@ -176,7 +176,7 @@ def _spectra(run: RunView, layer: str, most: int, frame: Spectra) -> Any:
         return [message_panel(str(error))]
     if spectra is None:
         return [message_panel(NOTHING)]
-    left = f" This report holds {most} of the {len(steps)}, evenly chosen." if len(steps) > most else ""
+    left = f" This report holds spectra of {most} of {len(steps)} epochs." if len(steps) > most else ""
     return {
         "layouts": [
             {name: part for name, part in own["layout"].items() if part != shared["layout"].get(name)}
