@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from ww_callbacks import SpectralMonitor, spectral
+from ww_callbacks.spectral.measuring import registry
 
 
 @pytest.fixture
@@ -243,3 +244,22 @@ def test_after_the_end_nothing_is_recorded_and_that_is_said(weights, tmp_path, c
     assert monitor.observe(step=1, epoch=1) is None and monitor.observe(step=2, epoch=2) is None
     assert caplog.text.count("after `close`") == 1 and "failed" not in caplog.text
     assert monitor.summary["step"].tolist() == [0]
+
+
+def test_an_own_quantity_that_raises_costs_no_other_value(weights, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(registry, "_QUANTITIES", {q.name: q for q in registry.all_quantities()})
+
+    @spectral.quantity("boom", title="boom", definition="", family="norm", cost="cheap")
+    def boom(layer):
+        raise RuntimeError("no")
+
+    names = ["default", "boom"]
+    with SpectralMonitor(weights, quantities=names, log_dir=tmp_path, verbose=0) as monitor:
+        weights["layer1"] *= 1.1
+        monitor.observe(step=1, epoch=1)
+    assert caplog.text.count("boom could not be computed for layer0 and 2 more (RuntimeError: no)") == 1
+    assert monitor.history["boom"].isna().all() and monitor.history["effective_rank"].notna().all()
+    lines = pd.read_json(tmp_path / "spectral.jsonl", lines=True)
+    assert set(lines[lines.record == "layer"].status) == {"partly: boom: RuntimeError: no"}
+    result = spectral.analyze(weights, names)
+    assert "3 without some of your own quantities" in result.heading() and "not ok" not in result.heading()

@@ -27,6 +27,7 @@ from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
 from ww_callbacks.spectral.measuring.registry import REFERRED, Quantity, Value, resolve
 from ww_callbacks.spectral.measuring.reuse import KnownSpectrum
 from ww_callbacks.spectral.measuring.together import STACK, stackable, together
+from ww_callbacks.spectral.measuring.values import is_measured
 
 
 @dataclass
@@ -376,9 +377,9 @@ class Engine:
             state.values.update(measured.values)
             state.errors.update(measured.errors)
         new_spectrum = chosen.found is None
-        if new_spectrum and self.tolerance is not None and state.status == "ok":
+        if new_spectrum and self.tolerance is not None and is_measured(state.status):
             state.known = self._known(sample, state, chosen.vain)
-        density = spectral_density(sample) if new_spectrum and self.densities and state.status == "ok" else None
+        density = spectral_density(sample) if new_spectrum and self.densities and is_measured(state.status) else None
         if any(q.cost != "cheap" for q in missing):
             state.seconds = time.perf_counter() - began
             self.spectral_seconds += state.seconds

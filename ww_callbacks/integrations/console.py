@@ -15,6 +15,7 @@ from statistics import median
 from ww_callbacks.integrations.record import RECORD_NAME
 from ww_callbacks.integrations.scalars import costs_too_much, evidence_text, layers_text
 from ww_callbacks.integrations.schema import Alert, RunInfo, Snapshot, Verdict
+from ww_callbacks.spectral.measuring.values import is_measured
 
 _ASCII = str.maketrans(
     {"α": "alpha", "σ": "sigma", "λ": "lambda", "Δ": "d", "‖": "||", "−": "-", "–": "-", "—": "-", "·": "|"}
@@ -139,7 +140,7 @@ def snapshot_line(snapshot: Snapshot, alerts: int, budget: float | None = None) 
     if math.isfinite(rank := snapshot.model.get("effective_rank/median", math.nan)):
         medians.append(f"rank {rank:.3g}")
     zero = sum(row.status == "zero" for row in snapshot.rows)
-    missing = sum(row.status not in ("ok", "zero") for row in snapshot.rows)
+    missing = sum(row.status != "zero" and not is_measured(row.status) for row in snapshot.rows)
     always = [
         *([] if enough or not judged else ["α: too little evidence"]),
         *([f"{zero:,} all zero"] if zero else []),

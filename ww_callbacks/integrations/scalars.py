@@ -12,6 +12,7 @@ from ww_callbacks.integrations.quantity_info import quantity_info
 from ww_callbacks.integrations.schema import Alert, Snapshot, Value
 from ww_callbacks.spectral.aggregate.summary import NEEDS_EVIDENCE, UPDATES
 from ww_callbacks.spectral.measuring.registry import Quantity, all_quantities
+from ww_callbacks.spectral.measuring.values import is_measured
 
 PREFIX = "spectral/"
 LAYER_PREFIX = "spectral_layers/"
@@ -91,7 +92,7 @@ def outliers(snapshot: Snapshot, count: int = 3) -> list[Outlier]:
 
 def unmeasured(snapshot: Snapshot) -> list[tuple[str, str]]:
     """The layers whose values are missing, and why."""
-    return [(row.layer, row.status) for row in snapshot.rows if row.status != "ok"]
+    return [(row.layer, row.status) for row in snapshot.rows if not is_measured(row.status)]
 
 
 def layers_text(layers: Sequence[str], most: int = 3) -> str:

@@ -72,7 +72,8 @@ class LayerRow:
         layer: the layer's name.
         index: position in depth order.
         values: quantity name → value; NaN if it could not be computed.
-        status: ``ok``, or why values are missing: ``non-finite``, ``zero``, ``failed: …``.
+        status: ``ok``, or why values are missing: ``non-finite``, ``zero``, ``failed: …``,
+            ``partly: …`` if only your own quantities failed.
         changed: whether the weights differ from those of the previous snapshot.
         frozen: whether the framework reports the layer as not trained at this moment.
         errors: quantity name → error, for estimates and for reused values; all other values are exact.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from ww_callbacks.diagnosis.diagnosis import Diagnosis
 from ww_callbacks.faults import Faults, logger
 from ww_callbacks.integrations.scalars import scalars
-from ww_callbacks.integrations.schema import Snapshot
+from ww_callbacks.integrations.schema import LayerRow, Snapshot
 from ww_callbacks.lifecycle.progress import Progress
 from ww_callbacks.probes.probe_runner import Probing
 from ww_callbacks.publishing.sink_group import SinkGroup
@@ -15,6 +16,7 @@ from ww_callbacks.scheduling.meter import Meter
 from ww_callbacks.scheduling.snapshots import Measured
 from ww_callbacks.spectral.aggregate.summary import summarise_layers
 from ww_callbacks.spectral.detectors import Observation
+from ww_callbacks.spectral.measuring.values import PARTLY
 
 
 class Publisher:
@@ -41,6 +43,17 @@ class Publisher:
         self._sinks, self._diagnosis, self._progress = sinks, diagnosis, progress
         self._faults, self._probing, self._quiet = faults, probing, quiet
 
+    def _say_what_own_quantities_lack(self, rows: Sequence[LayerRow]) -> None:
+        """Name a layer for each reason for which the user's own quantities failed."""
+        layers: dict[str, list[str]] = {}
+        for row in rows:
+            if row.status.startswith(PARTLY):
+                layers.setdefault(row.status, []).append(row.layer)
+        for status, (first, *others) in layers.items():
+            names, _, reason = status.removeprefix(PARTLY).partition(": ")
+            more = f" and {len(others)} more" if others else ""
+            self._faults.warn_once(f"{names} could not be computed for {first}{more} ({reason})", status)
+
     def publish(self, measured: Measured, meter: Meter) -> Snapshot:
         """Judge what was measured and send it to the sinks."""
         rows, metrics = measured.rows, measured.metrics
@@ -49,6 +62,7 @@ class Publisher:
             if row.status.startswith("failed"):
                 reason = row.status.removeprefix("failed: ")
                 self._faults.warn_once(f"`{row.layer}` could not be measured ({reason})", row.layer)
+        self._say_what_own_quantities_lack(rows)
         found: dict[str, float] = {}
         if self._probing is not None:
             rows, found = self._probing.merge(step, rows)

@@ -72,6 +72,7 @@ class Analysis:
     def heading(self) -> str:
         """One line: what was measured, how many layers have an α, and what to look at."""
         from ww_callbacks.spectral.measuring.accuracy import ERROR
+        from ww_callbacks.spectral.measuring.values import PARTLY, is_measured
 
         single = all(len(spec.matrix_shapes) == 1 for spec in self.specs if not spec.skipped)
         parts = [counted(len(self.layers), "matrix", "matrices") if single else counted(len(self.layers), "layer")]
@@ -80,8 +81,10 @@ class Analysis:
             parts.append(f"{enough or 'none'} with enough evidence for α")
             if enough and "alpha/median" in self.summary:
                 parts.append(f"median α {self.summary['alpha/median']:.2g}")
-        if failed := int((self.layers["status"] != "ok").sum()):
+        if failed := sum(not is_measured(status) for status in self.layers["status"]):
             parts.append(f"{failed} of them not ok")
+        if partly := sum(status.startswith(PARTLY) for status in self.layers["status"]):
+            parts.append(f"{partly} without some of your own quantities (see `status`)")
         if skipped := sum(bool(spec.skipped) for spec in self.specs):
             parts.append(f"{counted(skipped, 'parameter')} not measured (`describe()` or --describe says why)")
         parts += self._quantised()
@@ -108,10 +111,12 @@ class Analysis:
 
     def _concerns(self) -> list[tuple[str, str]]:
         """The layers worth a look with the reason, the worst first."""
+        from ww_callbacks.spectral.measuring.values import is_measured
+
         rows = rows_of(self.layers)
         found = [(rows[i], _concern(rows[i])) for i in ordered(self.layers, "concern", [*map(_concern, rows)], {})]
         return [
-            (row["layer"], row["status"].partition(":")[0] if row["status"] != "ok" else f"hint: {_hint(row)}")
+            (row["layer"], f"hint: {_hint(row)}" if is_measured(row["status"]) else row["status"].partition(":")[0])
             for row, concern in found
             if concern < _NONE
         ]
@@ -198,7 +203,9 @@ def _hint(row: Mapping[str, Any]) -> str:
 
 def _concern(row: Mapping[str, Any]) -> tuple[int, float]:
     """What a row is ordered by: not ok, then hinted at, the α farthest beyond its bound in standard errors first."""
-    if row["status"] != "ok":
+    from ww_callbacks.spectral.measuring.values import is_measured
+
+    if not is_measured(row["status"]):
         return 0, 0.0
     said = _hint(row)
     if not said:

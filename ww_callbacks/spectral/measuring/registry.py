@@ -89,8 +89,8 @@ def quantity(
     """
 
     def declare(function: Function) -> Function:
-        earlier = {q.name: q for q in all_quantities()}.get(name) if _own(function) else _QUANTITIES.get(name)
-        if earlier is not None and not _own(earlier.function):
+        earlier = {q.name: q for q in all_quantities()}.get(name) if is_own(function) else _QUANTITIES.get(name)
+        if earlier is not None and not is_own(earlier.function):
             raise ValueError(f"`{name}` is already a built-in quantity: choose another name.")
         _QUANTITIES[name] = Quantity(
             name=name,
@@ -115,7 +115,7 @@ def quantity(
     return declare
 
 
-def _own(function: Callable[..., object]) -> bool:
+def is_own(function: Callable[..., object]) -> bool:
     """Whether ``function`` is the user's own and not built in."""
     return (getattr(function, "__module__", None) or "").partition(".")[0] != "ww_callbacks"
 

@@ -8,7 +8,19 @@ from math import isfinite, isinf
 import numpy as np
 
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights, Value
-from ww_callbacks.spectral.measuring.registry import Quantity
+from ww_callbacks.spectral.measuring.registry import Quantity, is_own
+
+PARTLY = "partly: "
+"""What the status of a layer starts with if only the user's own quantities failed."""
+
+
+def is_measured(status: str) -> bool:
+    """Whether all built-in quantities of a layer with this ``status`` could be measured.
+
+    >>> is_measured("ok"), is_measured("partly: mine: KeyError: 'x'"), is_measured("non-finite")
+    (True, True, False)
+    """
+    return status == "ok" or status.startswith(PARTLY)
 
 
 def measure_quantities(sample: LayerWeights, quantities: Sequence[Quantity]) -> tuple[dict[str, Value], str]:
@@ -21,7 +33,7 @@ def measure_quantities(sample: LayerWeights, quantities: Sequence[Quantity]) -> 
     Returns:
         Values by name: NaN (``""`` for a text) where there is no value; and the status: ``ok``, ``non-finite`` (no
         value is given), ``zero`` (all elements are 0: sizes and distances are given), or ``failed: `` with the
-        quantities and the reason.
+        quantities and the reason; ``partly: `` instead, if only the user's own quantities failed.
     """
     # Those that read elements come first: before a spectrum takes its memory, W_0 and the last weights can go.
     spectral = [q for q in quantities if q.cost != "cheap"]
@@ -54,7 +66,11 @@ def measure_quantities(sample: LayerWeights, quantities: Sequence[Quantity]) -> 
     if not isfinite(largest):
         return values, "non-finite"
     if failures:
-        return values, "failed: " + "; ".join(_by_reason({name: failures[name] for name in values if name in failures}))
+        own = all(is_own(q.function) for q in ordered if q.name in failures)
+        if own and largest == 0.0:
+            return values, "zero"
+        reasons = "; ".join(_by_reason({name: failures[name] for name in values if name in failures}))
+        return values, (PARTLY if own else "failed: ") + reasons
     return values, "zero" if largest == 0.0 else "ok"
 
 

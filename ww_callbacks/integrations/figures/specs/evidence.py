@@ -147,7 +147,7 @@ def _overtraining(run: RunView) -> Spec | None:
 def _non_finite(run: RunView) -> Spec:
     """How many layers hold NaN or infinity."""
     made = _time_panel(run, "non-finite: layers that hold NaN or infinity")
-    count = ((run.status != "ok") & (run.status != "")).sum(axis=0).astype(float)
+    count = (run.status == "non-finite").sum(axis=0).astype(float)
     when = np.flatnonzero(run.full)
     made["data"].append(
         {

@@ -15,6 +15,7 @@ from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import (
     name_layers,
     since,
 )
+from ww_callbacks.spectral.measuring.values import is_measured
 
 
 @dataclass
@@ -109,7 +110,7 @@ class DeadLayer(LayerwiseDetector[UsualChange, Movement]):
         change = self._change(layer, values, observation)
         if layer in observation.frozen:
             return False
-        if change is None or observation.step == 0 or observation.status.get(layer, "ok") != "ok":
+        if change is None or observation.step == 0 or not is_measured(observation.status.get(layer, "ok")):
             return True
         usual = memory.usual
         ratio = self._ratio(memory, change)
