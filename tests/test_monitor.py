@@ -263,3 +263,27 @@ def test_an_own_quantity_that_raises_costs_no_other_value(weights, tmp_path, cap
     assert set(lines[lines.record == "layer"].status) == {"partly: boom: RuntimeError: no"}
     result = spectral.analyze(weights, names)
     assert "3 without some of your own quantities" in result.heading() and "not ok" not in result.heading()
+
+
+def test_metrics_as_real_loops_pass_them(weights, tmp_path, caplog, capsys, recwarn):
+    torch = pytest.importorskip("torch")
+    with SpectralMonitor(weights, log_dir=tmp_path) as monitor:
+        loss = torch.tensor(0.5, requires_grad=True)
+        for epoch in range(1, 4):
+            more = {"val_los": 0.4} if epoch < 3 else {}
+            monitor.observe(step=epoch, epoch=epoch, train_loss=loss, val_loss=None, my_metric=1.0, **more)
+        with pytest.raises(ValueError, match=r"Expected `val_loss` to be a number or an array of one element"):
+            monitor.observe(step=9, epoch=9, val_loss=torch.ones(2))
+    assert caplog.text.count("`val_los` was not understood (did you mean `val_loss`?)") == 1
+    assert "my_metric" not in caplog.text and not recwarn.list
+    assert capsys.readouterr().out.count("spectra: metrics understood: train_loss from `train_loss`.") == 1
+    assert "metrics/val_loss" not in monitor.summary
+
+
+def test_validation_that_is_no_number_is_said(weights, tmp_path):
+    with SpectralMonitor(weights, log_dir=tmp_path, verbose=0) as monitor:
+        for epoch in range(1, 4):
+            weights["layer0"] *= 1.01
+            monitor.observe(step=epoch, epoch=epoch, train_loss=1.0 / epoch, val_loss=np.nan)
+    assert "`val_loss` was NaN or infinite in all 3 epochs" in str(monitor.verdict)
+    assert "No validation values are logged" not in str(monitor.verdict)

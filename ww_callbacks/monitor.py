@@ -15,7 +15,7 @@ from ww_callbacks.adapters.keeping.best_checkpoint import saver
 from ww_callbacks.adapters.model_structure import Structure
 from ww_callbacks.adapters.standstill import why_no_gradient
 from ww_callbacks.adapters.traced_output import traced_output
-from ww_callbacks.adapters.training_metrics import StepLosses, values_of
+from ww_callbacks.adapters.training_metrics import StepLosses, in_words, misspelt, understood, values_of
 from ww_callbacks.integrations.record import free_directory
 from ww_callbacks.integrations.schema import Snapshot
 from ww_callbacks.probes.representation import RepresentationProbe
@@ -92,7 +92,7 @@ class SpectralMonitor(Watcher):
         self._seen = (0, 0.0)
         self._losses = StepLosses()
         self._told: LoopMetrics | None = None
-        self._stepped = False
+        self._stepped = self._explained = False
         self._epoch = 0
 
     def step(self, loss: Any) -> None:
@@ -146,7 +146,8 @@ class SpectralMonitor(Watcher):
             step: number of completed optimiser steps.
             epoch: number of completed epochs, fractional inside an epoch; omit it if there are no epochs.
             metrics: metrics of the loop: ``train_loss`` (if you do not use :meth:`step`), ``train_accuracy``,
-                ``learning_rate``, ``val_loss``, ``val_accuracy``, under these or other common names.
+                ``learning_rate``, ``val_loss``, ``val_accuracy``, under these or other common names, each a number or
+                an array of one element; None for one that is not known at this call.
             weights: the current pytree, if the monitor was created with one that is not updated in place.
             more: metrics as keyword arguments.
 
@@ -156,17 +157,20 @@ class SpectralMonitor(Watcher):
         Raises:
             TypeError: if a step, an epoch or a metric is not a number, or if ``weights`` is passed for a model that is
                 not a pytree.
-            ValueError: if ``step`` is smaller than at the last call.
+            ValueError: if ``step`` is smaller than at the last call, or a metric has more than one element.
         """
         if self.run.progress.finished:
             self.run.faults.warn_once("`observe` was called after `close`, so nothing more is recorded", "closed")
             return None
         if weights is not None:
             self._take(weights)
-        given = {"step": step, "epoch": epoch or 0.0, **(metrics or {}), **more}
-        for name, value in given.items():
-            if isinstance(value, str) or not hasattr(value, "__float__"):
-                raise TypeError(f"Expected `{name}` to be a number but got {value!r}.")
+        _check_number("step", step)
+        _check_number("epoch", epoch or 0.0)
+        given = {}
+        for name, value in {**(metrics or {}), **more}.items():
+            if value is not None:
+                _check_number(name, value)
+                given[name] = value.detach() if hasattr(value, "detach") else value
         now = (int(step), float(epoch or 0.0))
         if now[0] < self._seen[0]:
             raise ValueError(f"Expected `step` to go on from {self._seen[0]} but got {step}: it counts all steps done.")
@@ -177,7 +181,7 @@ class SpectralMonitor(Watcher):
         if kind is None:
             return None
         told = LoopMetrics(values_of(given, self.settings.metrics))
-        told |= {name: float(value) for name, value in given.items() if name not in ("step", "epoch")}
+        told |= {name: float(value) for name, value in given.items()}
         if (mean := self._losses.mean()) is not None:
             told.setdefault("train_loss", mean)
         if self._losses.first is not None:
@@ -187,6 +191,7 @@ class SpectralMonitor(Watcher):
             self._losses.reset()
             self._epoch = int(now[1])
         self._told = told
+        self._explain(given, ended or not epoch)
         snapshot = self.run.snapshot(kind, *now, told)
         if self._arrays is not None and self._arrays.stands_still:
             self.run.faults.warn_once(
@@ -201,6 +206,18 @@ class SpectralMonitor(Watcher):
         if ended:
             self._average_epoch()
         return snapshot
+
+    def _explain(self, given: Mapping[str, Any], ended: bool) -> None:
+        """Say once which metrics are understood, when an epoch ends or validation is passed; and what is misspelt."""
+        asked = self.settings.metrics
+        for name, meant in misspelt(given, asked).items():
+            self.run.faults.warn_once(f"`{name}` was not understood (did you mean `{meant}`?)", name, ending="")
+        found = understood(given, asked)
+        if self._explained or not given or not (ended or "val_loss" in found or "val_accuracy" in found):
+            return
+        self._explained = True
+        trained = {"train_loss": "train_loss"} if "train_loss" in given else {}
+        self.run.console.note(in_words(trained | found))
 
     def _take(self, weights: Any) -> None:
         if self._arrays is None:
@@ -240,10 +257,14 @@ class SpectralMonitor(Watcher):
 
 def _check_loss(loss: Any) -> None:
     """Refuse what is no loss of one step, without waiting for a device."""
-    if loss is None:
-        return
-    if isinstance(loss, str) or not hasattr(loss, "__float__"):
-        raise TypeError(f"Expected `loss` to be a number but got {loss!r:.80}.")
-    shape = tuple(getattr(loss, "shape", ()))
+    if loss is not None:
+        _check_number("loss", loss)
+
+
+def _check_number(name: str, value: Any) -> None:
+    """Refuse what is neither a number nor an array of one element, without waiting for a device."""
+    if isinstance(value, str) or not hasattr(value, "__float__"):
+        raise TypeError(f"Expected `{name}` to be a number but got {value!r:.80}.")
+    shape = tuple(getattr(value, "shape", ()))
     if math.prod(shape) != 1:
-        raise ValueError(f"Expected `loss` to be a number or an array of one element but got one of shape {shape}.")
+        raise ValueError(f"Expected `{name}` to be a number or an array of one element but got one of shape {shape}.")

@@ -14,6 +14,7 @@ from ww_callbacks.adapters.keeping.best_checkpoint import BestCheckpoint
 from ww_callbacks.adapters.keeping.best_weights import BestWeights
 from ww_callbacks.adapters.keeping.weight_average import WeightAverage, Weights
 from ww_callbacks.diagnosis.alerts import AlertList
+from ww_callbacks.integrations.console import near
 from ww_callbacks.integrations.record import free_directory
 from ww_callbacks.integrations.schema import Verdict
 from ww_callbacks.probes.probe_runner import Probing
@@ -241,9 +242,22 @@ class Watcher:
         with run.guarded("putting the best weights into the model"):
             if not self._best_weights.put(run.diagnosis.best_step):
                 run.faults.warn_once("the model holds its last weights: no epoch was found to be the best", "restore")
-            elif run.processes > 1:
-                self._best_weights.agree()
+            else:
+                if run.processes > 1:
+                    self._best_weights.agree()
+                if run.leads:
+                    run.console.note(self._put_in_words())
         self._best_weights = None
+
+    def _put_in_words(self) -> str:
+        """Which weights the model holds now, and where the files are."""
+        diagnosis = self._watched().diagnosis
+        step, epoch = f"step {diagnosis.best_step}", diagnosis.best_epoch
+        when = step if epoch is None else f"epoch {epoch:g} ({step})"
+        raw, average = self.best_checkpoint, self.best_average
+        held = f"the average of the weights over {when}" if average else f"the trained weights of {when}, not averaged"
+        files = [f"{what} in {near(path)}" for what, path in (("average", average), ("trained", raw)) if path]
+        return f"the model now holds {held}" + (f"; {', '.join(files)}" if files else "")
 
     def _kept_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What is kept of the best weights: plain values, and arrays by name."""

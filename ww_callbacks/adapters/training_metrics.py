@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -76,6 +77,21 @@ def values_of(logged: Mapping[str, Any], asked: Mapping[str, str] | None = None)
         except (TypeError, ValueError, RuntimeError):
             continue
     return out
+
+
+def misspelt(names: Iterable[str], asked: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Names that are not understood but are nearly those of a metric that is missing.
+
+    Examples:
+        >>> misspelt(["val_los", "train_loss", "perplexity"])
+        {'val_los': 'val_loss'}
+    """
+    names = list(names)
+    found = understood(names, asked)
+    missing = [m for m in (*_PATTERNS, "train_loss", "learning_rate") if m not in found and m not in names]
+    unknown = [n for n in names if n not in found.values()]
+    near = {n: difflib.get_close_matches(n.lower(), missing, n=1, cutoff=0.85) for n in unknown}
+    return {name: matches[0] for name, matches in near.items() if matches}
 
 
 def in_words(found: Mapping[str, str]) -> str:

@@ -82,6 +82,11 @@ class Diagnosis:
         stop = self._manager.stop
         return "" if stop is None else f"{stop.kind}: {stop.message} {stop.recommendation}"
 
+    @property
+    def best_epoch(self) -> float | None:
+        """The epoch of :attr:`best_step`; None where that is unknown."""
+        return next((d.best_epoch for d in self._overtraining() if d.best_step == self.best_step), None)
+
     def quantities(self) -> list[Quantity]:
         """The quantities asked for and, unless they were named one by one, those that the detectors read."""
         asked = self._settings.quantities

@@ -62,9 +62,7 @@ class ConsoleSink:
         self._alerts = self._snapshots = 0
         if not self._quiet and not self.brief:
             again = f", resumed at step {run.resumed_at}" if resumed and run.resumed_at is not None else ""
-            self._say(
-                f"spectra: watching {_count(len(run.layers), 'layer')}{again}; record in {_near(self._directory)}"
-            )
+            self._say(f"spectra: watching {_count(len(run.layers), 'layer')}{again}; record in {near(self._directory)}")
 
     def snapshot(self, snapshot: Snapshot) -> None:
         """Print the snapshot's line."""
@@ -90,6 +88,11 @@ class ConsoleSink:
         if alert.recommendation:
             self._say(f"         {alert.recommendation}")
 
+    def note(self, text: str) -> None:
+        """Print one more line, where snapshots get theirs."""
+        if not self._quiet and not self.brief:
+            self._say(f"spectra: {text}")
+
     def close(self, verdict: Verdict | None) -> None:
         """Print the verdict, the cost, and how to see more."""
         if not self._snapshots:
@@ -99,7 +102,7 @@ class ConsoleSink:
             return
         if verdict is not None:
             self._say(f"spectra: verdict: {verdict.state}. {verdict.reason} {verdict.recommendation}".rstrip())
-        folder = _near(self._directory)
+        folder = near(self._directory)
         record = Path(folder, RECORD_NAME)
         there = Path(self._directory, RECORD_NAME).exists()
         self._say(
@@ -228,7 +231,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def _near(directory: str) -> str:
+def near(directory: str | Path) -> str:
     """The folder as a person would type it from here."""
     path = Path(directory)
     try:
