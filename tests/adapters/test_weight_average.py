@@ -83,12 +83,15 @@ def test_the_best_weights_are_those_of_the_best_step():
     for step, wanted in ((1, {1}), (2, {1, 2}), (3, {1, 3}), (4, {1, 4})):
         arrays["a"][:] = step
         average.step()
-        best.look(step, frozenset(wanted))
+        best.look(step, frozenset(wanted), averaged=True)
     assert sorted(best.copies()) == ["1#a", "4#a"]
     again = BestWeights(average)
     again.restore(best.copies())
     assert again.put(1) and arrays["a"].tolist() == [1, 1]
     assert not again.put(2) and arrays["a"].tolist() == [1, 1]
+    arrays["a"][:] = 9  # the average no longer follows: what is trained is kept
+    best.look(5, frozenset({5}), averaged=False)
+    assert best.copies()["5#a"].tolist() == [9, 9]
 
 
 def test_arrays_of_jax_are_averaged_where_they_lie_and_saved(tmp_path):

@@ -206,7 +206,7 @@ class Watcher:
                 run.faults.warn_once(f"no average of the weights is kept ({error})", "average")
                 return
         self._average = average if averaged else None
-        self._best_weights = BestWeights(average, averaged) if restored else None
+        self._best_weights = BestWeights(average) if restored else None
 
     def _average_step(self, steps: int = 1) -> None:
         """Take the weights after ``steps`` more steps into the average; left out from then on where that fails."""
@@ -232,7 +232,7 @@ class Watcher:
             self._best_checkpoint = BestCheckpoint(run.directory, suffix, save, run.leads)
         self._best_checkpoint.look(step, best, wanted, self._average)
         if self._best_weights is not None:
-            self._best_weights.look(step, wanted)
+            self._best_weights.look(step, wanted, self._average is not None)
 
     def _put_best(self) -> None:
         """Put the best weights into the model at the end, where ``restore="best"`` asks for it."""

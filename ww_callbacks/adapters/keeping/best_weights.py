@@ -12,17 +12,22 @@ class BestWeights:
 
     Args:
         average: where the weights are, and their average.
-        averaged: whether the average is kept; else the weights as they were trained.
     """
 
-    def __init__(self, average: WeightAverage, averaged: bool = True) -> None:
-        self._average, self._averaged = average, averaged
+    def __init__(self, average: WeightAverage) -> None:
+        self._average = average
         self._kept: dict[int, Copies] = {}
 
-    def look(self, step: int, wanted: frozenset[int]) -> None:
-        """Keep the current weights if they may come to be the best, and forget those that no longer may."""
+    def look(self, step: int, wanted: frozenset[int], averaged: bool) -> None:
+        """Keep the current weights if they may come to be the best, and forget those that no longer may.
+
+        Args:
+            step: steps done.
+            wanted: the steps whose weights may come to be the best.
+            averaged: whether the average follows the weights; else they are kept as they were trained.
+        """
         if step in wanted and step not in self._kept:
-            averaged = self._averaged and self._average.begun
+            averaged = averaged and self._average.begun
             self._kept[step] = self._average.copies() if averaged else self._average.weights.now()
         if wanted & self._kept.keys():
             self._kept = {s: copies for s, copies in self._kept.items() if s in wanted}
