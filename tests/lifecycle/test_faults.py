@@ -270,5 +270,6 @@ os._exit(0)  # what W&B does about its own end is not ours
     assert "killed 0" not in run.stdout and "trained" in run.stdout, run.stderr[-2000:]
     record = read_run(tmp_path / "record")
     assert len(record.model) == 20 and record.verdict is not None
-    assert run.stderr.count("W&B failed") <= 1
+    # A connection that is reset may pass; a service that is closed does not.
+    assert run.stderr.count("may miss this snapshot") <= 1 and run.stderr.count("is disabled for the rest") <= 1
     assert time.perf_counter() - began < 110
