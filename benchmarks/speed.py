@@ -167,17 +167,18 @@ from pathlib import Path
 import numpy as np
 sys.path.insert(0, {root!r})
 from ww_callbacks.spectral.measuring.registry import resolve
-from ww_callbacks.spectral.measuring.layer_weights import LayerWeights, measure
+from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
+from ww_callbacks.spectral.measuring.values import measure_quantities
 rows, columns = {shape!r}
 names = resolve("default")
-measure(LayerWeights([np.random.default_rng(0).standard_normal((300, 200))]), names)
+measure_quantities(LayerWeights([np.random.default_rng(0).standard_normal((300, 200))]), names)
 w = np.random.default_rng(0).standard_normal((rows, columns), dtype=np.float32)
 def status(name):
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
     return int(line.split()[1]) * 1024
 Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident now
 before = status("VmRSS")
-measure(LayerWeights([w]), names)
+measure_quantities(LayerWeights([w]), names)
 print((status("VmHWM") - before) / (8 * w.size))
 """
 
