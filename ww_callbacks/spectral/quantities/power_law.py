@@ -8,7 +8,7 @@ from ww_callbacks.spectral.fits.sufficiency import evidence
 from ww_callbacks.spectral.linalg.spectrum import scaling_exponent
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
 from ww_callbacks.spectral.measuring.registry import quantity
-from ww_callbacks.spectral.quantities.shared import spikes
+from ww_callbacks.spectral.quantities.shared import once, spikes
 from ww_callbacks.spectral.random_matrix.independent_entries import independent_entries
 from ww_callbacks.spectral.random_matrix.spikes import bulk_distance, bulk_tolerance
 from ww_callbacks.spectral.random_matrix.tracy_widom import z_score
@@ -82,6 +82,7 @@ def _is_bulk(sample: LayerWeights) -> bool:
     return not distance > bulk_tolerance(len(values)) if chance else distance <= bulk_tolerance(len(values))
 
 
+@once
 def _is_independent(sample: LayerWeights) -> bool:
     """Whether the eigenvalues are no more unequal than independent entries of these magnitudes make them."""
     exponent = scaling_exponent(sample.largest)
