@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
-from ww_callbacks.spectral.quantities.power_law import alpha_evidence
+from ww_callbacks.spectral.quantities.tail.power_law import alpha_evidence
 
 SHAPES = ((300, 100), (256, 256), (128, 512), (64, 64))
 MATRICES = 40

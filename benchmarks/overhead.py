@@ -34,8 +34,8 @@ if not __package__:  # run as a script
 
 from benchmarks import _peers, _report
 from ww_callbacks import SpectralMonitor
-from ww_callbacks.adapters.keeping.torch_weights import TorchWeights
-from ww_callbacks.adapters.keeping.weight_average import UPDATES_AN_EPOCH, WeightAverage
+from ww_callbacks.adapters.saved_weights.torch_weights import TorchWeights
+from ww_callbacks.adapters.saved_weights.weight_average import UPDATES_AN_EPOCH, WeightAverage
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("mlp", "transformer", "average", "frozen", "processes", "memory")

@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import _report
-from ww_callbacks.integrations.console import ConsoleSink
 from ww_callbacks.integrations.record import Follower, RecordSink, read_run
 from ww_callbacks.integrations.schema import LayerInfo, LayerRow, RunInfo, Snapshot
-from ww_callbacks.integrations.tensorboard import TensorBoardSink
+from ww_callbacks.integrations.sinks.console import ConsoleSink
+from ww_callbacks.integrations.sinks.tensorboard import TensorBoardSink
 
 LAYERS, SNAPSHOTS, QUANTITIES = 100, 1000, 25
 LONG, LONG_LAYERS, WARM_UP = 10_000, 10, 100

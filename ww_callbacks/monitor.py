@@ -10,10 +10,10 @@ from typing import Any
 from ww_callbacks.adapters.averages import keras_owner
 from ww_callbacks.adapters.base import Watcher, default_directory, shows_settings
 from ww_callbacks.adapters.current_arrays import CurrentArrays
-from ww_callbacks.adapters.keeping.any_weights import weights_of
-from ww_callbacks.adapters.keeping.best_checkpoint import saver
 from ww_callbacks.adapters.model_structure import Structure
-from ww_callbacks.adapters.standstill import why_no_gradient
+from ww_callbacks.adapters.saved_weights.any_weights import weights_of
+from ww_callbacks.adapters.saved_weights.best_checkpoint import saver
+from ww_callbacks.adapters.stalled_training import why_no_gradient
 from ww_callbacks.adapters.traced_output import traced_output
 from ww_callbacks.adapters.training_metrics import StepLosses, in_words, misspelt, understood, values_of
 from ww_callbacks.integrations.record import free_directory

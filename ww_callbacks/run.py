@@ -12,12 +12,12 @@ from typing import Any
 from ww_callbacks.diagnosis.alerts import AlertList
 from ww_callbacks.diagnosis.diagnosis import Diagnosis
 from ww_callbacks.engine.engine import Engine
-from ww_callbacks.engine.kind import Kind
+from ww_callbacks.engine.snapshot_kind import Kind
 from ww_callbacks.faults import Faults
-from ww_callbacks.integrations.console import ConsoleSink
 from ww_callbacks.integrations.record import RecordSink, check_writable, claim
 from ww_callbacks.integrations.schema import LayerInfo, RunInfo, Snapshot, Verdict
-from ww_callbacks.integrations.sink import Sink
+from ww_callbacks.integrations.sinks.console import ConsoleSink
+from ww_callbacks.integrations.sinks.sink import Sink
 from ww_callbacks.lifecycle.exit_hooks import close_at_exit
 from ww_callbacks.lifecycle.initial_weights import InitialWeights
 from ww_callbacks.lifecycle.package_versions import versions

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ww_callbacks.integrations.schema import Alert
-from ww_callbacks.integrations.sink import Sink
+from ww_callbacks.integrations.sinks.sink import Sink
 from ww_callbacks.spectral.detectors.base import Detector
 from ww_callbacks.spectral.detectors.catalogue import CANNOT_STOP, KINDS
 from ww_callbacks.spectral.detectors.presets import default_detectors
@@ -69,7 +69,7 @@ class Settings:
             spectrum.
         log_dir: folder of the record; None for the run's own log folder, or ``spectral_runs/<time>`` if it has none.
         sinks: further destinations for snapshots, alerts and the verdict; see
-            ``ww_callbacks.integrations.sink.Sink``.
+            ``ww_callbacks.integrations.sinks.sink.Sink``.
         per_layer: whether to also log every quantity of every layer as a scalar (many tags).
         histograms: whether to also log one histogram of log10 λ per layer.
         densities: whether to keep the binned spectral density of each layer in the record, for the views.

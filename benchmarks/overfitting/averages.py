@@ -19,9 +19,9 @@ from torch import nn
 from benchmarks import _report
 from benchmarks.overfitting.real_loops import Order, accuracy
 from examples.data import digits
-from ww_callbacks.adapters.keeping import weight_average
-from ww_callbacks.adapters.keeping.torch_weights import TorchWeights
-from ww_callbacks.adapters.keeping.weight_average import WeightAverage
+from ww_callbacks.adapters.saved_weights import weight_average
+from ww_callbacks.adapters.saved_weights.torch_weights import TorchWeights
+from ww_callbacks.adapters.saved_weights.weight_average import WeightAverage
 
 BATCH, UPDATES, EVERY_STEP = 8, (8, 16, 32), 10**6
 SETTINGS = ((0.0, 0.01), (0.0, 0.1), (0.4, 0.05))

@@ -33,8 +33,8 @@ from benchmarks import _report
 from benchmarks.overfitting.training import PARTS, LayerTrace
 from examples.data import digits
 from ww_callbacks import SpectralMonitor
-from ww_callbacks.adapters.keeping.torch_weights import TorchWeights
-from ww_callbacks.adapters.keeping.weight_average import WeightAverage
+from ww_callbacks.adapters.saved_weights.torch_weights import TorchWeights
+from ww_callbacks.adapters.saved_weights.weight_average import WeightAverage
 from ww_callbacks.spectral.detectors import PRESETS, Observation, Overtraining
 from ww_callbacks.spectral.detectors.signals import coefficients as fitted
 

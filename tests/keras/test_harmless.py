@@ -8,14 +8,14 @@ import pytest
 
 pytest.importorskip("keras", reason="needs the extra keras")
 
-from tests.adapters import harmless_keras
-from tests.adapters.harmless import assert_same
+from tests.adapters.harmless import keras_loops
+from tests.adapters.harmless.checks import assert_same
 
 
-@pytest.mark.parametrize(("case", "watch"), [*((case, "watch") for case in harmless_keras.CASES), ("plain", "quietly")])
+@pytest.mark.parametrize(("case", "watch"), [*((case, "watch") for case in keras_loops.CASES), ("plain", "quietly")])
 def test_the_run_is_the_same_with_the_callback_as_without(tmp_path, case, watch, bare):
     (tmp_path / "watched").mkdir()
-    watched = harmless_keras.CASES[case](tmp_path / "watched", getattr(harmless_keras, watch))
+    watched = keras_loops.CASES[case](tmp_path / "watched", getattr(keras_loops, watch))
     assert_same(bare(case), watched)
     assert list((tmp_path / "watched").rglob("spectral.jsonl")), "the watched run was watched"
     assert {p.name for p in tmp_path.iterdir()} == {"watched"}, "nothing is left in the working folder"
@@ -29,7 +29,7 @@ def bare(tmp_path_factory):
     def outcome(case):
         if case not in known:
             folder = tmp_path_factory.mktemp("bare")
-            known[case] = harmless_keras.CASES[case](folder, None)
+            known[case] = keras_loops.CASES[case](folder, None)
         return known[case]
 
     return outcome

@@ -11,7 +11,7 @@ import pytest
 
 keras = pytest.importorskip("keras", reason="needs the extra keras")
 
-from tests.adapters.harmless_keras import OwnStep
+from tests.adapters.harmless.keras_loops import OwnStep
 from tests.keras.test_callback import fit, model_of
 from ww_callbacks.integrations.record import read_run
 from ww_callbacks.keras import SpectralCallback

@@ -79,7 +79,7 @@ def test_the_data_of_a_fit_tell_their_shapes(caplog, monkeypatch):
 
 
 def test_layers_and_models_have_their_parts():
-    """What ``spectral.layers.frameworks.keras_variables``, the probes and ``adapters.keeping.keras_weights`` read."""
+    """What the Keras layers, the probes and ``adapters.saved_weights.keras_weights`` read."""
     model = model_of()
     if BACKEND == "jax":
         told = []

@@ -243,7 +243,7 @@ def test_wandb_that_is_killed(tmp_path, caplog):
 import logging, os, signal, subprocess, sys
 import numpy as np, wandb
 logging.basicConfig()
-from ww_callbacks.integrations.wandb import WandbSink
+from ww_callbacks.integrations.sinks.wandb import WandbSink
 from ww_callbacks import SpectralMonitor
 run = wandb.init(mode="offline", dir={str(tmp_path)!r}, settings=wandb.Settings(silent=True, console="off"))
 weights = {{"a": np.random.default_rng(0).normal(size=(20, 30))}}

@@ -357,7 +357,7 @@ trainer:
           - class_path: ww_callbacks.spectral.detectors.DeadLayer
             init_args: {{persistence: 2}}
         sinks:
-          - class_path: ww_callbacks.integrations.console.ConsoleSink
+          - class_path: ww_callbacks.integrations.sinks.console.ConsoleSink
             init_args: {{verbose: 0}}
         log_dir: {tmp_path / "log"}
         verbose: 0

@@ -18,7 +18,7 @@ from torch import nn
 from tests.spectral.golden import power_law
 from ww_callbacks import spectral
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
-from ww_callbacks.spectral.quantities.power_law import alpha_evidence
+from ww_callbacks.spectral.quantities.tail.power_law import alpha_evidence
 
 DATA = Path(__file__).parents[1] / "data"
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from ww_callbacks.adapters.child_record import ChildRecord
-from ww_callbacks.adapters.keeping.best_checkpoint import BestCheckpoint
-from ww_callbacks.adapters.keeping.best_weights import BestWeights
-from ww_callbacks.adapters.keeping.weight_average import WeightAverage, Weights
+from ww_callbacks.adapters.saved_weights.best_checkpoint import BestCheckpoint
+from ww_callbacks.adapters.saved_weights.best_weights import BestWeights
+from ww_callbacks.adapters.saved_weights.weight_average import WeightAverage, Weights
 from ww_callbacks.diagnosis.alerts import AlertList
-from ww_callbacks.integrations.console import near
 from ww_callbacks.integrations.record import free_directory
 from ww_callbacks.integrations.schema import Verdict
+from ww_callbacks.integrations.sinks.console import near
 from ww_callbacks.probes.probe_runner import Probing
 from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.run import Run

@@ -94,7 +94,7 @@ def check_order(order: str, columns: Sequence[str]) -> None:
     Raises:
         ValueError: for such an order.
     """
-    from ww_callbacks.spectral.for_people import ORDERS
+    from ww_callbacks.spectral.printed_tables import ORDERS
 
     if order not in (*ORDERS, *columns):
         raise ValueError(f"Expected --sort to be one of {', '.join((*ORDERS, *columns))} but got {order!r}.")

@@ -202,7 +202,7 @@ def _stored(path: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     from ww_callbacks.spectral.layers.files.formats import entries
-    from ww_callbacks.spectral.layers.files.holders import contents
+    from ww_callbacks.spectral.layers.files.state_dicts.checkpoint_tree import contents
 
     if path.is_dir():
         parts = _parts(path)

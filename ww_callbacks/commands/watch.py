@@ -125,7 +125,7 @@ def _live(follower: Follower, interval: float) -> None:
 
 def _plain_lines(follower: Follower, interval: float) -> None:
     """The lines that the run's own console prints."""
-    from ww_callbacks.integrations.console import ConsoleSink
+    from ww_callbacks.integrations.sinks.console import ConsoleSink
 
     sink = ConsoleSink()
     waiting = True

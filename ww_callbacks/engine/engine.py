@@ -14,8 +14,8 @@ import numpy as np
 from ww_callbacks.engine.accelerator import HostCopies, placed, to_host
 from ww_callbacks.engine.baseline_store import Baseline
 from ww_callbacks.engine.fingerprints import fingerprint
-from ww_callbacks.engine.kind import Kind
 from ww_callbacks.engine.layer_memory import LayerMemory
+from ww_callbacks.engine.snapshot_kind import Kind
 from ww_callbacks.integrations.schema import LayerRow
 from ww_callbacks.spectral.layers.spec import Array, LayerSpec
 from ww_callbacks.spectral.linalg.arrays import BLOCK, largest_magnitude
@@ -23,10 +23,10 @@ from ww_callbacks.spectral.linalg.density import spectral_density
 from ww_callbacks.spectral.linalg.half_precision import Narrowed, narrowed
 from ww_callbacks.spectral.linalg.workers import WorkerPool
 from ww_callbacks.spectral.measuring.accuracy import measure_within, merged, plan
+from ww_callbacks.spectral.measuring.batched import STACK, stackable, together
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
 from ww_callbacks.spectral.measuring.registry import REFERRED, Quantity, Value, resolve
 from ww_callbacks.spectral.measuring.reuse import KnownSpectrum
-from ww_callbacks.spectral.measuring.together import STACK, stackable, together
 from ww_callbacks.spectral.measuring.values import is_measured
 
 
@@ -98,7 +98,7 @@ class Capture:
 
 
 class _Computed(NamedTuple):
-    """What was computed of a layer together with others: see :mod:`ww_callbacks.spectral.measuring.together`."""
+    """What was computed of a layer together with others: see :mod:`ww_callbacks.spectral.measuring.batched`."""
 
     fingerprint: str
     matrix: Array | None = None

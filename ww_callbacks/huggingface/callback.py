@@ -18,9 +18,9 @@ except ImportError as missing:
 from tqdm import tqdm
 
 from ww_callbacks.adapters.base import Watcher, shows_settings
-from ww_callbacks.adapters.keeping.torch_weights import TorchWeights, as_numpy
 from ww_callbacks.adapters.model_structure import Structure
-from ww_callbacks.adapters.standstill import why_not_trained
+from ww_callbacks.adapters.saved_weights.torch_weights import TorchWeights, as_numpy
+from ww_callbacks.adapters.stalled_training import why_not_trained
 from ww_callbacks.adapters.training_metrics import in_words
 from ww_callbacks.faults import logger
 from ww_callbacks.huggingface import private
@@ -28,8 +28,8 @@ from ww_callbacks.huggingface.best_model import BestModelMetric
 from ww_callbacks.huggingface.loop_metrics import TrainerMetrics
 from ww_callbacks.huggingface.progress import EpochClock, plan
 from ww_callbacks.huggingface.reporters import is_reporter, reporter_folder, reporter_sinks
-from ww_callbacks.integrations.console import for_terminal
 from ww_callbacks.integrations.record import free_directory
+from ww_callbacks.integrations.sinks.console import for_terminal
 from ww_callbacks.lifecycle.saved_state import Saved, read_sidecar, write_sidecar
 from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.run import Run

@@ -13,8 +13,8 @@ import transformers
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 
 from ww_callbacks.huggingface.private import event_file, trackio_row
-from ww_callbacks.integrations.loggers import LoggerSink
-from ww_callbacks.integrations.sink import Sink
+from ww_callbacks.integrations.sinks.loggers import LoggerSink
+from ww_callbacks.integrations.sinks.sink import Sink
 from ww_callbacks.settings import Settings
 
 _WITH_A_STEP = ("azure_ml", "clearml", "comet_ml", "dagshub", "mlflow", "neptune", "swanlab")
@@ -44,7 +44,7 @@ def reporter_sinks(
     sinks: list[Sink] = []
     for callback in callbacks:
         if hasattr(callback, "tb_writer"):
-            from ww_callbacks.integrations.tensorboard import TensorBoardSink
+            from ww_callbacks.integrations.sinks.tensorboard import TensorBoardSink
 
             sinks.append(TensorBoardSink(EventFile(callback).add, **more))
         elif isinstance(callback, stepped):
@@ -57,7 +57,7 @@ def reporter_sinks(
             sinks.append(LoggerSink(TrackioRows(callback).add, type(callback).__name__, settings.per_layer))
     wandb = sys.modules.get("wandb")
     if wandb is not None and getattr(wandb, "run", None) is not None:
-        from ww_callbacks.integrations.wandb import WandbSink
+        from ww_callbacks.integrations.sinks.wandb import WandbSink
 
         sinks.append(WandbSink(wandb.run, **more))
     return sinks

@@ -1,1 +1,1 @@
-"""Sinks and views: the record file, TensorBoard, W&B, the console, and the views built on the record."""
+"""Sinks and views: the record, TensorBoard, W&B, the console, and the views built on the record."""

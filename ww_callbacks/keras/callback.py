@@ -20,16 +20,16 @@ except ImportError as missing:
 
 from ww_callbacks.adapters.averages import keras_owner
 from ww_callbacks.adapters.base import Watcher, default_directory, shows_settings
-from ww_callbacks.adapters.keeping.keras_weights import KerasWeights
 from ww_callbacks.adapters.model_structure import Structure
-from ww_callbacks.engine.kind import Kind
+from ww_callbacks.adapters.saved_weights.keras_weights import KerasWeights
+from ww_callbacks.engine.snapshot_kind import Kind
 from ww_callbacks.faults import logger
-from ww_callbacks.integrations.console import for_terminal
 from ww_callbacks.integrations.record import free_directory
 from ww_callbacks.integrations.scalars import PREFIX, scalars
+from ww_callbacks.integrations.sinks.console import for_terminal
 from ww_callbacks.keras import private
 from ww_callbacks.keras.averages import keras_specs
-from ww_callbacks.keras.looks import Looks
+from ww_callbacks.keras.log_consumers import Looks
 from ww_callbacks.keras.loop_values import LoopValues, own_optimizers
 from ww_callbacks.keras.sidecars import Sidecars
 from ww_callbacks.probes.representation import RepresentationProbe

@@ -1,6 +1,6 @@
 """What the adapter needs of Keras beyond its documented interface, in one place.
 
-The floors below read ``_flatten_layers`` of layers, and ``adapters.keeping.keras_weights`` ``_jax_state`` and
+The floors below read ``_flatten_layers`` of layers, and ``adapters.saved_weights.keras_weights`` ``_jax_state`` and
 ``_jax_state_synced`` of models; the test named below covers these too.
 
 Each function names the attributes that it reads; all were there in the versions that :data:`TRIED` lists. Where one is

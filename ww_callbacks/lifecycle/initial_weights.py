@@ -10,8 +10,8 @@ from ww_callbacks.engine.engine import Engine
 from ww_callbacks.faults import logger
 from ww_callbacks.scheduling.snapshots import SnapshotTaker
 from ww_callbacks.settings import Settings
-from ww_callbacks.spectral.for_people import some
 from ww_callbacks.spectral.layers.matching import Arrays, arrays_from
+from ww_callbacks.spectral.printed_tables import some
 
 
 class InitialWeights:

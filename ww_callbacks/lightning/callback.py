@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 from ww_callbacks.adapters.averages import lightning_owner
 from ww_callbacks.adapters.base import Watcher, shows_settings
 from ww_callbacks.adapters.first_batch import is_lazy, normalises_at_the_first_batch
-from ww_callbacks.adapters.standstill import why_no_gradient, why_not_trained
+from ww_callbacks.adapters.stalled_training import why_no_gradient, why_not_trained
 from ww_callbacks.adapters.traced_output import traced_output
-from ww_callbacks.engine.kind import Kind
+from ww_callbacks.engine.snapshot_kind import Kind
 from ww_callbacks.faults import logger
-from ww_callbacks.integrations.console import for_terminal
+from ww_callbacks.integrations.sinks.console import for_terminal
 from ww_callbacks.lifecycle.saved_state import RunState, Saved
 from ww_callbacks.lightning import private
+from ww_callbacks.lightning.log_consumers import Looks
 from ww_callbacks.lightning.loggers import console_writer, log_settings
-from ww_callbacks.lightning.looks import Looks
 from ww_callbacks.lightning.loop_values import LoopValues
 from ww_callbacks.lightning.optimizer_steps import OptimizerSteps
-from ww_callbacks.lightning.trees import callback_classes
-from ww_callbacks.lightning.watching import checkpoint_saver, make_run, plan, weights_of
+from ww_callbacks.lightning.packages import callback_classes
+from ww_callbacks.lightning.trainer_setup import checkpoint_saver, make_run, plan, weights_of
 from ww_callbacks.probes.representation import RepresentationProbe
 
 if TYPE_CHECKING:

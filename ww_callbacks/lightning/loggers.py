@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ww_callbacks.integrations.loggers import LoggerSink
-from ww_callbacks.integrations.sink import Sink
+from ww_callbacks.integrations.sinks.loggers import LoggerSink
+from ww_callbacks.integrations.sinks.sink import Sink
 from ww_callbacks.lightning.private import event_file
 from ww_callbacks.settings import Settings
 
@@ -33,14 +33,14 @@ def sinks_for(trainer: pl.Trainer, settings: Settings, logged_at: Callable[[int]
 def _sink(logger: Any, settings: Settings, logged_at: Callable[[int], int]) -> Sink:
     name = type(logger).__name__
     if name == "TensorBoardLogger":
-        from ww_callbacks.integrations.tensorboard import TensorBoardSink
+        from ww_callbacks.integrations.sinks.tensorboard import TensorBoardSink
 
         def add(summary: Any, step: int) -> None:
             event_file(logger.experiment)(summary, logged_at(step))
 
         return TensorBoardSink(add, per_layer=settings.per_layer, histograms=settings.histograms)
     if name == "WandbLogger":
-        from ww_callbacks.integrations.wandb import WandbSink
+        from ww_callbacks.integrations.sinks.wandb import WandbSink
 
         return WandbSink(logger.experiment, per_layer=settings.per_layer, histograms=settings.histograms)
     return LoggerSink(lambda values, step: logger.log_metrics(dict(values), logged_at(step)), name, settings.per_layer)

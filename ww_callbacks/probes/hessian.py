@@ -117,7 +117,7 @@ def flatten_model(model: torch.nn.Module, inputs: torch.Tensor, targets: torch.T
     """
     import torch
 
-    from ww_callbacks.probes.double import check_double, check_tensor, double_copy, evaluate
+    from ww_callbacks.probes.double_precision import check_double, check_tensor, double_copy, evaluate
 
     criterion = _loss_function(loss)
     tensors = double_copy(model)

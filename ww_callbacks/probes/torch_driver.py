@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ww_callbacks.probes.double import check_double, check_runs_in_double, check_tensor, double_copy, evaluate, refusal
+from ww_callbacks.probes.double_precision import (
+    check_double,
+    check_runs_in_double,
+    check_tensor,
+    double_copy,
+    evaluate,
+    refusal,
+)
 from ww_callbacks.probes.jacobian import Patch, forward_grams, groups, reverse_grams, to_numpy
 from ww_callbacks.probes.state import undisturbed
 from ww_callbacks.spectral.layers import inspect

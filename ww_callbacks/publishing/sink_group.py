@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from ww_callbacks.faults import Faults
 from ww_callbacks.integrations.schema import RunInfo, Verdict
-from ww_callbacks.integrations.sink import Sink
+from ww_callbacks.integrations.sinks.sink import Sink
 
 
 class SinkGroup:

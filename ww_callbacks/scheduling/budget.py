@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ww_callbacks.engine.kind import Kind
+from ww_callbacks.engine.snapshot_kind import Kind
 from ww_callbacks.scheduling.meter import Meter
 from ww_callbacks.spectral.layers.spec import LayerSpec
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ww_callbacks.engine.kind import Kind
+from ww_callbacks.engine.snapshot_kind import Kind
 
 SNAPSHOTS_OF_A_RUN_WITHOUT_EPOCHS = 20
 FEW_EPOCHS = 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ww_callbacks.engine.kind import Kind
+from ww_callbacks.engine.snapshot_kind import Kind
 from ww_callbacks.scheduling.cadence import Cadence
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from ww_callbacks.engine.accelerator import HostCopies
 from ww_callbacks.engine.engine import Capture, Engine
-from ww_callbacks.engine.kind import Kind
+from ww_callbacks.engine.snapshot_kind import Kind
 from ww_callbacks.integrations.schema import LayerRow
 from ww_callbacks.scheduling.background import DEPTH, Background, Done
 from ww_callbacks.scheduling.budget import Budget, Choice

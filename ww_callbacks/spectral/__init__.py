@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from ww_callbacks.spectral.layers.parameter_table import describe
     from ww_callbacks.spectral.linalg.spectrum import singular_values
     from ww_callbacks.spectral.measuring.registry import all_quantities, quantity
-    from ww_callbacks.spectral.quantities.determinant import determinant_tail
-    from ww_callbacks.spectral.quantities.distance import (
+    from ww_callbacks.spectral.quantities.change.distance import (
         cosine_to_init,
         distance_from_init,
         relative_distance_from_init,
     )
+    from ww_callbacks.spectral.quantities.change.scale import scale_collapse
     from ww_callbacks.spectral.quantities.norms import log_median_singular_value, log_norm, log_spectral_norm
     from ww_callbacks.spectral.quantities.ranks import (
         effective_rank,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         participation_ratio,
         stable_rank,
     )
-    from ww_callbacks.spectral.quantities.scale import scale_collapse
+    from ww_callbacks.spectral.quantities.tail.determinant import determinant_tail
     from ww_callbacks.spectral.random_matrix import marchenko_pastur, tracy_widom
     from ww_callbacks.spectral.random_matrix.spikes import find_spikes
     from ww_callbacks.spectral.random_matrix.traps import correlation_traps
@@ -52,9 +52,9 @@ FORMULAS = {
     "bootstrap_interval": "fits.bootstrap",
     "bootstrap_p_value": "fits.bootstrap",
     "correlation_traps": "random_matrix.traps",
-    "cosine_to_init": "quantities.distance",
-    "determinant_tail": "quantities.determinant",
-    "distance_from_init": "quantities.distance",
+    "cosine_to_init": "quantities.change.distance",
+    "determinant_tail": "quantities.tail.determinant",
+    "distance_from_init": "quantities.change.distance",
     "effective_rank": "quantities.ranks",
     "entropy": "quantities.ranks",
     "find_spikes": "random_matrix.spikes",
@@ -67,8 +67,8 @@ FORMULAS = {
     "matrix_entropy": "quantities.ranks",
     "matrix_rank": "quantities.ranks",
     "participation_ratio": "quantities.ranks",
-    "relative_distance_from_init": "quantities.distance",
-    "scale_collapse": "quantities.scale",
+    "relative_distance_from_init": "quantities.change.distance",
+    "scale_collapse": "quantities.change.scale",
     "singular_values": "linalg.spectrum",
     "stable_rank": "quantities.ranks",
     "truncated_fit": "fits.truncated",

@@ -13,7 +13,7 @@ from numbers import Integral
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from ww_callbacks.spectral.for_people import (
+from ww_callbacks.spectral.printed_tables import (
     HINT,
     counted,
     hint,

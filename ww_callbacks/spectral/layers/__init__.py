@@ -56,7 +56,7 @@ def inspect(model: Any, convolution: str = "matrix", *, base: Any = None) -> Lay
             if str(error).isprintable():
                 raise
             raise type(error)(printable(str(error))) from None
-    from ww_callbacks.spectral.layers.files.state_dict import inspect_mapping
+    from ww_callbacks.spectral.layers.files.state_dicts.layers import inspect_mapping
     from ww_callbacks.spectral.layers.frameworks.pytrees import has_arrays, leaves
 
     if isinstance(model, Mapping):

@@ -3,19 +3,19 @@
 from importlib import import_module
 
 FAMILIES = (
-    "power_law",
+    "tail.power_law",
     "norms",
     "ranks",
-    "scale",
-    "distance",
-    "update",
-    "tail",
-    "determinant",
+    "change.scale",
+    "change.distance",
+    "change.update",
+    "tail.alternative_fits",
+    "tail.determinant",
     "random_matrix",
     "shuffle",
-    "localisation",
+    "tail.localisation",
 )
-"""The files whose import declares the quantities, in the order of their columns."""
+"""The modules that declare the quantities, in the order of their columns."""
 
 for _family in FAMILIES:
     import_module(f"ww_callbacks.spectral.quantities.{_family}")

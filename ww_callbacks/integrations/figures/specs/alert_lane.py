@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ww_callbacks.integrations.figures.palette import INK, SEVERITIES, SEVERITY_COLOURS, SEVERITY_SYMBOLS, faint
 from ww_callbacks.integrations.figures.run_view import RunView
-from ww_callbacks.integrations.figures.specs.moments import epoch_range
+from ww_callbacks.integrations.figures.specs.epoch_markers import epoch_range
 from ww_callbacks.integrations.figures.style import Spec, axis, over_time, panel
 from ww_callbacks.integrations.figures.text import escape, wrap
 from ww_callbacks.integrations.schema import Alert

@@ -10,7 +10,7 @@ from ww_callbacks.integrations.figures.alert_rules import Rule, relative_to, rul
 from ww_callbacks.integrations.figures.palette import GREY, INK, RUN_DASHES, SEVERITIES, faint
 from ww_callbacks.integrations.figures.run_summary import deciding_alerts
 from ww_callbacks.integrations.figures.run_view import RunView
-from ww_callbacks.integrations.figures.specs.moments import epoch_range, mark_verdicts
+from ww_callbacks.integrations.figures.specs.epoch_markers import epoch_range, mark_verdicts
 from ww_callbacks.integrations.figures.specs.timeline import SCORE, level
 from ww_callbacks.integrations.figures.style import Spec, axis, over_time, panel
 from ww_callbacks.integrations.figures.text import escape

@@ -9,7 +9,7 @@ import numpy as np
 
 from ww_callbacks.integrations.figures.palette import faint, run_style
 from ww_callbacks.integrations.figures.run_view import RunView
-from ww_callbacks.integrations.figures.specs.moments import epoch_range
+from ww_callbacks.integrations.figures.specs.epoch_markers import epoch_range
 from ww_callbacks.integrations.figures.style import Spec, axis, message_panel, over_time, panel
 from ww_callbacks.integrations.figures.text import escape
 from ww_callbacks.integrations.quantity_info import quantity_info

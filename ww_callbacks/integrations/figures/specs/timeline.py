@@ -10,7 +10,7 @@ from ww_callbacks.integrations.figures.alert_rules import score_threshold
 from ww_callbacks.integrations.figures.palette import GREY, INK, faint, run_style
 from ww_callbacks.integrations.figures.run_summary import over_budget
 from ww_callbacks.integrations.figures.run_view import RunView
-from ww_callbacks.integrations.figures.specs.moments import epoch_range, mark_verdicts
+from ww_callbacks.integrations.figures.specs.epoch_markers import epoch_range, mark_verdicts
 from ww_callbacks.integrations.figures.style import Spec, axis, message_panel, over_time, panel
 from ww_callbacks.integrations.figures.text import escape
 from ww_callbacks.integrations.quantity_info import quantity_info

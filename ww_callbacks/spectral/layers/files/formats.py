@@ -19,10 +19,10 @@ import orjson
 from ww_callbacks.spectral.layers.files.adapter_folders import Scaling, on_base, scaling_of
 from ww_callbacks.spectral.layers.files.folders import FOLDERS, Held, in_depth_order, is_folder_of_adapter, read_folder
 from ww_callbacks.spectral.layers.files.gguf_files import read_gguf
-from ww_callbacks.spectral.layers.files.holders import contents
 from ww_callbacks.spectral.layers.files.keras_files.archive import is_keras
 from ww_callbacks.spectral.layers.files.keras_files.layers import inspect_keras_file
-from ww_callbacks.spectral.layers.files.state_dict import inspect_mapping
+from ww_callbacks.spectral.layers.files.state_dicts.checkpoint_tree import contents
+from ww_callbacks.spectral.layers.files.state_dicts.layers import inspect_mapping
 from ww_callbacks.spectral.layers.files.stored_arrays import Stored, float8_values, why_not_dtype
 from ww_callbacks.spectral.layers.files.torch_checkpoint import read_checkpoint, unknown_classes
 from ww_callbacks.spectral.layers.matrix_layouts import Convention

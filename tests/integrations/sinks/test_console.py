@@ -1,0 +1,170 @@
+"""What the terminal shows."""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+
+import pytest
+
+from tests.integrations.samples import alert, run_info, snapshot, verdict
+from ww_callbacks.integrations.schema import LayerRow, Snapshot
+from ww_callbacks.integrations.sinks.console import ConsoleSink, printable, snapshot_line
+
+
+@pytest.fixture(autouse=True)
+def no_ci(monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+
+
+def changed(step: int = 10, **changes) -> Snapshot:
+    return Snapshot(**{**vars(snapshot(step)), **changes})
+
+
+def run(sink: ConsoleSink, folder: object = "/runs/a") -> None:
+    sink.open(run_info(folder), resumed=False)
+    for step in (0, 10):
+        sink.snapshot(snapshot(step))
+    sink.alert(alert())
+    sink.close(verdict())
+
+
+def test_a_run_from_top_to_bottom(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "spectral.jsonl").touch()
+    lines: list[str] = []
+    run(ConsoleSink(write=lines.append), tmp_path / "runs" / "a")
+    assert all("\n" not in line for line in lines)
+    opened, before, first, said, advice, judged, cost, look = lines
+    assert opened == "spectra: watching 3 layers; record in runs/a"
+    assert before.startswith("spectra: before training · median: α ")
+    assert first.startswith("spectra: epoch 1 · medians: α ")
+    assert "CRITICAL at epoch 2: scale collapse in net.1.weight: Its norm fell" in said
+    assert "Since epoch 1." in said and "(scale_collapse -0.61, limit nan)" in said
+    assert advice.strip() == "Lower the weight decay."
+    assert judged == "spectra: verdict: collapsing. 1 of 3 layers lost its scale. Go back to epoch 1."
+    assert "2 snapshots, 1 alert, cost 1.2 % (0.12 s)" in cost and "runs/a/spectral.jsonl" in cost
+    assert "ww-callbacks report runs/a -o report.html" in look and "tensorboard --logdir runs/a" in look
+
+
+def test_the_line_says_what_is_a_median_and_of_how_many_layers():
+    taken = snapshot(10)
+    line, model = snapshot_line(taken, alerts=2), taken.model
+    assert f" · median: α {model['alpha/median']:.2f} in 2/3 layers · 1 all zero · 2 alerts" in line
+    line = snapshot_line(changed(rows=taken.rows[::2]), alerts=0)
+    assert " · medians: α " in line and ", moved " in line and "cost" not in line
+    assert line.endswith(f", rank {model['effective_rank/median']:.3g}")
+
+
+@pytest.mark.parametrize(("alerts", "layers", "epoch"), [(0, 3, 1.0), (12, 583, 123.5), (1234, 1583, 0.0)])
+def test_the_line_is_shorter_than_a_terminal(alerts, layers, epoch):
+    line = snapshot_line(Snapshot(**{**vars(snapshot(12_000_000, layers)), "epoch": epoch}), alerts)
+    assert len(line) < 80 and "α " in line and not line.endswith((",", "·"))
+
+
+@pytest.mark.parametrize(("budget", "said"), [(0.01, True), (0.02, False), (None, False)])
+def test_the_cost_is_said_where_it_is_beyond_the_budget(budget, said):
+    assert ("cost 1.2 %" in snapshot_line(changed(time=600.0), 0, budget)) is said
+    assert "cost" not in snapshot_line(changed(time=10.0), 0, budget)  # a share of so little says nothing
+
+
+def test_a_terminal_breaks_no_word(monkeypatch):
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setenv("COLUMNS", "60")
+    run(ConsoleSink())
+    text = stream.getvalue()
+    assert all(len(line) < 60 for line in text.splitlines() if "/" not in line)
+    assert "spectra: verdict: collapsing. 1 of 3 layers lost its scale. Go back to epoch 1." in " ".join(text.split())
+
+
+def test_no_number_without_evidence():
+    rows = tuple(LayerRow(f"net.{i}", i, {"alpha": 9.0, "alpha_evidence": "short tail"}) for i in range(2))
+    line = snapshot_line(changed(rows=rows, model={"alpha/median": math.nan}), alerts=0)
+    assert "α: too little evidence" in line and "9" not in line and "nan" not in line.lower()
+
+
+@pytest.mark.parametrize(
+    ("distances", "said"),
+    [
+        ([0.0, 0.02, 0.0, 0.04], "moved 0.03 in 2/4"),
+        ([0.0, math.nan], "no layer moved"),
+        ([0.5, math.nan], "moved 0.5,"),
+    ],
+)
+def test_frozen_layers_do_not_hide_that_the_others_moved(distances, said):
+    rows = tuple(LayerRow(f"net.{i}", i, {"relative_distance_from_init": d}) for i, d in enumerate(distances))
+    assert said in snapshot_line(changed(rows=rows), alerts=0)
+    assert "moved" not in snapshot_line(changed(rows=rows, step=0), alerts=0)
+    assert "moved" not in snapshot_line(changed(rows=(LayerRow("net.0", 0, {}),)), alerts=0)
+
+
+def test_a_loop_without_epochs_is_told_by_its_steps():
+    assert snapshot_line(changed(epoch=0.0, step=12_500), 0).startswith("spectra: step 12,500 · ")
+    assert snapshot_line(changed(epoch=0.25), 0).startswith("spectra: epoch 0.25 · ")
+
+
+def test_what_was_left_out_is_said():
+    assert "left out: 3 of 7 layers" in snapshot_line(changed(left_out="3 of 7 layers"), 0)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "no-such-encoding"])
+def test_a_stream_without_greek_gets_plain_letters(encoding):
+    line = printable(snapshot_line(snapshot(10), 0) + " ‖W−W₀‖ λ₁ 层", encoding)
+    assert "alpha " in line and "||W" in line
+    line.encode("ascii" if encoding == "no-such-encoding" else encoding)
+
+
+def test_a_terminal_in_ascii_does_not_break_the_run(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    run(ConsoleSink())
+    stream.seek(0)
+    assert "spectra: epoch 1 | medians: alpha " in stream.read()
+
+
+def test_verbose_0_prints_nothing(capsys):
+    run(ConsoleSink(verbose=0))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_in_ci_only_alerts_and_the_end(monkeypatch, capsys):
+    monkeypatch.setenv("CI", "true")
+    run(ConsoleSink())
+    out = capsys.readouterr().out
+    assert "CRITICAL" in out and "verdict: collapsing" in out and "before training" not in out and "watching" not in out
+
+
+def test_a_resumed_run_counts_its_own_snapshots_and_says_so(capsys):
+    sink = ConsoleSink()
+    sink.open(run_info(resumed_at=10), resumed=True)
+    sink.snapshot(snapshot(20))
+    sink.close(None)
+    assert "spectra: 1 snapshot since it was resumed, 0 alerts" in capsys.readouterr().out
+
+
+def test_names_with_markup_come_through_a_rich_console():
+    """Parts of packed parameters have brackets in their names, which rich takes for markup unless told otherwise."""
+    from rich.console import Console
+
+    stream = io.StringIO()
+    console = Console(file=stream, width=300)
+    sink = ConsoleSink(write=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
+    sink.open(run_info(), resumed=False)
+    sink.alert(alert(layers=("attention.in_proj_weight[q]",)))
+    assert "attention.in_proj_weight[q]" in stream.getvalue()
+
+
+def test_a_stop_is_said(capsys):
+    sink = ConsoleSink()
+    sink.open(run_info(), resumed=False)
+    sink.alert(alert(action="stop"))
+    assert "Training is being stopped." in capsys.readouterr().out
+
+
+def test_a_resume_is_said(capsys):
+    ConsoleSink().open(run_info(resumed_at=1200), resumed=True)
+    assert "resumed at step 1200" in capsys.readouterr().out

@@ -1,0 +1,60 @@
+"""The weights of the best epoch in memory, where they are to be put back into the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ww_callbacks.adapters.saved_weights.weight_average import Copies, WeightAverage
+
+
+class BestWeights:
+    """Copies, in host memory, of the weights that may come to be the best, to be put into the model at the end.
+
+    Args:
+        average: where the weights are, and their average.
+    """
+
+    def __init__(self, average: WeightAverage) -> None:
+        self._average = average
+        self._kept: dict[int, Copies] = {}
+
+    def look(self, step: int, wanted: frozenset[int], averaged: bool) -> None:
+        """Keep the current weights if they may come to be the best, and forget those that no longer may.
+
+        Args:
+            step: steps done.
+            wanted: the steps whose weights may come to be the best.
+            averaged: whether the average follows the weights; else they are kept as they were trained.
+        """
+        if step in wanted and step not in self._kept:
+            averaged = averaged and self._average.begun
+            self._kept[step] = self._average.copies() if averaged else self._average.weights.now()
+        if wanted & self._kept.keys():
+            self._kept = {s: copies for s, copies in self._kept.items() if s in wanted}
+
+    def put(self, best_step: int | None) -> bool:
+        """Write the best weights into the model; whether there were any."""
+        if best_step not in self._kept:
+            return False
+        self._average.put(self._kept[best_step])
+        return True
+
+    def agree(self) -> None:
+        """Take over what every process has for itself, such as running statistics, from the first; a collective."""
+        self._average.weights.agree()
+
+    @property
+    def sharded(self) -> bool:
+        """Whether this process holds a part of the weights only."""
+        return self._average.weights.sharded
+
+    def copies(self) -> dict[str, Any]:
+        """What is kept, under ``<step>#<name>``."""
+        return {f"{step}#{name}": value for step, copies in self._kept.items() for name, value in copies.items()}
+
+    def restore(self, copies: Copies) -> None:
+        """Go on with what :meth:`copies` gave."""
+        self._kept = {}
+        for key, value in copies.items():
+            step, _, name = key.partition("#")
+            self._kept[int(step)] = {**self._kept.get(int(step), {}), name: value}
