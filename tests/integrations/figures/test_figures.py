@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,14 @@ import pytest
 from tests.integrations.synthetic import SyntheticRun
 from ww_callbacks.integrations import figures
 from ww_callbacks.integrations.figures.alert_rules import score_threshold
+from ww_callbacks.integrations.figures.first_look import first_look
 from ww_callbacks.integrations.figures.layer_status import layer_statuses
 from ww_callbacks.integrations.figures.palette import DARK, INK, PAPER, PURPLE
 from ww_callbacks.integrations.figures.run_summary import headline
 from ww_callbacks.integrations.figures.run_view import RunView, views
 from ww_callbacks.integrations.figures.specs.alert_lane import alert_lane
 from ww_callbacks.integrations.figures.specs.flow import EPOCH_SCALE, flow_panels
-from ww_callbacks.integrations.figures.specs.heat_map import heat_map_panels, worth_a_first_look
+from ww_callbacks.integrations.figures.specs.heat_map import heat_map_panels
 from ww_callbacks.integrations.figures.specs.history import history_panels
 from ww_callbacks.integrations.figures.specs.spectrum import marchenko_pastur, spectrum_panels
 from ww_callbacks.integrations.figures.specs.timeline import timeline_panels
@@ -147,11 +149,32 @@ def test_heat_map_relative_to_epoch_0(run):
     np.testing.assert_allclose(np.asarray(difference.data[0].z), norms - norms[:, :1])
 
 
-def test_the_first_look_is_never_a_wall_without_evidence(run, tmp_path):
-    assert worth_a_first_look(views(run))["quantity"] == "alpha"
-    SyntheticRun(tmp_path, layers=1).advance(3)  # its one layer has too few eigenvalues
-    look = worth_a_first_look(views(tmp_path))
-    assert look["quantity"] == "effective_rank" and look["relative"] and "0%" in look["why"]
+def test_the_first_look_is_never_a_wall_without_evidence(tmp_path):
+    SyntheticRun(tmp_path / "sure", layers=6).advance(3).close("healthy")
+    assert first_look(views(tmp_path / "sure")[0]).quantity == "alpha"
+    SyntheticRun(tmp_path / "unsure", layers=1).advance(3)  # its one layer has too few eigenvalues
+    look = first_look(views(tmp_path / "unsure")[0])
+    assert look.quantity == "effective_rank" and look.relative and "0%" in look.why
+
+
+@pytest.mark.parametrize(
+    ("kind", "quantity", "relative"),
+    [
+        ("scale collapse", "frobenius_norm", True),
+        ("rank collapse", "effective_rank", True),
+        ("explosion", "frobenius_norm", True),
+        ("dead layer", "relative_update_norm", False),
+        ("alpha out of range", "alpha", False),
+        ("overtraining", "alpha", False),  # no quantity of a layer raised it
+    ],
+)
+def test_the_first_look_is_at_what_raised_the_finding(tmp_path, kind, quantity, relative):
+    run = SyntheticRun(tmp_path, layers=6, densities=False).advance(9)
+    run.sink.alert(replace(run.collapse(), kind=kind))
+    run.close("collapsing")
+    look = first_look(views(tmp_path)[0])
+    assert (look.quantity, look.relative) == (quantity, relative)
+    assert (kind in look.why) == (kind != "overtraining")
 
 
 def test_heat_map_of_a_norm_knows_no_doubt(run):

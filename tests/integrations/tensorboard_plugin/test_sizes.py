@@ -183,10 +183,23 @@ def test_many_runs_are_a_table_and_its_worst_is_first(watched, logs):
         rows = page.locator("table.many tbody tr")
         rows.nth(6).wait_for()
         assert rows.count() == 7 and "seed_4" in rows.first.inner_text() and "collapsing" in rows.first.inner_text()
+        settle(page, "layer")  # of the worst run, as long as nobody chose another
+        assert page.locator("select[name=run]").input_value() == "decay0/seed_4"
+        assert page.locator("input[name=layer]").input_value() == gpt(1)[1]
+        page.locator("select[name=run]").select_option("decay1/seed_5")
+        page.get_by_role("button", name="none", exact=True).click()
+        page.get_by_role("button", name="all", exact=True).click()
+        settle(page, "layer")
+        assert page.locator("select[name=run]").input_value() == "decay0/seed_4", "what was unticked is forgotten"
+        page.locator("select[name=run]").select_option("decay1/seed_5")
+        settle(page, "overview")
+        settle(page, "layer")
+        assert page.locator("select[name=run]").input_value() == "decay1/seed_5"
+        settle(page, "overview")
         page.set_viewport_size({"width": 1300, "height": 900})
         rows.first.get_by_role("button", name="decay0/seed_4", exact=True).click()
         page.locator(".card", has_text="decay0/seed_4").wait_for()
-        assert page.locator(".card").count() == 1 and page.evaluate("location.hash") == "#runs=decay0%252Fseed_4"
+        assert page.locator(".cards .card").count() == 1 and page.evaluate("location.hash") == "#runs=decay0%252Fseed_4"
         page.close()
 
 

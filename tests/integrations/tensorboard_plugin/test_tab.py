@@ -128,6 +128,15 @@ def test_heat_map_of_any_quantity_and_a_click_into_a_layer(watched, server, live
     page = opened(watched, server)
     choose(page, "live/version_0", "older")
     open_tab(page, "heat_map")
+    # It opens on what raised the alert of the worse run, and says so.
+    assert page.locator("select[name=quantity]").input_value() == "frobenius_norm"
+    assert page.get_by_label("relative to epoch 0").is_checked()
+    assert "“scale collapse” of live/version_0" in page.locator(".hint").inner_text()
+    page.get_by_label("relative to epoch 0").uncheck()
+    page.locator("select[name=quantity]").select_option("alpha")
+    page.wait_for_function(
+        "document.querySelector('[data-figure=heat_map]').dataset.figureOf.includes('\"alpha\",\"relative\":false')"
+    )
     epochs = live.epoch + 1
     assert figure(page, "heat_map", "figure.calcdata[0][0].z.length") == 6
     assert figure(page, "heat_map", "figure.calcdata[0][0].z[0].length") == epochs

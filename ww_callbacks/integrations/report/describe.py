@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ww_callbacks.integrations.figures.first_look import first_look
 from ww_callbacks.integrations.figures.layer_status import layer_statuses
 from ww_callbacks.integrations.figures.palette import DARK, RUN_COLOURS, RUN_DASHES, SEVERITIES
 from ww_callbacks.integrations.figures.run_summary import (
@@ -20,7 +21,6 @@ from ww_callbacks.integrations.figures.run_summary import (
     notes,
 )
 from ww_callbacks.integrations.figures.run_view import RunView
-from ww_callbacks.integrations.figures.specs.heat_map import worth_a_first_look
 from ww_callbacks.integrations.quantity_info import quantity_info
 
 MOST_ALERTS = 300
@@ -42,10 +42,9 @@ DEFAULTS: dict[str, Any] = {
 
 
 def describe_page(runs: Sequence[RunView]) -> dict[str, Any]:
-    """What all runs share: the quantities, what to look at first, the colours."""
+    """What all runs share: the quantities and the colours."""
     return {
         "quantities": describe_quantities(runs),
-        "first": worth_a_first_look(runs) if runs else None,
         "style": {"colours": RUN_COLOURS, "dashes": RUN_DASHES, "dark": DARK},
     }
 
@@ -70,6 +69,7 @@ def describe_run(run: RunView) -> dict[str, Any]:
         "clock": {"epoch": run.epochs.tolist(), "step": run.steps.tolist(), "time": _minutes(run)},
         "since": (since if since is not None else _since(run)) if said.tone in (WATCH, BAD) else None,
         "worst": worst if worst in run.layers else "",
+        "first": asdict(first_look(run)),
         "losses": _losses(run),
         "cost": cost_in_words(run),
         "finished": verdict is not None,

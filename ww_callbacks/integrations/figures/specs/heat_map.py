@@ -66,24 +66,6 @@ def heat_map_panels(
     return [_panel(run, when, values, quantity, relative, by, colours, len(runs), notes) for run, when, values in shown]
 
 
-def worth_a_first_look(runs: Sequence[RunView]) -> dict[str, object]:
-    """The quantity to open on: alpha, or the effective rank against its start where α is mostly unsure; and why."""
-    sure = [run.sure("alpha")[:, run.measured("alpha")] for run in runs if "alpha" in run.quantities]
-    cells = np.concatenate([part.ravel() for part in sure]) if sure else np.empty(0, dtype=bool)
-    if len(cells) and cells.mean() >= 0.5:
-        return {"quantity": "alpha", "relative": False, "why": ""}
-    if any("effective_rank" in run.quantities for run in runs):
-        why = (
-            f"Opened on the effective rank: α has enough evidence in only {cells.mean():.0%} of the values. "
-            "Choose α to see them all the same."
-            if len(cells)
-            else ""
-        )
-        return {"quantity": "effective_rank", "relative": True, "why": why}
-    first = next((name for run in runs for name in run.quantities), "alpha")
-    return {"quantity": first, "relative": False, "why": ""}
-
-
 def _values(run: RunView, quantity: str, relative: bool) -> tuple[np.ndarray, np.ndarray]:
     """The snapshots that measured ``quantity`` and its values there, shape (layers, T)."""
     if quantity not in run.quantities:

@@ -10,7 +10,7 @@ import { listed, readAddress, unlisted, writeAddress } from "./address.js";
 import { CLOCKS, withAxes } from "./axes.js";
 import { element, select, tick } from "./dom.js";
 import { drawPanels } from "./plots.js";
-import { drawRuns } from "./runs.js";
+import { drawRuns, worstFirst } from "./runs.js";
 import { followTheme } from "./theme.js";
 import { flow } from "./views/flow.js";
 import { heatMap } from "./views/heat_map.js";
@@ -75,6 +75,7 @@ class App {
     this.relative = one("relative", "") === "1";
     this.layer = one("layer", null);
     this.layerRun = one("of", null);
+    this.picked = this.layer !== null; // a person chose what "one layer" shows
     this.over = one("over", "");
     this.epoch = "epoch" in said ? Number(one("epoch")) : null;
     this.clock = one("clock", "epoch");
@@ -139,8 +140,9 @@ class App {
     this.freshness.classList.toggle("stale", stale);
   }
 
-  /** Keep the choices that still make sense, and make those that have not been made. */
-  choose() {
+  /** Keep the choices that still make sense, and make those that a person has not made: they follow the worst run that
+   * is shown, but what is open does not change by itself while `anew` is false. */
+  choose(anew = false) {
     const names = this.readable().map((run) => run.name);
     this.chosen = this.chosen.filter((name) => names.includes(name));
     if (!this.chosen.length && !this.unticked) {
@@ -148,12 +150,15 @@ class App {
       this.chosen = names.filter((name) => latest.includes(name));
     }
     const quantities = Object.keys(this.state.quantities);
-    if (!this.looked) {
-      this.quantity = this.state.first?.quantity ?? null;
-      this.relative = this.state.first?.relative ?? false;
+    const worst = worstFirst(this.chosen.map((name) => this.run(name)))[0] ?? null;
+    if (!this.looked && (anew || this.tab !== "heat_map" || !this.first)) {
+      this.first = worst?.first ?? null;
+      this.quantity = this.first?.quantity ?? null;
+      this.relative = this.first?.relative ?? false;
     }
     if (!quantities.includes(this.quantity)) this.quantity = quantities[0] ?? "alpha";
-    if (!this.chosen.includes(this.layerRun)) this.layerRun = this.chosen[0] ?? null;
+    if (!this.picked && (anew || this.tab !== "layer")) this.layerRun = this.layer = null;
+    if (!this.chosen.includes(this.layerRun)) this.layerRun = worst?.name ?? null;
     const layers = this.run(this.layerRun)?.layers ?? [];
     if (!layers.includes(this.layer)) this.layer = this.run(this.layerRun)?.worst || (layers[0] ?? null);
   }
@@ -170,7 +175,7 @@ class App {
   chooseRuns(names) {
     this.chosen = this.readable().map((run) => run.name).filter((name) => names.includes(name));
     this.unticked = !this.chosen.length;
-    this.choose();
+    this.choose(true);
     return this.draw();
   }
 
@@ -182,6 +187,7 @@ class App {
   openLayer(run, layer, epoch = null) {
     this.layerRun = run;
     this.layer = layer;
+    this.picked = true;
     this.epoch = epoch;
     return this.open("layer");
   }

@@ -3,6 +3,12 @@
 import { element, part, sign } from "./dom.js";
 import { swatch } from "./plots.js";
 
+/** The runs with the worst verdict first. */
+export function worstFirst(runs) {
+  const order = { bad: 0, watch: 1, open: 2, good: 3 };
+  return [...runs].sort((a, b) => order[a.headline.tone] - order[b.headline.tone]);
+}
+
 /** Draw the column; `app.chosen` changes by what is ticked. */
 export function drawRuns(app, place) {
   const runs = app.readable();

@@ -17,7 +17,7 @@ export async function heatMap(app, panel) {
     tick("notes", "notes", app.notes, change("notes"), "mark alerts that only inform, too"),
     app.clockControl(),
     element("span", { class: "definition" }, ...formula(known.definition)),
-    !app.looked && app.state.first?.why ? element("span", { class: "hint" }, app.state.first.why) : null,
+    !app.looked && app.first?.why ? element("span", { class: "hint" }, app.first.why) : null,
     element("span", { class: "definition" }, "First layer at the top. Click a cell to look inside that layer at that epoch."),
   ));
   const parameters = { runs: app.chosen, quantity: app.quantity, relative: app.relative };

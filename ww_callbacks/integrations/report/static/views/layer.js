@@ -18,7 +18,7 @@ export async function oneLayer(app, panel) {
 }
 
 function controls(app, place, layers) {
-  const go = (layer) => { app.layer = layer; return app.draw(); };
+  const go = (layer) => { app.layer = layer; app.picked = true; return app.draw(); };
   const at = layers.indexOf(app.layer);
   const find = element("input", { type: "search", name: "layer", list: "layers", size: 44, value: app.layer ?? "", autocomplete: "off",
     onfocus: (event) => event.target.select(),
@@ -33,7 +33,7 @@ function controls(app, place, layers) {
   // A name that is being typed stays while the page refreshes.
   if (place.contains(document.activeElement) && document.activeElement.name === "layer" && document.activeElement.value !== app.layer) return;
   place.replaceChildren(element("div", { class: "controls" },
-    app.chosen.length > 1 ? select("run", app.chosen, app.layerRun, (value) => { app.layerRun = value; return app.draw(); }) : null,
+    app.chosen.length > 1 ? select("run", app.chosen, app.layerRun, (value) => { app.layerRun = value; app.picked = true; return app.draw(); }) : null,
     element("label", {}, "layer ", find),
     element("datalist", { id: "layers" }, ...layers.map((layer) => element("option", { value: layer }))),
     element("button", { onclick: () => go(layers[at - 1]), disabled: at <= 0 }, "previous"),

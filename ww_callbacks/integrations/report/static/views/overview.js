@@ -2,6 +2,7 @@
 
 import { breakable, counted, element, part, rich, select, shown, sign } from "../dom.js";
 import { swatch } from "../plots.js";
+import { worstFirst } from "../runs.js";
 import { about } from "./about.js";
 import { layerTable } from "./table.js";
 
@@ -69,11 +70,6 @@ function runsTable(app, runs) {
   return element("div", { class: "scroll", tabindex: 0 }, element("table", { class: "many" },
     element("thead", {}, element("tr", {}, ...heads.map((name, at) => element("th", { class: at === 2 || (at > 3 && at < 4 + losses.length) ? "number" : "" }, name)))),
     element("tbody", {}, ...rows)));
-}
-
-function worstFirst(runs) {
-  const order = { bad: 0, watch: 1, open: 2, good: 3 };
-  return [...runs].sort((a, b) => order[a.headline.tone] - order[b.headline.tone]);
 }
 
 /** The settings that are not the same in all runs. */
