@@ -115,7 +115,7 @@ def test_a_checkpoint_of_another_model_is_refused(weights, tmp_path):
     from safetensors.numpy import save_file
 
     save_file({"other": np.ones((3, 4))}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="holds none of the layers"):
+    with pytest.raises(ValueError, match="contains none of the watched layers"):
         SpectralMonitor(weights, log_dir=tmp_path / "run", baseline=str(tmp_path / "other.safetensors"))
 
 
@@ -274,9 +274,9 @@ def test_metrics_as_real_loops_pass_them(weights, tmp_path, caplog, capsys, recw
             monitor.observe(step=epoch, epoch=epoch, train_loss=loss, val_loss=None, my_metric=1.0, **more)
         with pytest.raises(ValueError, match=r"Expected `val_loss` to be a number or an array of one element"):
             monitor.observe(step=9, epoch=9, val_loss=torch.ones(2))
-    assert caplog.text.count("`val_los` was not understood (did you mean `val_loss`?)") == 1
+    assert caplog.text.count("`val_los` was not recognised (did you mean `val_loss`?)") == 1
     assert "my_metric" not in caplog.text and not recwarn.list
-    assert capsys.readouterr().out.count("spectra: metrics understood: train_loss from `train_loss`.") == 1
+    assert capsys.readouterr().out.count("spectra: metrics recognised: train_loss from `train_loss`.") == 1
     assert "metrics/val_loss" not in monitor.summary
 
 

@@ -1,4 +1,4 @@
-"""Errors of our own: kept out of the training loop, and said once."""
+"""Internal errors: kept out of the training loop and reported once."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ logger = logging.getLogger("ww_callbacks")
 
 
 class Faults:
-    """Says each fault once, and lets training go on.
+    """Reports each internal error once and lets training continue.
 
     Args:
-        strict: raise an error of ours instead of saying it.
+        strict: raise internal errors instead of reporting them.
     """
 
     def __init__(self, strict: bool = False) -> None:
@@ -21,13 +21,13 @@ class Faults:
         self._said: set[str] = set()
 
     def warn_once(self, message: str, key: str, ending: str = " Training continues.") -> None:
-        """Say ``message``, once for each ``key``."""
+        """Log ``message`` as a warning, once per ``key``."""
         if key not in self._said:
             self._said.add(key)
             logger.warning("ww-callbacks: %s.%s", message, ending)
 
     def fault(self, what: str, error: Exception) -> None:
-        """Say an error of ours.
+        """Report an internal error.
 
         Raises:
             Exception: ``error`` itself, if strict.
@@ -38,7 +38,7 @@ class Faults:
 
     @contextmanager
     def guard(self, doing: str) -> Iterator[None]:
-        """Say what the block raises and go on after it."""
+        """Report an exception of the block and continue after it."""
         try:
             yield
         except Exception as error:

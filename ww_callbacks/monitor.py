@@ -71,7 +71,7 @@ class SpectralMonitor(Watcher):
         self._sharded = is_sharded(model)
         if self._sharded and (self.settings.keep_best or self.settings.restore == "best"):
             raise ValueError(
-                "Expected `keep_best` and `restore` to be left out, for the weights are sharded over processes: save "
+                "Use neither `keep_best` nor `restore`, because the weights are sharded over processes. Save "
                 "checkpoints yourself, and take the one at `verdict.best_step`."
             )
         structure = Structure(model, lambda: inspect(model, convolution=self.settings.convolution))
@@ -119,7 +119,7 @@ class SpectralMonitor(Watcher):
         self._average_step()
 
     def _output_of(self, loss: Any) -> str | None:
-        """The layer that produces the output, where the graph of a torch loss shows it."""
+        """The layer that produces the output, if the graph of a torch loss shows it."""
         if self._arrays is not None or not hasattr(loss, "grad_fn"):
             return None
         return traced_output(loss, self._model, self.run.specs)
@@ -175,7 +175,7 @@ class SpectralMonitor(Watcher):
         if now[0] < self._seen[0]:
             raise ValueError(f"Expected `step` to go on from {self._seen[0]} but got {step}: it counts all steps done.")
         if now == (0, 0.0):
-            return self.run.last  # W_0 was measured when the monitor was made
+            return self.run.last  # W_0 was measured when the monitor was created
         kind = "full" if self._cadence == Cadence() else self._cadence.due_between(self._seen, now)
         self._seen = now
         if kind is None:
@@ -198,7 +198,7 @@ class SpectralMonitor(Watcher):
                 "the weights are the same arrays as at the start, and JAX never changes an array in place. "
                 "Pass a function that returns the current ones, `SpectralMonitor(lambda: params)`, or use "
                 "`observe(weights=…)`",
-                "arrays that stand still",
+                "unchanged arrays",
             )
         if not self._sharded:
             with self.run.guarded("keeping the best weights"):
@@ -208,10 +208,12 @@ class SpectralMonitor(Watcher):
         return snapshot
 
     def _explain(self, given: Mapping[str, Any], ended: bool) -> None:
-        """Say once which metrics are understood, when an epoch ends or validation is passed; and what is misspelt."""
+        """Log once which metrics are recognised, when an epoch ends or validation values arrive, and likely
+        misspellings.
+        """
         asked = self.settings.metrics
         for name, meant in misspelt(given, asked).items():
-            self.run.faults.warn_once(f"`{name}` was not understood (did you mean `{meant}`?)", name, ending="")
+            self.run.faults.warn_once(f"`{name}` was not recognised (did you mean `{meant}`?)", name, ending="")
         found = understood(given, asked)
         if self._explained or not given or not (ended or "val_loss" in found or "val_accuracy" in found):
             return
@@ -223,7 +225,7 @@ class SpectralMonitor(Watcher):
         if self._arrays is None:
             raise TypeError("Expected no `weights`: those of a module are read from the module itself.")
         self._arrays.look(weights)
-        self._average = None  # between two of these calls no step shows its weights
+        self._average = None  # the weights between two calls are not visible
 
     @property
     def should_stop(self) -> bool:
@@ -250,19 +252,19 @@ class SpectralMonitor(Watcher):
 
     def __exit__(self, *error: object) -> None:
         if error[0] is not None:
-            self._best_weights = None  # the weights stay as the user's own error left them
-            self._told = None  # nor are they those of the last call
+            self._best_weights = None  # the weights stay as they were when the user's code raised
+            self._told = None  # nor are the weights those of the last call
         self.close()
 
 
 def _check_loss(loss: Any) -> None:
-    """Refuse what is no loss of one step, without waiting for a device."""
+    """Raise if ``value`` is not the loss of one step, without waiting for a device."""
     if loss is not None:
         _check_number("loss", loss)
 
 
 def _check_number(name: str, value: Any) -> None:
-    """Refuse what is neither a number nor an array of one element, without waiting for a device."""
+    """Raise if ``value`` is neither a number nor an array of one element, without waiting for a device."""
     if isinstance(value, str) or not hasattr(value, "__float__"):
         raise TypeError(f"Expected `{name}` to be a number but got {value!r:.80}.")
     shape = tuple(getattr(value, "shape", ()))

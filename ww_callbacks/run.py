@@ -1,4 +1,4 @@
-"""One run under watch: engine, sinks, detectors and alerts, driven by an adapter."""
+"""One watched run: engine, sinks, detectors and alerts, driven by an adapter."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ from ww_callbacks.spectral.measuring.accuracy import check_accuracy, without_eff
 
 
 class Run:
-    """One training run under watch.
+    """One watched training run.
 
     Args:
         settings: the callback's arguments.
-        specs: every layer of the model, the skipped ones among them.
+        specs: every layer of the model, including the skipped ones.
         framework: ``lightning``, ``keras``, ``huggingface`` or ``plain``.
         directory: folder of the record.
-        sinks: where records go besides the record file and the console.
+        sinks: destinations besides the record file and the console.
         write: prints one line without breaking the framework's progress bar; None for standard output.
-        group: the processes that train together; only the first of them judges and publishes.
+        group: the processes that train together; only the first one runs the diagnosis and publishes.
         probing: the representation probe, if the user gave one.
-        refresh: gives the model's layers again where its structure has changed since the last call, else None.
+        refresh: returns the model's layers if its structure has changed since the last call, otherwise None.
 
     Raises:
-        ValueError: for what the user got wrong, before training starts.
+        ValueError: if an argument is invalid for this model, before training starts.
         OSError: if the folder cannot be written.
     """
 
@@ -73,7 +73,7 @@ class Run:
     ) -> None:
         self.settings = settings
         self.specs = list(specs)
-        """Every layer of the model, the skipped ones among them, as it was when the run was made."""
+        """Every layer of the model, including the skipped ones, when the run was created."""
         self.progress = Progress(Path(directory))
         self.framework = framework
         self.cadence = Cadence()
@@ -140,12 +140,12 @@ class Run:
 
     @property
     def leads(self) -> bool:
-        """Whether this process is the one that judges and publishes."""
+        """Whether this process runs the diagnosis and publishes."""
         return self._group.rank == 0
 
     @property
     def processes(self) -> int:
-        """How many processes train together, each with a run of its own."""
+        """Number of processes that train together, each with its own run."""
         return self._group.size
 
     def _chosen(self, specs: Sequence[LayerSpec]) -> list[LayerSpec]:
@@ -161,7 +161,7 @@ class Run:
         return select(specs, asked.layers, asked.exclude, asked.types, asked.min_eigenvalues)
 
     def _check_folder(self) -> None:
-        """Refuse a folder that cannot be written, on every process, so that none waits for another."""
+        """Raise on every process if the folder is not writable, so that none waits for another."""
         problem: OSError | None = None
         if self.leads:
             try:
@@ -173,15 +173,15 @@ class Run:
             raise problem
 
     def _say_what_accuracy_does(self) -> None:
-        """Say it where the quantities leave ``accuracy`` little to do."""
+        """Warn if ``accuracy`` has little effect with the requested quantities."""
         engine = self.engine
         exact = without_effect(engine.quantities, engine.tolerance, (spec.matrix_shapes for spec in engine.specs))
         if exact and self.leads:
             accuracy = self.settings.accuracy
             without = "" if self.settings.early_stopping == "off" else ", without `early_stopping`"
             self.faults.warn_once(
-                f"accuracy={accuracy} has no effect on a layer at its first snapshot, and whenever it has moved by "
-                f"{accuracy} of its norm since, with {exact} among the quantities, which takes the exact spectrum. "
+                f"accuracy={accuracy} has no effect on a layer at its first snapshot, or whenever it has changed by "
+                f"{accuracy} of its norm since, because {exact} needs the exact spectrum. "
                 f"Use quantities='estimable'{without}",
                 "accuracy",
                 ending="",
@@ -194,25 +194,25 @@ class Run:
 
     @property
     def verdict(self) -> Verdict | None:
-        """The judgement of the run so far; None before its first snapshot."""
+        """The verdict on the run so far; None before its first snapshot."""
         return self.diagnosis.verdict
 
     @property
     def should_stop(self) -> bool:
-        """Whether an alert asks for the run to be stopped."""
+        """Whether an alert requests the stop of the run."""
         return self.diagnosis.stop is not None
 
     @property
     def stop_reason(self) -> str:
-        """Why the run is to be stopped, in one sentence; empty if it is not."""
+        """Why the run is to be stopped, in one sentence; empty if it is not to be stopped."""
         return self.diagnosis.stop_reason
 
     def scalars(self) -> dict[str, float]:
-        """The model-level values by their tags, each as last known; what a framework's own callbacks can monitor."""
+        """The most recent model-level values by tag, which a framework's own callbacks can monitor."""
         return dict(self.progress.published)
 
     def monitorable(self) -> set[str]:
-        """The tags that :meth:`scalars` may come to hold."""
+        """All tags that :meth:`scalars` may contain during the run."""
         headline = [q.name for q in self.engine.quantities if q.headline]
         groups = ("", UPDATES) if any(spec.kind == "lora" for spec in self.engine.specs) else ("",)
         names = {f"spectral/{group}{name}/{s}" for group in groups for name in headline for s in STATISTICS}
@@ -227,13 +227,13 @@ class Run:
         return f"{said}{self.alerts._repr_html_()}<p>Cost: {cost}. Record: <code>{where}</code></p>"
 
     def begin(self, plan: Plan, step: int = 0, epoch: float = 0.0, saved: Saved | None = None) -> None:
-        """Take W_0, open the sinks and record the first snapshot; or go on with a run that was interrupted.
+        """Store W_0, open the sinks and record the first snapshot; or resume an interrupted run.
 
         Args:
             plan: the length of the run.
             step: optimiser steps done.
             epoch: epochs completed.
-            saved: the state of the run to be resumed; the weights must be those of its checkpoint already.
+            saved: the state of the run to resume; the model must already have the weights of its checkpoint.
         """
         self.meter = Meter()
         self.clock = Clock(step, int(epoch))
@@ -259,26 +259,26 @@ class Run:
                     self._snapshot("full", step, epoch, {}, now=True)
 
     def _claim_folder(self) -> None:
-        """Make sure that no other process writes to the folder; another one may have taken it since it was named."""
+        """Make sure that no other process writes to the folder, which may have been claimed since it was chosen."""
         try:
             self.progress.directory = claim(self.directory)
         except OSError as error:
-            self.faults.fault("the folder of the record cannot be made now", error)
+            self.faults.fault("the folder of the record cannot be created", error)
 
     def _take_initial_weights(self) -> None:
         try:
             self.initial_weights.take(self.directory)
         except OSError as error:
-            self.faults.fault("W_0 cannot be kept, so what compares with it (distances, ratios) is not measured", error)
+            self.faults.fault("W_0 cannot be stored, so distances from it and ratios to it are not measured", error)
 
     def _warn(self, message: str) -> None:
         self.faults.warn_once(message, message)
 
     def _take_up(self, saved: Saved) -> int | None:
-        """Go on where ``saved`` was made.
+        """Resume from ``saved``.
 
         Returns:
-            The step up to which the record counts; None if the run cannot be resumed, which is logged.
+            The step up to which the record is valid; None if the run cannot be resumed, which is logged.
         """
         problem = ""
         try:
@@ -293,10 +293,10 @@ class Run:
         return apply()
 
     def saved(self, adapter: Mapping[str, Any] | None = None) -> Saved | None:
-        """What a checkpoint made now needs to resume the run from it; None before it has begun.
+        """The state that a checkpoint made now needs to resume the run; None before the run has started.
 
-        Waits for snapshots in the background. Where the weights have moved on since the last snapshot, those of the
-        last snapshot are part of it.
+        Waits for snapshots in the background. If weights have changed since the last snapshot, those of the last
+        snapshot are part of the state.
 
         Args:
             adapter: the state of the framework's adapter.
@@ -327,7 +327,7 @@ class Run:
         )
 
     def due(self) -> Kind | None:
-        """What fell due, by :attr:`clock`, since this was asked last."""
+        """The kind of snapshot that became due since the last call, according to :attr:`clock`."""
         return self.clock.due(self.cadence)
 
     def snapshot(
@@ -338,31 +338,33 @@ class Run:
         metrics: Mapping[str, float] | None = None,
         needed: bool = False,
     ) -> Snapshot | None:
-        """Measure, judge, publish.
+        """Measure, diagnose and publish.
 
         Args:
             kind: what is due.
             step: optimiser steps done.
             epoch: epochs completed.
             metrics: metrics of the loop.
-            needed: measure now, whatever the background and the budget: something is about to look at the values.
+            needed: measure now regardless of background and budget, because something is about to read the values.
 
         Returns:
-            The last snapshot that was published by it: None where a fault of ours prevented it (said once), where the
-            budget does not allow it, or where it is still being measured in the background.
+            The last snapshot that this call published. None if an internal error prevented it (reported once), if the
+            budget does not allow it, or if it is still being measured in the background.
         """
         with self.meter.running(), self.faults.guard("a snapshot"):
             return self._snapshot(kind, step, epoch, metrics or {}, now=needed)
         return None
 
     def missed(self, step: int) -> bool:
-        """Wait for the background, at the end; whether it had no room for the snapshot of ``step``, the last one."""
+        """Wait for the background at the end. Returns whether the last snapshot, of ``step``, was skipped because the
+        queue was full.
+        """
         with self.meter.running(), self.faults.guard("a snapshot"):
             self._publish_all(self._measuring.flush(self.meter))
         return self._measuring.skipped_last == step
 
     def poll(self) -> None:
-        """Publish what the background has finished."""
+        """Publish the snapshots finished in the background."""
         if self.settings.background:
             with self.meter.running(), self.faults.guard("a snapshot"):
                 self._publish_all(self._measuring.poll(self.meter))
@@ -377,7 +379,7 @@ class Run:
         return self._publish_all(self._measuring.take(kind, step, epoch, metrics, self.meter, now))
 
     def _follow_structure(self) -> None:
-        """Watch the layers that the model has now, where some have appeared or vanished."""
+        """Update the watched layers if some have appeared or disappeared."""
         specs = self._refresh() if self._refresh is not None else None
         if specs is None:
             return
@@ -390,7 +392,7 @@ class Run:
             try:
                 self.engine.baseline.extend(self.initial_weights.of_later_layers(self.directory, missing))
             except OSError as error:
-                self.faults.fault("W_0 of new layers cannot be kept, so their distances are not measured", error)
+                self.faults.fault("W_0 of new layers cannot be stored, so their distances are not measured", error)
         said = [f"{what} {', '.join(names)}" for what, names in (("new:", new), ("gone:", gone)) if names]
         self.faults.warn_once(
             f"the model's layers have changed ({'; '.join(said)}); "
@@ -405,7 +407,7 @@ class Run:
             if self.leads:
                 try:
                     snapshot = self._publisher.publish(one, self.meter)
-                except Exception as raised:  # a policy of the user's own may; the others must not wait for ever
+                except Exception as raised:  # a user's policy may raise; the other processes must not wait forever
                     error = raised
             self._agree()
             if error is not None:
@@ -413,7 +415,7 @@ class Run:
         return snapshot
 
     def _agree(self) -> None:
-        """Take over what the first process has judged, so that all act on it in the same step."""
+        """Copy the first process's diagnosis, so that all processes act on it in the same step."""
         if self._group.size == 1:
             return
         self.diagnosis.agree(self._group)
@@ -421,7 +423,7 @@ class Run:
         self.progress.step, self.progress.published = step, published
 
     def finish(self) -> None:
-        """Reach the verdict and close the sinks; harmless when called twice."""
+        """Compute the verdict and close the sinks; can be called more than once."""
         if self.progress.finished or not self.progress.started:
             return
         self.progress.finished = True
@@ -435,7 +437,7 @@ class Run:
         self._sinks.close(self.verdict)
 
     def abandon(self) -> None:
-        """Close without the other processes, which may be gone: publish what is there, and close the sinks."""
+        """Close without the other processes, which may have ended: publish what is available, and close the sinks."""
         if self.progress.finished or not self.progress.started:
             return
         self._group = SingleProcess()
@@ -444,6 +446,8 @@ class Run:
 
     @contextmanager
     def guarded(self, doing: str) -> Iterator[None]:
-        """Count the time inside the block, and keep an error of ours out of the training loop, but for ``strict``."""
+        """Count the time inside the block, and keep internal errors out of the training loop unless ``strict`` is
+        set.
+        """
         with self.meter.running(), self.faults.guard(doing):
             yield

@@ -106,7 +106,7 @@ def test_an_evaluation_that_tells_nothing_costs_no_snapshot(tmp_path):
 def test_the_names_understood_are_said_once(tmp_path, capsys):
     own = {"compute_metrics": lambda prediction: {"my_score": 0.5}}
     train(tmp_path, SpectralCallback(), eval_strategy="epoch", more=own)
-    said = [line for line in capsys.readouterr().out.splitlines() if "metrics understood" in line]
+    said = [line for line in capsys.readouterr().out.splitlines() if "metrics recognised" in line]
     assert len(said) == 1 and "val_loss from `eval_loss`" in said[0] and "val_accuracy" in said[0]
     callback = SpectralCallback(verbose=0, metrics={"val_accuracy": "eval_my_score"})
     train(tmp_path / "named", callback, eval_strategy="epoch", more=own)

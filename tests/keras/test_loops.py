@@ -198,9 +198,9 @@ def test_validation_of_several_outputs_is_understood_and_said(tmp_path, capsys):
     y = x[:, :3].argmax(1)
     callback = SpectralCallback(log_dir=tmp_path)
     model.fit(x, {"a": y, "b": y}, epochs=5, validation_split=0.25, verbose=0, callbacks=[callback])
-    said = [line for line in capsys.readouterr().out.splitlines() if "metrics understood" in line]
+    said = [line for line in capsys.readouterr().out.splitlines() if "metrics recognised" in line]
     names = "val_loss from `val_loss`, val_accuracy from `val_a_accuracy`, train_accuracy from `a_accuracy`"
-    assert said == [f"spectra: metrics understood: {names}."]
+    assert said == [f"spectra: metrics recognised: {names}."]
     assert {"val_loss", "val_accuracy", "train_accuracy", "train_loss"} <= metrics_of(callback)[-1].keys()
 
 

@@ -192,7 +192,7 @@ def test_layers_that_lightning_freezes_are_frozen_and_not_dead(tmp_path):
     "others, reason",
     [
         (lambda: [nn.Parameter(torch.zeros(3, 3))], "the optimiser has other parameters than the model's"),
-        (lambda: [], "no optimiser has a parameter"),
+        (lambda: [], "no optimiser has parameters"),
     ],
 )
 def test_a_model_that_does_not_train_is_told(tmp_path, others, reason):

@@ -86,9 +86,9 @@ def test_a_full_queue_skips_and_says_so_and_the_end_flushes(tmp_path, slow, capl
     assert 3 not in steps and 4 not in steps
     if 6 in steps:
         words = monitor.summary.query("step == 6")["left_out"].iloc[0]
-        assert "due at step 3, 4, 5" in words and "behind" in words
+        assert "due at step 3, 4, 5" in words and "queue was full" in words
     said = [r.message for r in caplog.records if r.name == "ww_callbacks"]
-    assert len(said) == 1 and "background is behind" in said[0]
+    assert len(said) == 1 and "background queue is full" in said[0]
 
 
 def test_the_training_thread_does_not_wait(tmp_path, slow):

@@ -1,1 +1,1 @@
-"""What the adapters of all frameworks share: their base class, the model's structure, training metrics."""
+"""Code shared by the adapters of all frameworks: base class, model structure, training metrics, best weights."""

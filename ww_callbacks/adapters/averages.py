@@ -1,4 +1,4 @@
-"""Averaged weights (EMA, SWA), read in place of those that the optimiser steps."""
+"""Averaged weights (EMA, SWA), read instead of the weights that the optimiser updates."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Read = Callable[[], Sequence[Array]]
 
 
 def reading(specs: Sequence[LayerSpec], averages: Mapping[str, Read], begun: Callable[[], bool]) -> list[LayerSpec]:
-    """``specs`` that read their averages once averaging has begun; until then the average is the current weights.
+    """``specs`` that read the averages once averaging has begun; before that, the current weights.
 
     Args:
         specs: the layers of the model that is trained.
-        averages: layer → reads its average; layers without one (frozen ones) are read as they are.
-        begun: whether the averages hold anything yet.
+        averages: layer → function that reads its average; layers without one (frozen ones) are read directly.
+        begun: whether the averages contain values yet.
     """
 
     def read(trained: Read, average: Read) -> Sequence[Array]:
@@ -34,15 +34,15 @@ Look = Callable[[Any], Sequence[LayerSpec]]
 
 
 def lightning_specs(callbacks: Sequence[Any], look: Look, model: Any) -> list[LayerSpec]:
-    """The layers of ``model`` with the averages that a callback of Lightning's keeps.
+    """The layers of ``model`` with the averages that a Lightning callback keeps.
 
     Args:
         callbacks: the Trainer's.
-        look: inspects a model.
+        look: the function that inspects a model.
         model: the model that is trained.
 
     Raises:
-        ValueError: if no callback averages.
+        ValueError: if no callback averages weights.
     """
     for callback in callbacks:
         average = getattr(callback, "_average_model", None)
@@ -56,12 +56,12 @@ def lightning_specs(callbacks: Sequence[Any], look: Look, model: Any) -> list[La
 
 
 def lightning_owner(trainer: Any) -> str:
-    """The callback of Lightning's that averages the weights; empty without one."""
+    """The name of the Lightning callback that averages the weights; empty if there is none."""
     return next((type(c).__name__ for c in trainer.callbacks if hasattr(c, "_average_model")), "")
 
 
 def keras_owner(model: Any) -> str:
-    """What averages the weights of a Keras ``model``; empty where nothing does."""
+    """Description of what averages the weights of a Keras ``model``; empty if nothing does."""
     return "an optimiser with `use_ema`" if getattr(getattr(model, "optimizer", None), "use_ema", False) else ""
 
 

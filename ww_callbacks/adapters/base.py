@@ -80,7 +80,7 @@ _OF_A_RUN = (
     "_steps",
     "_values",
 )
-"""Attributes that belong to a run and are neither copied nor pickled."""
+"""Attributes of a run, which are neither copied nor pickled."""
 
 
 class Watcher:
@@ -151,16 +151,18 @@ class Watcher:
         return self.run.directory if self.run is not None else None
 
     def _of_children(self) -> Path | None:
-        """The folder of the record, where the last training ran in child processes, which watched it."""
+        """The folder of the record, if the last training ran in child processes."""
         if (directory := self._child_record.take()) is not None:
             self.run, self._children_directory = None, directory
         return self._children_directory if self.run is None else None
 
     def _tell_parent(self) -> None:
-        """Leave word of the record, where this is a child process of the one that made the callback."""
+        """Report the record's folder to the parent process, if this is a child of the process that created the
+        callback.
+        """
         run = self._watched()
         if run.leads:
-            with run.guarded("telling the parent process of the record"):
+            with run.guarded("reporting the record's folder to the parent process"):
                 self._child_record.leave(run.directory)
 
     @property
@@ -174,19 +176,19 @@ class Watcher:
         return self._best_checkpoint.average if self._best_checkpoint is not None else None
 
     def _forget_best(self) -> None:
-        """Forget what an earlier training left."""
+        """Reset the state of an earlier training."""
         self._best_checkpoint = self._average = self._best_weights = None
 
     def _average_weights(self, weights: Callable[[], Weights], steps_per_epoch: int | None, owner: str = "") -> None:
-        """Begin to average the weights, if that is asked for.
+        """Start to average the weights, if requested.
 
         Args:
-            weights: makes the weights of the model.
-            steps_per_epoch: optimiser steps an epoch, where known.
-            owner: what of the user's averages them already; then ours would be one too many.
+            weights: function that creates the model's :class:`Weights`.
+            steps_per_epoch: optimiser steps per epoch, if known.
+            owner: description of what already averages them; then no second average is kept.
 
         Raises:
-            ValueError: where the best weights are to be put back and cannot be.
+            ValueError: if the best weights are to be restored and cannot be.
         """
         asked, run = self.settings, self._watched()
         self._average = self._best_weights = None
@@ -209,7 +211,7 @@ class Watcher:
         self._best_weights = BestWeights(average) if restored else None
 
     def _average_step(self, steps: int = 1) -> None:
-        """Take the weights after ``steps`` more steps into the average; left out from then on where that fails."""
+        """Update the average after ``steps`` more steps; if that fails, averaging stops."""
         average, self._average = self._average, None
         if average is not None:
             with self._watched().guarded("averaging the weights"):
@@ -217,13 +219,13 @@ class Watcher:
                 self._average = average
 
     def _average_epoch(self) -> None:
-        """Note that an epoch has ended."""
+        """Record the end of an epoch."""
         if self._average is not None:
             with self._watched().guarded("averaging the weights"):
                 self._average.end_epoch()
 
     def _keep_best(self, suffix: str, save: Callable[[Path], object], step: int) -> None:
-        """Keep the current weights, after ``step`` steps, if they are the best so far or may come to be."""
+        """Save the current weights, after ``step`` steps, if they are the best so far or may turn out to be."""
         run = self._watched()
         if not self.settings.keeps_best or run.step != step:
             return
@@ -235,13 +237,13 @@ class Watcher:
             self._best_weights.look(step, wanted, self._average is not None)
 
     def _put_best(self) -> None:
-        """Put the best weights into the model at the end, where ``restore="best"`` asks for it."""
+        """Load the best weights into the model at the end, with ``restore="best"``."""
         if self._best_weights is None:
             return
         run = self._watched()
-        with run.guarded("putting the best weights into the model"):
+        with run.guarded("loading the best weights into the model"):
             if not self._best_weights.put(run.diagnosis.best_step):
-                run.faults.warn_once("the model holds its last weights: no epoch was found to be the best", "restore")
+                run.faults.warn_once("the model keeps its last weights: no epoch was found to be the best", "restore")
             else:
                 if run.processes > 1:
                     self._best_weights.agree()
@@ -250,17 +252,17 @@ class Watcher:
         self._best_weights = None
 
     def _put_in_words(self) -> str:
-        """Which weights the model holds now, and where the files are."""
+        """Report which weights the model has now, and where the files are."""
         diagnosis = self._watched().diagnosis
         step, epoch = f"step {diagnosis.best_step}", diagnosis.best_epoch
         when = step if epoch is None else f"epoch {epoch:g} ({step})"
         raw, average = self.best_checkpoint, self.best_average
         held = f"the average of the weights over {when}" if average else f"the trained weights of {when}, not averaged"
         files = [f"{what} in {near(path)}" for what, path in (("average", average), ("trained", raw)) if path]
-        return f"the model now holds {held}" + (f"; {', '.join(files)}" if files else "")
+        return f"the model now has {held}" + (f"; {', '.join(files)}" if files else "")
 
     def _kept_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What is kept of the best weights: plain values, and arrays by name."""
+        """The state of the best weights: plain values, and arrays by name."""
         plain: dict[str, Any] = {}
         arrays: dict[str, Any] = {}
         run, average = self._watched(), self._average
@@ -277,9 +279,9 @@ class Watcher:
     def _restore_kept(
         self, plain: Mapping[str, Any], arrays: Mapping[str, Any], suffix: str, save: Callable[[Path], object]
     ) -> None:
-        """Go on from what :meth:`_kept_state` gave."""
+        """Restore what :meth:`_kept_state` returned."""
         run = self._watched()
-        with run.guarded("taking up the average of the weights"):
+        with run.guarded("restoring the average of the weights"):
             if "checkpoint" in plain and self.settings.keeps_best:
                 self._best_checkpoint = BestCheckpoint(run.directory, suffix, save, run.leads)
                 self._best_checkpoint.restore(plain["checkpoint"])
@@ -289,11 +291,11 @@ class Watcher:
                 self._best_weights.restore(_under("best/", arrays))
 
     def _probing(self, model: Any) -> Probing | None:
-        """The probe on ``model``; what cannot be probed is refused."""
+        """The probe on ``model``; raises if the model cannot be probed."""
         return None if self.probe is None else Probing(self.probe, model)
 
     def __getstate__(self) -> dict[str, Any]:
-        """The arguments, without the run: a copy watches a run of its own."""
+        """The arguments without the run: a copy watches its own run."""
         return {name: None if name in _OF_A_RUN else value for name, value in self.__dict__.items()}
 
     def _watched(self) -> Run:
@@ -314,7 +316,7 @@ def _under(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def default_directory() -> Path:
-    """A new folder ``spectral_runs/<time>`` under the working directory, where the run has no log folder."""
+    """A new folder ``spectral_runs/<time>`` in the working directory, for a run without a log folder."""
     from datetime import datetime
 
     return free_directory(Path("spectral_runs") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))

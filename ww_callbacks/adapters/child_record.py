@@ -1,4 +1,4 @@
-"""Finding the record of a training that ran in child processes, whose callback objects are gone with them."""
+"""Finds the record of a training that ran in child processes, whose callback objects no longer exist."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 
 class ChildRecord:
-    """A note that a child process leaves for the process that made the callback (``ddp_spawn``, notebooks).
+    """A message from a child process to the process that created the callback (``ddp_spawn``, notebooks).
 
-    Both know its name, since the child has a copy of the callback. The note is a small file in the system's folder for
-    temporary files; reading it removes it.
+    Both know its name, because the child has a copy of the callback. The message is a small file in the system's
+    temporary folder; reading removes it.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class ChildRecord:
         self._process = os.getpid()
 
     def leave(self, directory: Path) -> None:
-        """Note where the record is, if this is a child process.
+        """Write the record's folder, if this is a child process.
 
         Raises:
             OSError: if it cannot be written.
@@ -30,7 +30,7 @@ class ChildRecord:
             self._path.write_text(json.dumps(str(directory.absolute())), encoding="utf-8")
 
     def take(self) -> Path | None:
-        """The record's folder that a child has noted since the last call; None without."""
+        """The record's folder that a child has written since the last call, or None."""
         if os.getpid() != self._process or not self._path.exists():
             return None
         directory = Path(json.loads(self._path.read_text(encoding="utf-8")))

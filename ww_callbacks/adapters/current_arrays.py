@@ -1,4 +1,4 @@
-"""The arrays that a model without modules consists of now: JAX makes new ones at every update."""
+"""The current arrays of a model without modules: JAX creates new ones at every update."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ww_callbacks.spectral.layers.frameworks.pytrees import has_arrays, leaves
 
 
 class CurrentArrays(Mapping[str, Stored]):
-    """Name → the array that is there now, each read only when it is measured.
+    """Name → current array, each read only when it is measured.
 
     Args:
         source: a pytree of arrays (a mapping, a module of Flax NNX or Equinox, nested lists, dataclasses, …), or a
@@ -32,7 +32,7 @@ class CurrentArrays(Mapping[str, Stored]):
 
     @classmethod
     def of(cls, model: Any) -> CurrentArrays | None:
-        """The arrays of ``model``; None where it is of another kind (a module of torch or Keras, a path)."""
+        """The arrays of ``model``; None if it is of another kind (a torch or Keras module, a path)."""
         keras, torch = sys.modules.get("keras"), sys.modules.get("torch")
         for framework, name in ((keras, "Layer"), (getattr(torch, "nn", None), "Module")):
             if framework is not None and hasattr(framework, name) and isinstance(model, getattr(framework, name)):
@@ -40,10 +40,10 @@ class CurrentArrays(Mapping[str, Stored]):
         return cls(model) if is_function(model) or isinstance(model, Mapping) or has_arrays(model) else None
 
     def look(self, now: Any = None) -> None:
-        """Take the arrays of now.
+        """Use the current arrays.
 
         Args:
-            now: the pytree that holds them; None asks the source.
+            now: the pytree that contains them; None reads the source.
         """
         if now is not None:
             self._source = now
@@ -55,15 +55,15 @@ class CurrentArrays(Mapping[str, Stored]):
                 f"{type(tree).__module__}.{type(tree).__qualname__}, in which no array was found."
             )
         known = {name: arrays[name] for name in self._arrays if name in arrays}
-        self._arrays = known | arrays  # in the order in which they were seen first
+        self._arrays = known | arrays  # in the order of their first appearance
 
     def raw(self) -> dict[str, Any]:
-        """The arrays as they were at the last look, in their own library."""
+        """The arrays at the last update, in their own library."""
         return dict(self._arrays)
 
     @property
     def stands_still(self) -> bool:
-        """Whether the arrays are the very same immutable ones as at the start, so that no update can be seen."""
+        """Whether the arrays are the same immutable objects as at the start, so no update is visible."""
         jax = sys.modules.get("jax")
         arrays = list(self._arrays.values())
         return (
@@ -93,5 +93,5 @@ class CurrentArrays(Mapping[str, Stored]):
 
 
 def is_function(model: Any) -> bool:
-    """Whether ``model`` is a function that returns the weights, and no module that can be called."""
+    """Whether ``model`` is a function that returns the weights, not a callable module."""
     return inspect.isroutine(model) or isinstance(model, functools.partial)

@@ -1,4 +1,4 @@
-"""Whether a model still has the parameters that it had: pruning, adapters and parametrisations change them."""
+"""Detects changes of a model's parameters: pruning, adapters and parametrisations change them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ww_callbacks.spectral.layers.spec import LayerSpec
 
 
 class Structure:
-    """A model's layers, looked up again only where its parameters' names or shapes have changed.
+    """A model's layers, inspected again only if its parameters' names or shapes have changed.
 
     Args:
         model: what :func:`ww_callbacks.spectral.layers.inspect` takes.
-        look: inspects the model.
+        look: the function that inspects the model.
     """
 
     def __init__(self, model: Any, look: Callable[[], Sequence[LayerSpec]]) -> None:
@@ -25,7 +25,7 @@ class Structure:
         self.specs = list(look())
 
     def refresh(self) -> list[LayerSpec] | None:
-        """The layers of now if the structure has changed since the last call, else None."""
+        """The current layers if the structure has changed since the last call, otherwise None."""
         if isinstance(self._model, CurrentArrays):
             self._model.look()
         signature = tuple(_parameters(self._model))
@@ -44,6 +44,6 @@ def _parameters(model: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
     elif torch is not None and isinstance(model, torch.nn.Module):
         lazy = torch.nn.parameter.is_lazy
         for name, p in model.named_parameters(remove_duplicate=False):
-            yield name, () if lazy(p) else tuple(getattr(p, "ds_shape", p.shape))  # ZeRO-3 leaves p.shape empty
+            yield name, () if lazy(p) else tuple(getattr(p, "ds_shape", p.shape))  # under ZeRO-3, p.shape is empty
     elif isinstance(model, Mapping):
         yield from ((str(k), tuple(getattr(v, "shape", ()))) for k, v in model.items())

@@ -1,4 +1,4 @@
-"""Which layer produces the output: found in the graph that autograd has drawn of the first batch."""
+"""Finds the output layer in autograd's graph of the first batch."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _STEPS_FROM_A_PRODUCT = 12
 def traced_output(loss: Any, model: Any, specs: Sequence[LayerSpec]) -> str | None:
     """The layer whose weights take part in the last matrix product on the way to the loss.
 
-    Nothing is hooked and nothing is run: the graph is read. What is opaque in it (a compiled model, a part that is
-    checkpointed) is passed over.
+    Only the graph is read: no hooks, no forward pass. Opaque parts (a compiled model, activation checkpointing) are
+    skipped.
 
     Args:
         loss: the loss of a batch, with its graph.
         model: a torch module.
-        specs: its layers; the output is one of those that are not skipped.
+        specs: its layers; only those that are not skipped can be the output.
 
     Returns:
-        Its name, or None where the graph does not tell.
+        The layer's name, or None if the graph does not show it.
     """
     root = getattr(loss, "grad_fn", None)
     if root is None:
@@ -44,7 +44,7 @@ def traced_output(loss: Any, model: Any, specs: Sequence[LayerSpec]) -> str | No
 
 
 def _layers(model: Any, specs: Sequence[LayerSpec]) -> dict[int, str]:
-    """The parameters of the layers that have a matrix → the layer."""
+    """The parameters of layers with a matrix → the layer."""
     from ww_callbacks.spectral.layers.frameworks.torch_modules import owners
 
     names = {path: spec.name for spec in specs if not spec.skipped for path in spec.parameters}
@@ -68,13 +68,13 @@ def graph_nodes(root: Any) -> Iterator[Any]:
 
 
 def _number(node: Any) -> int:
-    """The place of ``node`` in the order of the forward pass (``_sequence_nr``; 0 where torch does not tell)."""
+    """The position of ``node`` in the forward pass (``_sequence_nr``; 0 if torch does not provide it)."""
     number = getattr(node, "_sequence_nr", None)
     return int(number()) if number is not None else 0
 
 
 def _weight_of(product: Any, layers: dict[int, str]) -> str | None:
-    """The layer whose parameter goes into ``product``, through no other product."""
+    """The layer whose parameter is an input of ``product``, not through another product."""
     level = [product]
     for _ in range(_STEPS_FROM_A_PRODUCT):
         children = [child for node in level for child, _ in node.next_functions if child is not None]

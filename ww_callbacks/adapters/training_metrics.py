@@ -1,4 +1,4 @@
-"""What the loop already knows of the training: its losses step by step, and the metrics that it logs."""
+"""Metrics that the training loop already has: the loss of each step, and the logged metrics."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 PARTS = 10
-"""Parts of an epoch whose mean loss is kept."""
+"""Number of parts of an epoch whose mean loss is kept."""
 _MOST = 64 * PARTS
-"""Losses kept before neighbours are merged."""
+"""Maximum number of losses kept before neighbours are merged."""
 
 _VALIDATION = r"(?:val|valid|validation|eval|dev)"
 _TRAINING = r"(?:train|training|tr)"
@@ -31,18 +31,18 @@ _ONE_OUTPUT = {
     "val_accuracy": rf"{_VALIDATION}[_/.\-]{_OF_AN_OUTPUT}{_SCORE}",
     "train_accuracy": rf"(?!(?:{_VALIDATION}|test)[_/.\-])(?:{_TRAINING}[_/.\-])?{_OF_AN_OUTPUT}{_SCORE}",
 }
-"""A metric of one output among several (``val_a_accuracy``); it counts where no other output has one."""
+"""A metric of one output among several (``val_a_accuracy``); it is used if no other output has one."""
 
 
 def understood(names: Iterable[str], asked: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Which of the logged names are which metric that the judgement reads.
+    """Maps the detectors' metrics to the names under which the loop logs them.
 
     Args:
         names: the names that the loop logs.
-        asked: metric → its name in the loop, as the user gave it.
+        asked: metric → its name in the loop, given by the user.
 
     Returns:
-        Metric → name; what is not among the names is left out.
+        Metric → name; metrics that are not logged are left out.
 
     Examples:
         >>> understood(["loss", "eval_loss", "eval_accuracy", "my_acc"], {"train_accuracy": "my_acc"})
@@ -54,7 +54,7 @@ def understood(names: Iterable[str], asked: Mapping[str, str] | None = None) -> 
         if metric in asked:
             continue
         matches = [n for n in names if re.fullmatch(pattern, n, re.IGNORECASE)]
-        # The mean over the epoch where a loop logs it beside the last step's value.
+        # Prefer the mean over the epoch if a loop logs both it and the last step's value.
         matches.sort(key=lambda n: (not n.endswith("epoch"), len(n)))
         if matches:
             found[metric] = matches[0]
@@ -69,7 +69,7 @@ def understood(names: Iterable[str], asked: Mapping[str, str] | None = None) -> 
 
 
 def values_of(logged: Mapping[str, Any], asked: Mapping[str, str] | None = None) -> dict[str, float]:
-    """The metrics that the judgement reads, among what the loop logs; what is no number is left out."""
+    """The metrics that the detectors read among the logged values; values that are not numbers are skipped."""
     out = {}
     for metric, name in understood(logged, asked).items():
         try:
@@ -80,7 +80,7 @@ def values_of(logged: Mapping[str, Any], asked: Mapping[str, str] | None = None)
 
 
 def misspelt(names: Iterable[str], asked: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Names that are not understood but are nearly those of a metric that is missing.
+    """Names that are not recognised but similar to that of a missing metric.
 
     Examples:
         >>> misspelt(["val_los", "train_loss", "perplexity"])
@@ -95,18 +95,18 @@ def misspelt(names: Iterable[str], asked: Mapping[str, str] | None = None) -> di
 
 
 def in_words(found: Mapping[str, str]) -> str:
-    """Which names were understood, and how to name others: one line, printed once."""
+    """Which names are recognised, and how to name others: one line, printed once."""
     named = ", ".join(f"{metric} from `{name}`" for metric, name in found.items())
     missing = [m for m in ("val_loss", "val_accuracy") if m not in found]
-    more = f" To name others: metrics={{{missing[0]!r}: 'your name'}}." if missing else ""
-    return f"metrics understood: {named or 'no validation values'}.{more}"
+    more = f" For other names: metrics={{{missing[0]!r}: 'your name'}}." if missing else ""
+    return f"metrics recognised: {named or 'no validation values'}.{more}"
 
 
 class StepLosses:
     """The training losses of an epoch's steps, each of a batch before its update.
 
-    They stay where they lie (on the device of the training) until the epoch ends, so no step waits for one. Memory is
-    constant: beyond 640 losses, neighbours are summed.
+    They stay on the training's device until the epoch ends, so no step waits for one. Memory is constant: beyond 640
+    losses, neighbours are summed.
     """
 
     def __init__(self) -> None:
@@ -117,7 +117,7 @@ class StepLosses:
         self._first: float | None = None
 
     def add(self, loss: Any, scale: float = 1.0) -> None:
-        """Take one step's loss, times ``scale``; None is left out."""
+        """Add one step's loss, times ``scale``; None is skipped."""
         if loss is None:
             return
         loss = loss.detach() if hasattr(loss, "detach") else loss
@@ -151,7 +151,7 @@ class StepLosses:
         return _floats(self._sums), counts
 
     def mean(self) -> float | None:
-        """Mean since the last reset; where nothing was added since, the mean before it, or None."""
+        """Mean since the last reset; if nothing was added since, the mean before it, or None."""
         if not self._sums:
             return self._last
         sums, _ = self._means()
@@ -175,20 +175,20 @@ class StepLosses:
         return tuple((b - a) * PARTS / total for a, b in zip([0.0, *edges], edges, strict=False))
 
     def reset(self) -> None:
-        """Begin the next epoch."""
+        """Start the next epoch."""
         self._first = self.first
         self._last = self.mean()
         self._sums, self._span, self._open = [], 1, 0
 
     def state(self) -> list[Any]:
-        """The losses so far, to go on from, as plain numbers."""
+        """The state as plain numbers."""
         return [_floats(self._sums), self._span, self._open, self.first]
 
     def restore(self, state: Sequence[Any]) -> None:
-        """Go on from what :meth:`state` gave.
+        """Restore what :meth:`state` returned.
 
         Raises:
-            TypeError, ValueError: if it is not one.
+            TypeError, ValueError: if the state is invalid.
         """
         sums, span, opened, first = state
         self._sums, self._span, self._open = [float(s) for s in sums], int(span), int(opened)
@@ -196,7 +196,7 @@ class StepLosses:
 
 
 def _floats(values: Sequence[Any]) -> list[float]:
-    """Numbers or arrays of one element as floats, fetched from a device in one piece."""
+    """Numbers or arrays of one element as floats, copied from a device in one transfer."""
     if values and hasattr(values[0], "detach"):
         import torch
 

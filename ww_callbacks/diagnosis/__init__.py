@@ -1,1 +1,1 @@
-"""Detectors to alerts to a verdict: what is reported, how often, and what is done about it."""
+"""Detectors to alerts to a verdict: what is reported, how often, and which action follows."""

@@ -26,13 +26,14 @@ class AlertList(list[Alert]):
 
 
 class AlertManager:
-    """Turns findings into alerts by the policies, with a cooldown, and remembers whether one asks the run to stop.
+    """Turns findings into alerts according to the policies, with a cooldown, and keeps the alert that stops the run.
 
-    A finding is said when any of its layers has not been said for ``cooldown`` snapshots, or when it became graver.
+    A finding is reported if one of its layers has not been reported for ``cooldown`` snapshots, or if it became more
+    severe.
 
     Args:
         settings: policies, cooldown and the early-stopping preset.
-        faults: where the error of a policy of the user's own goes.
+        faults: reports errors of the user's own policies.
     """
 
     def __init__(self, settings: Settings, faults: Faults) -> None:
@@ -45,7 +46,7 @@ class AlertManager:
         self.stop: Alert | None = None
 
     def judge(self, findings: Iterable[Finding], step: int, epoch: float) -> list[Alert]:
-        """The alerts to be said at this snapshot, policies applied."""
+        """The alerts to report at this snapshot, with their actions applied."""
         self._count += 1
         alerts = []
         for finding in findings:
@@ -65,11 +66,11 @@ class AlertManager:
         return alerts
 
     def _call(self, policy: Callable[[Alert], object], alert: Alert) -> object:
-        """What a policy of the user's own returns; None where it raises, which is said."""
+        """The return value of the user's own policy; None if it raises, which is reported."""
         try:
             return policy(alert)
         except Exception as error:
-            self._faults.fault(f"your policy for `{alert.kind}` raised an error; the alert stands", error)
+            self._faults.fault(f"your policy for `{alert.kind}` raised an error; the alert is still reported", error)
             return None
 
     def _policy(self, finding: Finding) -> Any:
@@ -92,7 +93,7 @@ class AlertManager:
         return news
 
     def state_dict(self) -> dict[str, Any]:
-        """What was said when, as plain values."""
+        """When each alert was last reported, as plain values."""
         return {
             "count": self._count,
             "said": {kind: {name: list(v) for name, v in layers.items()} for kind, layers in self._said.items()},
@@ -102,7 +103,7 @@ class AlertManager:
         """Restore a saved state.
 
         Raises:
-            ValueError: if it is not one.
+            ValueError: if the state is invalid.
         """
         try:
             self._count = int(state["count"])

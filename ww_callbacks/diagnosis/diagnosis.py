@@ -1,4 +1,4 @@
-"""Judging a run: detectors → findings → alerts and a verdict."""
+"""Diagnosis of a run: detectors → findings → alerts and a verdict."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ww_callbacks.spectral.layers.spec import LayerSpec
 from ww_callbacks.spectral.measuring.registry import Quantity, resolve
 
 _EVIDENCE = ("alpha_evidence", "sigma", "D", "num_pl_spikes")
-"""No α is measured without what tells how far to trust it."""
+"""α is never measured without the quantities that show how reliable it is."""
 
 
 class Diagnosis:
@@ -39,11 +39,11 @@ class Diagnosis:
     Args:
         settings: the callback's arguments.
         specs: every layer of the model.
-        probed: whether a representation probe runs.
-        faults: where an error of a detector goes; the detector is then left out.
+        probed: whether a representation probe is used.
+        faults: reports errors of detectors; a detector that fails is disabled.
 
     Raises:
-        ValueError: if the user names an output layer that the model does not have.
+        ValueError: if the user names an output layer that does not exist.
     """
 
     def __init__(self, settings: Settings, specs: Sequence[LayerSpec], probed: bool, faults: Faults) -> None:
@@ -65,30 +65,30 @@ class Diagnosis:
         self.alerts = AlertList()
         self.verdict: Verdict | None = None
         self.snapshots = 0
-        """Snapshots judged so far."""
+        """Number of snapshots so far."""
         self.best_step: int | None = None
-        """The snapshot whose weights are the ones to keep so far, by its step; None where that cannot be told."""
+        """The step of the snapshot with the best weights so far; None if unknown."""
         self.steps_to_keep: frozenset[int] = frozenset()
-        """The snapshots whose weights may come to be the ones to keep, by their steps."""
+        """The steps of the snapshots whose weights may turn out to be the best."""
 
     @property
     def stop(self) -> Alert | None:
-        """The alert that asks for the run to be stopped."""
+        """The alert that requests the stop of the run."""
         return self._manager.stop
 
     @property
     def stop_reason(self) -> str:
-        """Why the run is to be stopped, in one sentence; empty if it is not."""
+        """Why the run is to be stopped, in one sentence; empty if it is not to be stopped."""
         stop = self._manager.stop
         return "" if stop is None else f"{stop.kind}: {stop.message} {stop.recommendation}"
 
     @property
     def best_epoch(self) -> float | None:
-        """The epoch of :attr:`best_step`; None where that is unknown."""
+        """The epoch of :attr:`best_step`; None if unknown."""
         return next((d.best_epoch for d in self._overtraining() if d.best_step == self.best_step), None)
 
     def quantities(self) -> list[Quantity]:
-        """The quantities asked for and, unless they were named one by one, those that the detectors read."""
+        """The requested quantities and, unless they were named one by one, those that the detectors read."""
         asked = self._settings.quantities
         names = [asked] if isinstance(asked, str) else list(asked)
         if "alpha" in names:
@@ -98,27 +98,27 @@ class Diagnosis:
         return list(resolve(names))
 
     def name_output(self, name: str | None) -> None:
-        """Take ``name`` for the output layer, unless it is None or the user has named one."""
+        """Use ``name`` as the output layer, unless it is None or the user has named one."""
         if name is not None and "output" not in self._settings.overtraining:
             for detector in self._overtraining():
                 detector.name_output(name)
 
     def explain_standstill(self, reason: str) -> None:
-        """Take ``reason`` for why no layer changes, should none do; an empty one tells nothing."""
+        """Set the reason to report if no layer changes; an empty one is ignored."""
         for detector in self._detectors:
             if isinstance(detector, DeadLayer) and reason:
                 detector.reason = reason
 
     def judge(self, observation: Observation) -> tuple[list[Alert], dict[str, float]]:
-        """Judge the next snapshot.
+        """Run the detectors on the next snapshot.
 
         Returns:
-            The alerts to be said now, and the scores to be published.
+            The alerts to report now, and the scores to publish.
         """
         found = self._observe(observation)
         spoiling = {f.severity for f in found if f.kind in SPOILING}
         spoilt = not spoiling <= {"info"}
-        # Weights that are blown up or dead memorise nothing, and the growth that is fitted is that of the fault.
+        # Weights that explode or collapse do not memorise data: the growth that would be fitted is that of the failure.
         self._findings = [f for f in found if not ("critical" in spoiling and f.kind == Overtraining.kind)]
         alerts = self._manager.judge(self._findings, observation.step, observation.epoch)
         self.alerts.extend(alerts)
@@ -132,7 +132,7 @@ class Diagnosis:
         return alerts, scores
 
     def conclude(self) -> None:
-        """Reach the verdict that the last snapshot's findings come to."""
+        """Compute the verdict from the last snapshot's findings."""
         insufficient = " ".join(d.insufficient for d in self._overtraining())
         doubt = " ".join(d.doubt for d in self._overtraining())
         validation = " ".join(d.validation for d in self._overtraining())
@@ -148,7 +148,7 @@ class Diagnosis:
         self.verdict = reached
 
     def agree(self, group: Group) -> None:
-        """Take over what the first process has judged, so that all act on it in the same step; a collective."""
+        """Copy the first process's diagnosis, so that all processes act on it in the same step; a collective."""
         kept = (self.best_step, self.steps_to_keep)
         judged = group.broadcast((self._manager.stop, list(self.alerts), self.verdict, kept))
         if group.rank != 0:
@@ -162,7 +162,7 @@ class Diagnosis:
                 if not isinstance(detector, Overtraining):
                     findings += detector.update(observation)
                     continue
-                # It was measured on one snapshot an epoch, and on more it would see what is not there.
+                # It was evaluated with one snapshot per epoch; with more, it would give false alarms.
                 if due:
                     self._memorising = detector.update(observation)
                 findings += self._memorising
@@ -178,7 +178,7 @@ class Diagnosis:
         return [d for d in self._detectors if isinstance(d, Overtraining)]
 
     def state_dict(self) -> dict[str, Any]:
-        """The detectors' states and what was said when, as plain values."""
+        """The states of the detectors and the alerts, as plain values."""
         desk = {**self._manager.state_dict(), "epoch": self._epoch}
         return {"detectors": {d.kind: d.state_dict() for d in self._detectors}, "desk": desk}
 

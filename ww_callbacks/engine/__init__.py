@@ -1,1 +1,1 @@
-"""Weights to rows: which layers changed, what is measured of them, and the weights they are compared with."""
+"""Weights to rows: detects which layers changed, measures them, and stores the initial weights W_0."""

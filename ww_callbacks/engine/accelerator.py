@@ -1,6 +1,6 @@
-"""Weights that lie on an accelerator: fingerprints, copies for later, and where a layer is decomposed.
+"""Weights on an accelerator: fingerprints, copies, and where a layer is decomposed.
 
-torch is never imported here: a tensor can only arrive if the caller has imported it.
+This module never imports torch: it only gets a tensor if the caller has imported torch.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from ww_callbacks.spectral.layers.spec import Array
 from ww_callbacks.spectral.linalg.arrays import on_accelerator
 
 SMALL = 256
-"""Matrices whose smaller side is below this are decomposed on the host: an accelerator's eigensolver works through a
-small matrix column by column and loses to LAPACK there."""
+"""Matrices with a smaller side below this are decomposed on the host: an accelerator's eigensolver processes small
+matrices column by column and is slower than LAPACK."""
 
 _CHUNK = 1 << 22
 _MULTIPLIERS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F)
@@ -31,7 +31,7 @@ def to_host(array: Array) -> np.ndarray:
 
 
 def placed(arrays: Sequence[Array]) -> list[Array]:
-    """``arrays`` where they are decomposed fastest: small ones on the host, large ones where they lie."""
+    """``arrays`` on the device that decomposes them fastest: small ones on the host, large ones where they are."""
     return [to_host(a) if not on_accelerator(a) or _smaller_side(a) < SMALL else a for a in arrays]
 
 
@@ -41,10 +41,10 @@ def _smaller_side(array: Array) -> int:
 
 
 def tensor_digest(tensor: Any) -> bytes:
-    """A 128-bit hash of a tensor's bits, computed where it lies; only the result is waited for.
+    """A 128-bit hash of a tensor's bits, computed on its device; only the result is copied to the host.
 
-    Two multilinear hashes over the ring of 64-bit integers: Σ c_i·x_i with c_i an odd, mixed function of i, so that two
-    tensors that differ in one element never agree, and any others agree with a probability of about 2^-64 each.
+    Two multilinear hashes over the ring of 64-bit integers: Σ c_i·x_i with c_i an odd, mixed function of i, so two
+    tensors that differ in one element never have the same hash, and any others with a probability of about 2^-64 each.
     """
     torch = sys.modules["torch"]
     flat = tensor.detach().contiguous().reshape(-1)
@@ -62,15 +62,15 @@ def tensor_digest(tensor: Any) -> bytes:
 
 
 def _signed(value: int) -> int:
-    """``value`` as a signed 64-bit integer, which is what torch multiplies; products wrap around."""
+    """``value`` as a signed 64-bit integer, the type that torch multiplies; products wrap around."""
     return value - (1 << 64) if value >> 63 else value
 
 
 class HostCopies:
-    """Copies of arrays that the optimiser's next step cannot touch, in buffers that are used again.
+    """Copies of arrays that the optimiser's next step cannot change, in reused buffers.
 
-    From CUDA the copies go to pinned memory on a stream of their own: the training thread only queues them, and
-    :meth:`wait`, on the thread that needs them, waits for that stream. Nothing else is waited for.
+    From CUDA the copies go to pinned memory on a separate stream: the training thread only queues them, and
+    :meth:`wait`, called on the thread that needs them, waits for that stream only.
     """
 
     def __init__(self) -> None:
@@ -104,12 +104,12 @@ class HostCopies:
             pinned.copy_(array, non_blocking=True)
             self._events.append(side.record_event())
         array.record_stream(side)
-        # The optimiser's next step must not overwrite what is still being read; the device waits for it, not the host.
+        # The optimiser's next step must not overwrite data that is still being read; the device waits, not the host.
         current.wait_stream(side)
         return pinned.numpy()
 
     def wait(self) -> None:
-        """Wait until the copies are there."""
+        """Wait until the copies are complete."""
         for event in self._events:
             event.synchronize()
         self._events.clear()

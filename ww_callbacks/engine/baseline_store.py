@@ -1,4 +1,4 @@
-"""W_0: the weights that distances are measured from, kept once, on disk, and memory-mapped."""
+"""W_0: the weights that distances are measured from, stored once on disk and memory-mapped."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _DTYPES = {
 }
 _NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _ENTRY = 300
-"""Bytes that the header's entry of one array takes at most, besides its names."""
+"""Maximum size in bytes of one array's entry in the header, without its names."""
 
 
 class Baseline:
-    """The arrays of every layer at the baseline, by layer, in the framework's own layout.
+    """The arrays of every layer at the baseline, by layer, in the framework's layout.
 
-    They lie in ``w0.safetensors``; where several processes share the layers, each writes those that it measures to a
-    file of its own (``w0-1.safetensors``, …), and layers that appear during training go to further files. What 16 bits
-    hold exactly is kept in 16 bits.
+    They are stored in ``w0.safetensors``. If several processes share the layers, each writes those that it measures to
+    its own file (``w0-1.safetensors``, …). Layers that appear during training go to further files. Values that 16 bits
+    represent exactly are stored in 16 bits.
     """
 
     def __init__(self, arrays: Mapping[str, Narrowed], keys: Mapping[str, Sequence[str]]) -> None:
@@ -47,12 +47,12 @@ class Baseline:
         self._keys = dict(keys)
 
     def get(self, layer: str) -> list[np.ndarray] | None:
-        """W_0 of one layer, or None where the layer was not there; a float32 copy of what is kept in 16 bits."""
+        """W_0 of one layer, or None if the layer did not exist; a float32 copy of what is stored in 16 bits."""
         keys = self._keys.get(layer)
         return None if keys is None else [self._arrays[k].widened() for k in keys]
 
     def extend(self, other: Baseline) -> None:
-        """Take the layers of ``other`` too."""
+        """Add the layers of ``other``."""
         self._arrays |= other._arrays
         self._keys |= other._keys
 
@@ -68,12 +68,13 @@ class Baseline:
 
         Args:
             folder: the folder of the record.
-            captured: layer → arrays, or pairs of these; an iterator's are asked for one at a time, and none is kept.
-            specs: the layers; what belongs to none of them is left out.
-            part: tells the file from those of other processes and of layers that came later.
+            captured: layer → arrays, or an iterator over such pairs, which is read one pair at a time without keeping
+                any.
+            specs: the layers; arrays that belong to none of them are skipped.
+            part: suffix that distinguishes the file from those of other processes and of layers added later.
 
         Raises:
-            OSError: if the file cannot be written, with the room that it needs.
+            OSError: if the file cannot be written; the message says how much space it needs.
         """
         known = {spec.name: spec for spec in specs}
         path = folder / (f"w0-{part}.safetensors" if part else FILE_NAME)
@@ -99,13 +100,13 @@ class Baseline:
 
     @classmethod
     def open(cls, folder: Path) -> Baseline:
-        """Map the files that :meth:`write` left in ``folder``.
+        """Memory-map the files that :meth:`write` wrote to ``folder``.
 
         Raises:
             FileNotFoundError: if there is none.
-            ValueError: if one is not such a file, naming it.
+            ValueError: if a file has another format; the message names it.
         """
-        # Later files last: where a layer came back in another shape, its last W_0 counts.
+        # Later files last: if a layer came back with another shape, its last W_0 counts.
         paths = sorted(folder.glob("w0*.safetensors"), key=lambda path: ("later" in path.name, path.name))
         if not paths:
             raise FileNotFoundError(f"There is no {FILE_NAME} in {folder}.")
@@ -132,10 +133,10 @@ def _free(folder: Path) -> str:
 
 
 def _write(path: Path, captured: Iterable[tuple[str, Sequence[Array]]], known: Mapping[str, LayerSpec]) -> None:
-    """Write the arrays of the layers that are ``known`` as a safetensors file, one layer after another."""
+    """Write the arrays of the ``known`` layers to a safetensors file, one layer after another."""
     header: dict[str, Any] = {}
     keys: dict[str, list[str]] = {}
-    # The header comes first and holds what is known last, so room is left for it; blanks may follow its text.
+    # The header comes first but is complete only at the end, so space is reserved for it and padded with blanks.
     room = _ENTRY + sum(_ENTRY + 8 * len(name.encode()) for name in known)
     room += -room % 8
     with path.open("wb") as file:
@@ -158,7 +159,7 @@ def _write(path: Path, captured: Iterable[tuple[str, Sequence[Array]]], known: M
 
 
 def _append(file: BinaryIO, array: Array, begin: int) -> dict[str, Any]:
-    """Write an array in as few bits as hold it; its entry of the header."""
+    """Write an array in the smallest dtype that represents it exactly; returns its entry for the header."""
     kept = narrowed(np.ascontiguousarray(to_host(array)))
     file.write(kept.array.reshape(-1).view(np.uint8).data)
     dtype = _NAMES[kept.kind or kept.array.dtype.name]
@@ -166,11 +167,11 @@ def _append(file: BinaryIO, array: Array, begin: int) -> dict[str, Any]:
 
 
 def map_tensors(path: Path) -> tuple[dict[str, Narrowed], dict[str, list[str]]]:
-    """The tensors of a safetensors file of ours, memory-mapped, and which layers they make up.
+    """The memory-mapped tensors of a safetensors file written by :meth:`BaselineStore.write`, and their layers.
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is not such a file, naming it.
+        ValueError: if the file has another format; the message names it.
     """
     size = path.stat().st_size
     try:
@@ -192,7 +193,7 @@ def map_tensors(path: Path) -> tuple[dict[str, Narrowed], dict[str, list[str]]]:
 
 
 def _storage_names(spec: LayerSpec, count: int) -> list[str]:
-    # A part of a packed parameter reads only its slice, so it cannot go by the parameter's name.
+    # A part of a packed parameter reads only its slice, so the parameter's name does not identify it.
     if spec.parameters == (spec.name,) and count == 1:
         return [spec.name]
     return [f"{spec.name}#{i}" for i in range(count)]

@@ -32,19 +32,19 @@ from ww_callbacks.spectral.measuring.values import is_measured
 
 @dataclass
 class LayerState:
-    """What the engine remembers of one layer between snapshots.
+    """What the engine keeps of one layer between snapshots.
 
     Attributes:
-        fingerprint: of the weights at the last snapshot; empty before the first.
-        values: what is known of those weights: quantity → value.
+        fingerprint: fingerprint of the weights at the last snapshot; empty before the first.
+        values: the measured values of those weights: quantity → value.
         status: the status of those values.
-        reference: the quantities' values at W_0; None until they are measured.
-        previous: the weights of the last snapshot, where a quantity compares with them; what 16 bits hold in 16 bits.
+        reference: the values at W_0; None until they are measured.
+        previous: the weights of the last snapshot, if a quantity compares with them; in 16 bits where these are exact.
         changed: whether the weights had changed at the last snapshot.
-        seconds: what its spectrum cost when it was last computed, None before.
-        errors: the errors of those values that are not exact.
-        reference_errors: the same of the reference.
-        known: what is kept of its last exact spectrum, where a tolerance is allowed.
+        seconds: the time that its last spectrum took; None before the first.
+        errors: the errors of the values that are not exact.
+        reference_errors: the errors of the reference values.
+        known: the part of its last exact spectrum that is kept if a tolerance is set.
     """
 
     fingerprint: str = ""
@@ -59,7 +59,7 @@ class LayerState:
     known: KnownSpectrum | None = None
 
     def memory(self) -> LayerMemory:
-        """What of it is saved with a checkpoint."""
+        """The part that is saved with a checkpoint."""
         return LayerMemory(
             self.fingerprint,
             dict(self.values),
@@ -84,12 +84,12 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Capture:
-    """The weights of one moment: layer → arrays in the framework's layout, or the exception that reading raised.
+    """The weights at one time: layer → arrays in the framework's layout, or the exception that reading raised.
 
     Attributes:
         arrays: the layers that were read.
-        non_finite: layers that were looked at but not kept, and hold NaN or infinity.
-        wait: to be called before the arrays are used.
+        non_finite: layers that were checked but not kept, and contain NaN or infinity.
+        wait: call this before using the arrays.
     """
 
     arrays: Mapping[str, list[Array] | Exception]
@@ -98,7 +98,7 @@ class Capture:
 
 
 class _Computed(NamedTuple):
-    """What was computed of a layer together with others: see :mod:`ww_callbacks.spectral.measuring.batched`."""
+    """The values of a layer that were computed in a batch: see :mod:`ww_callbacks.spectral.measuring.batched`."""
 
     fingerprint: str
     matrix: Array | None = None
@@ -107,15 +107,15 @@ class _Computed(NamedTuple):
 
 
 class Engine:
-    """Measures layers, each only if its weights changed since its last snapshot.
+    """Measures layers, each one only if its weights changed since its last snapshot.
 
     Args:
         specs: the layers, in depth order.
         quantities: the quantities of a full snapshot.
-        workers: layers measured at a time.
+        workers: number of layers measured in parallel.
         seed: seed of the random nulls.
-        densities: whether a full snapshot keeps the spectral densities.
-        tolerance: the relative error that is allowed; None for none.
+        densities: whether a full snapshot includes the spectral densities.
+        tolerance: the allowed relative error; None for exact values.
     """
 
     def __init__(
@@ -135,21 +135,21 @@ class Engine:
         self.states: dict[str, LayerState] = {spec.name: LayerState() for spec in specs}
         self.baseline: Baseline | None = None
         refers = any(q.needs == "reference" for q in quantities)
-        # What is referred to at W_0 is measured there, whether it is asked for or not.
+        # Quantities that others compare with at W_0 are measured there, requested or not.
         self._referred = resolve(REFERRED) if refers else ()
         self._pool = WorkerPool(workers)
-        # How far a layer has moved tells which of its values still stand.
+        # How far a layer has moved decides which of its values are still valid.
         self._keep_previous = tolerance is not None or any(q.needs == "previous" for q in quantities)
         self.spectral_seconds = 0.0
-        """Seconds, summed over workers, that the last call of :meth:`measure` spent on spectra."""
-        # Reading may run the user's own parametrisations: one at a time, like in the model's own forward pass.
+        """Seconds that the last call of :meth:`measure` spent on spectra, summed over workers."""
+        # Reading may run the user's parametrisations: one at a time, as in the model's forward pass.
         self._reading = threading.Lock()
 
     def replace(self, specs: Sequence[LayerSpec]) -> tuple[list[str], list[str]]:
-        """Watch ``specs`` from now on; what is known of layers that stay is kept.
+        """Watch ``specs`` from now on; the state of layers that remain is kept.
 
         Returns:
-            Names of the layers that are new, or have another shape under an old name, and of those that are gone.
+            The names of layers that are new or have a new shape, and of layers that no longer exist.
         """
         before = {spec.name: spec.matrix_shapes for spec in self.specs}
         names = [spec.name for spec in specs]
@@ -160,14 +160,14 @@ class Engine:
         return new, gone
 
     def without_baseline(self, names: Collection[str]) -> list[str]:
-        """Those of the layers ``names`` for which there is no W_0 of the shape that they have."""
+        """The layers among ``names`` without a W_0 of their current shape."""
         found = []
         for spec in self.specs:
             if spec.name in names and self.baseline is not None and spec.arrange is not None:
                 initial = self.baseline.get(spec.name)
                 try:
                     shapes = None if initial is None else tuple(tuple(w.shape) for w in spec.arrange(initial))
-                except (ValueError, IndexError):  # W_0 of another shape cannot be arranged as this layer is
+                except (ValueError, IndexError):  # a W_0 of another shape cannot be split into this layer's matrices
                     shapes = None
                 if shapes != spec.matrix_shapes:
                     found.append(spec.name)
@@ -182,9 +182,9 @@ class Engine:
         """Read the layers' weights, in depth order, one after another.
 
         Args:
-            copies: copy them into these, so that the optimiser's next step does not reach them.
-            keep: the layers to keep; the others are read too (where weights are sharded, all processes must) and only
-                looked at for NaN and infinity. None keeps all.
+            copies: buffers to copy them into, so that the optimiser's next step does not change them.
+            keep: the layers to keep; the others are also read (with sharded weights, all processes must read) but only
+                checked for NaN and infinity. None keeps all.
             only: the layers to read; None reads all.
         """
         arrays: dict[str, list[Array] | Exception] = {}
@@ -202,7 +202,7 @@ class Engine:
     def initial(
         self, keep: Collection[str] | None = None, only: Collection[str] | None = None
     ) -> Iterator[tuple[str, list[Array]]]:
-        """The weights of each layer that can be read, one layer after another, as :meth:`capture` reads them."""
+        """The weights of each readable layer, one after another, read as in :meth:`capture`."""
         for spec, read in self._each(only):
             if not isinstance(read, Exception) and (keep is None or spec.name in keep):
                 yield spec.name, read
@@ -218,18 +218,19 @@ class Engine:
             assert spec.read is not None
             with self._reading:
                 return placed(spec.read())
-        except Exception as error:  # a layer that cannot be read is reported, not raised into training
+        except Exception as error:  # a layer that cannot be read is reported; training gets no exception
             return error
 
     def measure(
         self, capture: Capture | None = None, kind: Kind = "full", spectra: Collection[str] | None = None
     ) -> list[LayerRow]:
-        """One row a layer, in depth order; never raises for what is in the weights.
+        """One row per layer, in depth order; never raises because of the values of the weights.
 
         Args:
-            capture: the weights; None reads each layer when its turn comes and keeps none.
-            kind: ``full``, or ``cheap`` for the quantities that need no spectrum.
-            spectra: the layers whose spectra a full snapshot measures; None for all. The others get the cheap ones.
+            capture: the weights; None reads each layer when it is measured and keeps none.
+            kind: ``full``, or ``cheap`` for only the quantities that need no spectrum.
+            spectra: the layers whose spectra a full snapshot measures; None for all. The others get the cheap
+                quantities.
         """
         if capture is not None:
             capture.wait()
@@ -254,7 +255,7 @@ class Engine:
         return sorted((row for rows in found for row in rows), key=lambda row: row.index)
 
     def _groups(self, places: Sequence[int]) -> list[list[int]]:
-        """The layers that are measured together: small ones of one shape; every other layer alone."""
+        """The groups of layers that are measured together: small layers of the same shape; all others one by one."""
         groups: list[list[int]] = []
         open_: dict[tuple[tuple[int, int], ...], list[int]] = {}
         for index in places:
@@ -269,7 +270,7 @@ class Engine:
         return groups
 
     def _together(self, read: Mapping[int, list[Array] | Exception]) -> dict[int, _Computed]:
-        """What can be computed of several layers at once, of those that have changed."""
+        """The values that can be computed for several changed layers at once."""
         computed: dict[int, _Computed] = {}
         stacked: list[tuple[int, Array]] = []
         try:
@@ -288,7 +289,7 @@ class Engine:
                 seconds = (time.perf_counter() - began) / len(stacked)
                 for (index, matrix), attributes in zip(stacked, found, strict=True):
                     computed[index] = _Computed(computed[index].fingerprint, matrix, attributes, seconds)
-        except Exception:  # each layer is then measured by itself, and says what is wrong with it
+        except Exception:  # each layer is then measured separately, and reports its own error
             return {}
         return computed
 
@@ -312,7 +313,7 @@ class Engine:
             if self._keep_previous and (state.changed or state.previous is None):
                 state.previous = _copy_into(state.previous, arrays)
             state.fingerprint = now
-        except Exception as error:  # the same promise for a fault of ours
+        except Exception as error:  # the same guarantee for internal errors
             state.fingerprint = ""
             return _failed(spec, index, wanted, error)
         values = {q.name: state.values[q.name] for q in wanted if q.name in state.values}
@@ -336,7 +337,7 @@ class Engine:
         full: bool,
         computed: _Computed | None,
     ) -> Mapping[str, Any] | None:
-        """Measure ``missing`` into ``state.values``; return the spectral density where a spectrum was computed."""
+        """Measure ``missing`` into ``state.values``; return the spectral density if a spectrum was computed."""
         if not missing:
             return None
         assert spec.arrange is not None
@@ -394,12 +395,12 @@ class Engine:
         return known and replace(known, inestimable=vain or before)
 
     def _initial(self, spec: LayerSpec) -> list[Array] | None:
-        """The matrices of W_0, where the layer was there."""
+        """The matrices of W_0, if the layer existed then."""
         arrays = None if self.baseline is None else self.baseline.get(spec.name)
         return None if arrays is None or spec.arrange is None else spec.arrange(arrays)
 
     def _reference(self, spec: LayerSpec, matrices: Sequence[Array]) -> tuple[Mapping[str, Value], Mapping[str, float]]:
-        """The values of W_0 and their errors; with a tolerance only those that can be estimated."""
+        """The values at W_0 and their errors; with a tolerance, only those that can be estimated."""
         wanted = [q for q in self.quantities if not q.needs and q.cost != "request"]
         wanted += [q for q in self._referred if q not in wanted]
         if self.tolerance is not None:
@@ -409,7 +410,7 @@ class Engine:
         return values, errors
 
     def measure_reference(self, baseline: Baseline) -> None:
-        """Take W_0 from ``baseline`` and measure it, so that quantities can refer to its values."""
+        """Read W_0 from ``baseline`` and measure it, so that quantities can refer to its values."""
         self.baseline = baseline
 
         def one(spec: LayerSpec) -> None:
@@ -421,9 +422,9 @@ class Engine:
         self._pool.map(one, self.specs)
 
     def stale(self) -> Iterator[tuple[str, list[np.ndarray]]]:
-        """The weights of the last snapshot, of the layers that have moved on since.
+        """The weights of the last snapshot, for the layers that changed since.
 
-        Of all others the current weights are those of the last snapshot, so a checkpoint has them already.
+        For all others the current weights equal those of the last snapshot, so a checkpoint contains them already.
         """
         for spec in self.specs:
             previous = self.states[spec.name].previous
@@ -431,11 +432,11 @@ class Engine:
                 yield spec.name, [a.widened() for a in previous]
 
     def restore(self, memories: Mapping[str, LayerMemory], previous: Mapping[str, Sequence[Array]]) -> None:
-        """Take up the states of a saved run; the weights must be those of its checkpoint already.
+        """Restore the states of a saved run; the model must already have the weights of its checkpoint.
 
         Args:
             memories: the states, by layer.
-            previous: what :meth:`stale` gave when they were saved.
+            previous: what :meth:`stale` returned when they were saved.
         """
         for spec in self.specs:
             memory, state = memories.get(spec.name), self.states[spec.name]
@@ -464,17 +465,17 @@ def _equal(arrays: Sequence[Array], others: Sequence[Array] | None) -> bool:
 
 
 def _same(rows: tuple[np.ndarray, np.ndarray]) -> bool:
-    return np.array_equal(*rows, equal_nan=True)  # row by row: it makes copies
+    return np.array_equal(*rows, equal_nan=True)  # row by row, because it makes copies
 
 
 def _copy_into(kept: list[Narrowed] | None, arrays: Sequence[Array]) -> list[Narrowed]:
-    """Copy ``arrays`` to the host, into the memory of ``kept`` where it fits, in 16 bits where these hold them."""
+    """Copy ``arrays`` to the host, into the memory of ``kept`` if they fit, in 16 bits where these are exact."""
     found = []
     for i, array in enumerate(arrays):
         host = to_host(array)
         new = narrowed(host)
         old = kept[i].array if kept is not None and i < len(kept) else None
-        if new.kind:  # a copy already
+        if new.kind:  # already a copy
             found.append(new)
         elif old is not None and old.shape == host.shape and old.dtype == host.dtype:
             np.copyto(old, host)

@@ -13,10 +13,10 @@ from ww_callbacks.spectral.linalg.arrays import on_accelerator
 
 
 def fingerprint(arrays: Sequence[Array]) -> str:
-    """128 bits over dtype, shape and bytes of the arrays, in hexadecimal; equal for equal weights only.
+    """128 bits over dtype, shape and bytes of the arrays, in hexadecimal; equal only for equal weights.
 
-    XXH3 on the host; a tensor on an accelerator is hashed there (see
-    :func:`~ww_callbacks.engine.accelerator.tensor_digest`), so the fingerprints of the two places differ.
+    XXH3 on the host; a tensor on an accelerator is hashed on its device (see
+    :func:`~ww_callbacks.engine.accelerator.tensor_digest`), so fingerprints from host and device differ.
     """
     digest = xxhash.xxh3_128()
     for array in arrays:

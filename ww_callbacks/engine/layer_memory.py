@@ -1,4 +1,4 @@
-"""What the engine knows of one layer, as it is saved with a checkpoint."""
+"""The engine's state of one layer, as saved with a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ww_callbacks.spectral.measuring.reuse import KnownSpectrum
 
 @dataclass(frozen=True)
 class LayerMemory:
-    """What the engine knows of one layer: see :class:`ww_callbacks.engine.engine.LayerState`."""
+    """The engine's state of one layer: see :class:`ww_callbacks.engine.engine.LayerState`."""
 
     fingerprint: str
     values: Mapping[str, float | str]

@@ -1,1 +1,1 @@
-"""A run from start to end: saved state, resuming, exit hooks, errors of our own."""
+"""A run from start to end: initial weights, saved state, resuming, exit hooks."""

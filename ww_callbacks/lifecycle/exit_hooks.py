@@ -1,4 +1,4 @@
-"""What is still open is closed when the interpreter exits: no framework reports every way a run can end."""
+"""Closes open runs when the interpreter exits, because no framework reports every way in which a run can end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _open: dict[int, WeakMethod[Callable[[], None]]] = {}
 def close_at_exit(close: Callable[[], None]) -> None:
     """Call the bound method ``close`` when the interpreter exits (Ctrl-C, an exception in Keras).
 
-    Its object is not kept alive: once it is gone, nothing is called.
+    The object is not kept alive: once it is deleted, nothing is called.
     """
     reference = WeakMethod(close, lambda gone: _open.pop(id(gone), None) and None)
     _open[id(reference)] = reference

@@ -1,4 +1,4 @@
-"""Where a run begins: which weights are W_0, taken once, and those of layers that come later."""
+"""Initial weights W_0 of a run: read once at the start, and for new layers when they appear."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ww_callbacks.spectral.printed_tables import some
 
 
 class InitialWeights:
-    """Takes W_0 of a run: the weights of its start, or those of the checkpoint that ``baseline`` names.
+    """Stores W_0 of a run: the weights at its start, or those of the checkpoint that ``baseline`` names.
 
     Args:
         settings: the callback's arguments.
-        engine: its layers are those whose W_0 is taken; it is given the baseline.
-        measuring: knows the layers that this process measures.
-        rank: this process's number among those that train together; each writes a file of its own.
+        engine: the engine whose layers are stored; it receives the baseline.
+        measuring: the snapshots object, which knows the layers that this process measures.
+        rank: this process's rank; each process writes its own file.
 
     Raises:
-        ValueError: if the checkpoint holds none of the layers.
+        ValueError: if the checkpoint contains none of the layers.
     """
 
     def __init__(self, settings: Settings, engine: Engine, measuring: SnapshotTaker, rank: int) -> None:
@@ -33,7 +33,7 @@ class InitialWeights:
         self._later = 0
 
     def take(self, folder: Path) -> None:
-        """Keep W_0 in ``folder``, unless the engine has it already."""
+        """Store W_0 in ``folder``, unless the engine has it already."""
         if self._engine.baseline is not None:
             return
         if self._given is not None:
@@ -43,12 +43,12 @@ class InitialWeights:
         self._engine.baseline = self._write(folder, None, "")
 
     def of_later_layers(self, folder: Path, names: Collection[str]) -> Baseline:
-        """Keep in ``folder`` what the layers ``names`` are now as their W_0."""
+        """Store the current weights of the layers ``names`` in ``folder`` as their W_0."""
         self._later += 1
         return self._write(folder, names, f"later-{self._later - 1}")
 
     def _write(self, folder: Path, only: Collection[str] | None, part: str) -> Baseline:
-        """Write the weights of the layers that this process measures to a file of its own."""
+        """Write the weights of the layers that this process measures to its own file."""
         folder.mkdir(parents=True, exist_ok=True)
         parts = filter(None, (str(self._rank) if self._rank else "", part))
         arrays = self._engine.initial(self._measuring.own, only)
@@ -60,11 +60,11 @@ def _of_checkpoint(settings: Settings, engine: Engine, rank: int) -> Arrays:
     if not found:
         names = ", ".join(s.name for s in engine.specs[:5])
         raise ValueError(
-            f"The checkpoint {settings.baseline!r} named as `baseline` holds none of the layers watched "
+            f"The checkpoint {settings.baseline!r} named as `baseline` contains none of the watched layers "
             f"({names}, …) in the shape that the model has."
         )
     missing = [spec.name for spec in engine.specs if spec.name not in found]
-    said = [*found.remarks, *([f"it does not hold {len(missing)} of the layers ({some(missing)})"] if missing else [])]
+    said = [*found.remarks, *([f"it lacks {len(missing)} of the layers ({some(missing)})"] if missing else [])]
     if said and rank == 0:
         logger.warning("ww-callbacks: `baseline` %s: %s.", settings.baseline, "; ".join(said))
     return found

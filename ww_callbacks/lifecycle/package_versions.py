@@ -1,4 +1,4 @@
-"""The versions of the packages that a record should name."""
+"""The versions of the packages that are stored in a record."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Package → version, of Python and of those that are installed."""
+    """Package → version, for Python and the installed packages."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""Where a run stands: its identity, its steps and what it has published."""
+"""Progress of a run: its identity, its steps and what it has published."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ww_callbacks.integrations.schema import Snapshot
 
 @dataclass
 class Progress:
-    """Where a run stands.
+    """Progress of a run.
 
     Attributes:
         directory: folder of the record.
         run_id: random identifier; it stays the same when the run is resumed.
-        first_step: optimiser steps done when the run began.
+        first_step: optimiser steps done when the run started.
         step: optimiser steps done at the last snapshot.
         last: the last snapshot published.
-        published: model-level values by their tags, each as last known.
+        published: model-level values by tag, each the most recent one.
         resumed: whether the run continues an earlier one.
-        started: whether the first snapshot was asked for.
+        started: whether the first snapshot was requested.
         finished: whether the sinks are closed.
     """
 

@@ -1,4 +1,4 @@
-"""Resuming a run: what is saved of it, and how it is put back."""
+"""Resuming a run: saves and restores its state."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RunParts:
 
 
 def capture_state(run: RunParts, adapter: Mapping[str, Any]) -> Saved:
-    """What ``run`` needs to go on from a checkpoint made now."""
+    """The state that ``run`` needs to resume from a checkpoint made now."""
     progress = run.progress
     state = RunState(
         run_id=progress.run_id,
@@ -56,26 +56,26 @@ def capture_state(run: RunParts, adapter: Mapping[str, Any]) -> Saved:
 
 
 def resumption(run: RunParts, saved: Saved, log_dir: str | None) -> Callable[[], int]:
-    """Prepare to put ``saved`` back into ``run``; nothing is changed until the result is called.
+    """Prepare to restore ``saved`` into ``run``; nothing changes until the returned function is called.
 
     Args:
-        run: the parts of the run that goes on.
+        run: the parts of the resumed run.
         saved: the saved run.
-        log_dir: the folder that the user names, in case the record was moved.
+        log_dir: the folder given by the user, in case the record was moved.
 
     Returns:
-        Puts it back, and returns the step up to which the record counts.
+        A function that restores the state and returns the step up to which the record is valid.
 
     Raises:
         FileNotFoundError: if W_0 is not found.
-        ValueError: if W_0 or the saved state is not what it should be.
+        ValueError: if W_0 or the saved state is invalid.
     """
     state, progress = saved.state, run.progress
     if not any(name in state.layers for name in run.engine.states):
         known = ", ".join(list(state.layers)[:3])
         raise ValueError(
-            f"it watched other layers ({known}, …), and the model has none of them now; Keras numbers layers and "
-            "models without a `name=` again each time they are built"
+            f"it watched other layers ({known}, …) that the model does not have; Keras numbers layers and "
+            "models without a `name=` anew each time they are built"
         )
     directory = _folder(state, log_dir, progress.directory)
     baseline = Baseline.open(directory) if state.initial_weights else None
@@ -87,15 +87,15 @@ def resumption(run: RunParts, saved: Saved, log_dir: str | None) -> Callable[[],
         fresh = progress.directory
         progress.run_id, progress.directory = state.run_id, directory
         if fresh != directory:
-            with suppress(OSError):  # it was made for a new run; anything in it keeps it
+            with suppress(OSError):  # it was created for a new run; it is only removed if empty
                 fresh.rmdir()
         progress.first_step, progress.step = state.first_step, state.step
-        with suppress(KeyError, TypeError, ValueError):  # of an older version: it goes on from what the adapter told
+        with suppress(KeyError, TypeError, ValueError):  # from an older version: it continues from the adapter's values
             run.clock.restore(state.clock)
         run.diagnosis.snapshots = state.snapshots
         run.diagnosis.alerts.extend(state.alerts)
         progress.published = dict(state.known)
-        # The clock stood still while the run did; the seconds spent on resuming it count.
+        # Time does not count while the run is interrupted; the seconds spent on resuming do.
         run.meter.shift(state.spent, state.elapsed)
         run.engine.baseline = baseline
         new = run.engine.without_baseline(run.engine.states)
@@ -108,7 +108,7 @@ def resumption(run: RunParts, saved: Saved, log_dir: str | None) -> Callable[[],
 
 
 def _folder(state: RunState, log_dir: str | None, fresh: Path) -> Path:
-    """Where the record of the saved run lies now: where it lay, or where the user says that it was moved to."""
+    """The current folder of the saved run's record: the former one, or the one that the user names."""
     candidates = [Path(state.directory), *([Path(log_dir)] if log_dir else []), fresh]
     for folder in candidates:
         if any(folder.glob("w0*.safetensors" if state.initial_weights else RECORD_NAME)):

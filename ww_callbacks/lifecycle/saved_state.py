@@ -1,4 +1,4 @@
-"""What is saved with a checkpoint so that a run can be resumed: plain values, checked when read."""
+"""The state saved with a checkpoint so that a run can be resumed: plain values, validated when read."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class RunState:
-    """Everything that a run needs to go on, but W_0, which lies beside the record, and the weights themselves.
+    """Everything that a run needs to resume, except W_0, which is stored with the record, and the weights.
 
     Attributes:
         run_id: the run's identifier.
-        directory: the folder of its record, W_0 in it.
-        step: optimiser steps done at its last snapshot; what the record has beyond that is done again.
-        snapshots: snapshots so far.
-        first_step: the step at which the run began.
-        spent: seconds that the callback has cost.
-        elapsed: seconds since the run began, interruptions left out.
-        layers: the engine's memory.
+        directory: the folder of its record, which contains W_0.
+        step: optimiser steps done at its last snapshot; later entries of the record are discarded and measured again.
+        snapshots: number of snapshots so far.
+        first_step: the step at which the run started.
+        spent: seconds spent in the callback.
+        elapsed: seconds since the run started, without interruptions.
+        layers: the engine's state of each layer.
         detectors: kind of detector → its state.
-        desk: what was said when.
+        desk: when each alert was last reported.
         alerts: the alerts so far.
-        known: the model-level values as last known.
-        clock: where the run's clock stood.
-        adapter: what the framework's adapter keeps, such as a sum of losses.
-        initial_weights: whether W_0 lies beside the record; it may not have fitted on the disk.
-        version: of this layout.
+        known: the most recent model-level values.
+        clock: the state of the run's clock.
+        adapter: the state of the framework's adapter, such as a sum of losses.
+        initial_weights: whether W_0 is stored with the record; the disk may have been full.
+        version: version of this layout.
     """
 
     run_id: str
@@ -62,24 +62,26 @@ class RunState:
     version: int = VERSION
 
     def plain(self) -> dict[str, Any]:
-        """Dictionaries, lists, numbers and texts only: what a weights-only checkpoint and JSON can hold."""
+        """The state as dictionaries, lists, numbers and strings only, which weights-only checkpoints and JSON
+        support.
+        """
         return _listed(asdict(self))
 
     @classmethod
     def parse(cls, value: Any, source: str) -> RunState:
-        """The state that :meth:`plain` gave.
+        """The state from what :meth:`plain` returned.
 
         Args:
-            value: what was read.
-            source: where it came from, for the error.
+            value: the plain values.
+            source: where they were read from, for the error message.
 
         Raises:
-            ValueError: if it is not one, naming ``source``.
+            ValueError: if they are not a valid state; the message names ``source``.
         """
         try:
             state = decode(cls, value)
         except (ValueError, TypeError, RecursionError, OverflowError) as error:
-            raise ValueError(f"{source} does not hold the state of a spectral run: {error}.") from error
+            raise ValueError(f"{source} does not contain the state of a spectral run: {error}.") from error
         if state.version > VERSION:
             raise ValueError(
                 f"{source} was written by a newer version of ww-callbacks (its layout is {state.version}, this one "
@@ -90,11 +92,11 @@ class RunState:
 
 @dataclass(frozen=True)
 class Saved:
-    """A state with the weights that it needs.
+    """A state with its arrays.
 
     Attributes:
         state: the plain values.
-        previous: the weights of the last snapshot, of the layers that had moved on when it was saved.
+        previous: the weights of the last snapshot, for the layers that had changed since when it was saved.
         kept: the average of the weights, and the weights of the best epoch, by name.
     """
 
@@ -104,11 +106,11 @@ class Saved:
 
 
 def write_sidecar(folder: Path, name: str, saved: Saved) -> None:
-    """Write ``<name>.json``, ``<name>.safetensors`` where there are weights of the last snapshot, and
-    ``<name>-kept.safetensors`` where weights are kept; whole or not at all.
+    """Write ``<name>.json``, ``<name>.safetensors`` if there are weights of the last snapshot, and
+    ``<name>-kept.safetensors`` if weights are kept. Each file is replaced atomically.
 
     Raises:
-        OSError: if the system does.
+        OSError: if a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
@@ -137,14 +139,14 @@ def read_sidecar(folder: Path, name: str) -> Saved:
     """Read what :func:`write_sidecar` wrote.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if a file is not one of these, naming it.
+        FileNotFoundError: if there is no such file.
+        ValueError: if a file has another format; the message names it.
     """
     path = folder / f"{name}.json"
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} does not hold the state of a spectral run: it is not JSON ({error}).") from error
+        raise ValueError(f"{path} does not contain the state of a spectral run: it is not JSON ({error}).") from error
     state = RunState.parse(value, str(path))
     weights, previous, kept = path.with_suffix(".safetensors"), {}, {}
     if weights.exists():
@@ -159,7 +161,7 @@ def read_sidecar(folder: Path, name: str) -> Saved:
 
 
 def remove_sidecar(folder: Path, name: str) -> None:
-    """Remove what :func:`write_sidecar` wrote, where it is there."""
+    """Remove the files that :func:`write_sidecar` wrote, if they exist."""
     path = folder / f"{name}.json"
     for file in (path, path.with_suffix(".safetensors"), _kept_path(path)):
         file.unlink(missing_ok=True)
@@ -174,7 +176,7 @@ def _partial(path: Path) -> Path:
 
 
 def _listed(value: Any) -> Any:
-    """``value`` with tuples as lists and keys as texts."""
+    """``value`` with tuples as lists and keys as strings."""
     if isinstance(value, Mapping):
         return {str(key): _listed(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Measured rows → a judged snapshot, sent to every sink."""
+"""Measured rows → a snapshot with alerts and scores, sent to every sink."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ww_callbacks.spectral.measuring.values import PARTLY
 
 
 class Publisher:
-    """Judges each snapshot and sends it, with its alerts, to the sinks.
+    """Runs the diagnosis on each snapshot and sends it, with its alerts, to the sinks.
 
     Args:
-        sinks: where snapshots go.
-        diagnosis: judges them.
-        progress: where the run stands.
-        faults: where warnings go.
+        sinks: the destinations of snapshots.
+        diagnosis: runs the detectors.
+        progress: the progress of the run.
+        faults: reports warnings.
         probing: the representation probe, if there is one.
         quiet: whether the console prints nothing, so that a stop must be logged.
     """
@@ -44,7 +44,7 @@ class Publisher:
         self._faults, self._probing, self._quiet = faults, probing, quiet
 
     def _say_what_own_quantities_lack(self, rows: Sequence[LayerRow]) -> None:
-        """Name a layer for each reason for which the user's own quantities failed."""
+        """Report each reason for which the user's own quantities failed, with one layer."""
         layers: dict[str, list[str]] = {}
         for row in rows:
             if row.status.startswith(PARTLY):
@@ -55,7 +55,7 @@ class Publisher:
             self._faults.warn_once(f"{names} could not be computed for {first}{more} ({reason})", status)
 
     def publish(self, measured: Measured, meter: Meter) -> Snapshot:
-        """Judge what was measured and send it to the sinks."""
+        """Run the diagnosis on measured rows and send the snapshot to the sinks."""
         rows, metrics = measured.rows, measured.metrics
         step, epoch = measured.step, measured.epoch
         for row in rows:

@@ -1,4 +1,4 @@
-"""The sinks of a run: one that fails costs the others nothing."""
+"""The sinks of a run: if one fails, the others still get everything."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ww_callbacks.integrations.sinks.sink import Sink
 
 
 class SinkGroup:
-    """Hands everything to every sink.
+    """Passes every call on to all sinks.
 
     Args:
         sinks: the sinks, the record first.
-        faults: where a sink's error goes.
+        faults: reports errors of sinks.
     """
 
     def __init__(self, sinks: Iterable[Sink], faults: Faults) -> None:
@@ -27,8 +27,8 @@ class SinkGroup:
     def each(self, call: Callable[[Sink], None]) -> None:
         """Call ``call`` with every sink.
 
-        One that raises is disabled for the rest of the run, except for an error of the system (a full disk, a network
-        that is away), which may pass: such a sink gets the next call again.
+        A sink that raises is disabled for the rest of the run. After an operating-system error (full disk, network
+        down), which may be temporary, it gets the next call again.
         """
         for sink in list(self._sinks):
             try:
@@ -41,7 +41,7 @@ class SinkGroup:
                 self._faults.fault(said, error)
 
     def open(self, run: RunInfo, resumed: bool) -> None:
-        """Open every sink; one that cannot be opened gets nothing, unless it keeps what it could not write."""
+        """Open every sink; one that cannot be opened is disabled, unless it keeps what it could not write."""
         for sink in list(self._sinks):
             try:
                 sink.open(run, resumed)
@@ -71,5 +71,5 @@ class SinkGroup:
 
 
 def keeps(sink: Sink) -> bool:
-    """Whether ``sink`` keeps what it could not write, and tries again at the next call."""
+    """Whether ``sink`` keeps what it could not write and retries at the next call."""
     return getattr(sink, "keeps_what_failed", False)

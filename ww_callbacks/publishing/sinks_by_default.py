@@ -1,4 +1,4 @@
-"""Where records go besides the record itself, where the loop has no loggers of its own."""
+"""Default sinks besides the record, for loops without loggers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from ww_callbacks.settings import Settings
 
 
 def default_sinks(settings: Settings) -> list[Sink]:
-    """TensorBoard event files beside the record, where that is installed, and the W&B run that is open, if one is."""
+    """TensorBoard event files next to the record, if TensorBoard is installed, and the active W&B run, if there is
+    one.
+    """
     sinks: list[Sink] = []
     if find_spec("tensorboard") is not None:
         from ww_callbacks.integrations.sinks.tensorboard import TensorBoardSink

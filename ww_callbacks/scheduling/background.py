@@ -1,4 +1,4 @@
-"""Measuring beside the training: a bounded queue and one thread that works through it."""
+"""Measuring during training: a bounded queue and one thread that processes it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 DEPTH = 2
-"""Snapshots that may wait or be measured at a time; each holds a copy of the weights."""
+"""Maximum number of snapshots that wait or are being measured; each holds a copy of the weights."""
 
 _NICENESS = 10
 
 
 @dataclass(frozen=True)
 class Done(Generic[Job, Result]):
-    """A job that was worked off.
+    """A finished job.
 
     Attributes:
         job: the job.
-        result: what came of it, None where it failed.
-        error: what it raised.
+        result: its result; None if it failed.
+        error: the exception it raised.
     """
 
     job: Job
@@ -35,13 +35,13 @@ class Done(Generic[Job, Result]):
 
 
 class Background(Generic[Job, Result]):
-    """Works off jobs in order, on one thread that starts with the first and yields to the training.
+    """Processes jobs in order, on one low-priority thread that starts with the first job.
 
-    The thread runs at a lower priority where the system has priorities for threads (Linux); the threads that it starts
-    inherit that. Nothing is waited for but by :meth:`flush`.
+    The thread runs at a lower priority if the system supports priorities for threads (Linux); threads that it starts
+    inherit the priority. Only :meth:`flush` blocks.
 
     Args:
-        work: what to do with a job.
+        work: the function that processes a job.
     """
 
     def __init__(self, work: Callable[[Job], Result]) -> None:
@@ -53,13 +53,13 @@ class Background(Generic[Job, Result]):
 
     @property
     def full(self) -> bool:
-        """Whether another job would have to wait too long: :data:`DEPTH` are under way."""
+        """Whether the queue is full: :data:`DEPTH` jobs are in progress."""
         return self._open >= DEPTH
 
     def submit(self, job: Job) -> None:
-        """Put a job into the queue."""
+        """Add a job to the queue."""
         if self._thread is None or not self._thread.is_alive():
-            # A daemon: an interpreter that is going down must not wait for a spectrum.
+            # A daemon thread: the interpreter must not wait for a spectrum when it exits.
             self._thread = threading.Thread(target=self._run, name="spectral background", daemon=True)
             self._thread.start()
         self._open += 1
@@ -67,22 +67,22 @@ class Background(Generic[Job, Result]):
 
     @property
     def waiting(self) -> int:
-        """How many jobs have been worked off and not been returned yet."""
+        """Number of finished jobs that have not been returned yet."""
         return self._done.qsize()
 
     def finished(self, count: int) -> list[Done[Job, Result]]:
-        """The oldest ``count`` of what has been worked off."""
+        """The oldest ``count`` finished jobs."""
         self._open -= count
         return [self._done.get() for _ in range(count)]
 
     def flush(self) -> list[Done[Job, Result]]:
-        """Wait for all jobs, and return what has been worked off since the last call."""
+        """Wait for all jobs, and return those finished since the last call."""
         found = [self._done.get() for _ in range(self._open)]
         self._open = 0
         return found
 
     def close(self) -> None:
-        """Let the thread end once the queue is empty."""
+        """Stop the thread once the queue is empty."""
         if self._thread is not None:
             self._jobs.put(None)
             self._thread.join()
@@ -95,5 +95,5 @@ class Background(Generic[Job, Result]):
         while (job := self._jobs.get()) is not None:
             try:
                 self._done.put(Done(job, self._work(job), None))
-            except Exception as error:  # handed over: it is the training thread that says it
+            except Exception as error:  # passed on: the training thread reports it
                 self._done.put(Done(job, None, error))

@@ -1,4 +1,4 @@
-"""What to measure, and when, so that the cost stays below a share of the training time."""
+"""Chooses what to measure so that the cost stays below a share of the training time."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ww_callbacks.spectral.layers.spec import LayerSpec
 
 _SECONDS_A_LAYER = 2e-3
 _SECONDS_A_UNIT = 3e-10
-"""What a spectrum costs where none has been measured yet, per unit of :attr:`LayerSpec.cost`; rather too much."""
+"""Assumed cost of a spectrum per unit of :attr:`LayerSpec.cost` before one was measured; a high estimate."""
 
 
 _FIXED_AT_MOST = 0.05
-"""What a snapshot is taken to cost besides spectra while only the first is known, in seconds."""
+"""Assumed cost in seconds of a snapshot without its spectra, while only the first snapshot was measured."""
 
 
 class Known(Protocol):
-    """What is known of a layer's cost."""
+    """What is known about a layer's cost."""
 
     @property
     def seconds(self) -> float | None:
-        """What its spectrum cost last time."""
+        """The last measured cost of its spectrum, in seconds."""
 
     @property
     def changed(self) -> bool:
@@ -33,7 +33,7 @@ class Known(Protocol):
 
     @property
     def reference(self) -> object | None:
-        """What is known of W_0; None where its spectrum has not been measured."""
+        """The values at W_0; None if its spectrum has not been measured."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Choice:
     Attributes:
         kind: ``full`` or ``cheap``.
         spectra: the layers whose spectra are measured; None for all.
-        left_out: what is not, in words; empty if nothing.
+        left_out: a description of what is not measured; empty if nothing.
     """
 
     kind: Kind
@@ -52,16 +52,16 @@ class Choice:
 
 
 class Budget:
-    """Lets a snapshot have what the training time so far has earned, and no more.
+    """Limits each snapshot to the time that the training so far has earned.
 
-    Nothing is measured on credit. Where all is not affordable, the layers whose spectra are oldest come first, the
-    cheaper one of two equally old ones before the other; the rest get the quantities that need no spectrum. Where even
-    these are not affordable, the snapshot is skipped; so is a full one after one that could pay for no spectrum, until
-    it can pay for one, lest the small expenses leave nothing for the large. Costs are predicted from what the same
-    layer cost last time.
+    Nothing is measured in advance of its budget. If the budget does not cover all layers, those with the oldest spectra
+    come first, and the cheaper of two equally old ones; the rest get the quantities that need no spectrum. If the
+    budget does not cover even these, the snapshot is skipped. A full snapshot that could afford no spectrum is followed
+    by skipped ones until it can afford one, so that small costs do not use up the budget of large ones. The predicted
+    cost of a layer is its last measured cost.
 
     Args:
-        share: the share of training time (0.01 is 1 %); None lets everything pass.
+        share: the share of training time (0.01 is 1 %); None for no limit.
     """
 
     def __init__(self, share: float | None) -> None:
@@ -87,9 +87,9 @@ class Budget:
             kind: what is due.
             step: optimiser steps done.
             specs: the layers.
-            known: what is known of each layer.
-            meter: what has been spent.
-            needed: whether it is measured whole in any case; what it costs is then saved later.
+            known: what is known about each layer.
+            meter: the time spent so far.
+            needed: whether to measure everything regardless of the budget; later snapshots then make up for the cost.
         """
         self._count += 1
         if self.share is None:
@@ -120,16 +120,16 @@ class Budget:
         return Choice("full", frozenset(chosen), "; ".join(filter(None, words)))
 
     def paid(self, total: float, spectra: float) -> None:
-        """Tell what a snapshot cost: seconds in all, and those that went into spectra."""
+        """Record the cost of a snapshot: total seconds, and seconds spent on spectra."""
         rest = max(total - spectra, 0.0)
-        # The first one bears what comes once (imports, opening files): later ones tell what is to be expected.
+        # The first snapshot includes one-time costs (imports, opening files); later ones are better predictors.
         if self._count <= 1:
             self._fixed = min(rest, _FIXED_AT_MOST)
         else:
             self._fixed = rest if self._count == 2 else max(0.5 * (self._fixed + rest), min(rest, 2.0 * self._fixed))
 
     def skipped_since_said(self) -> str:
-        """What has been skipped since it was said last, in words; empty if nothing."""
+        """A description of what was skipped since the last call; empty if nothing."""
         if not self._skipped:
             return ""
         first, last, count = self._skipped[0], self._skipped[-1], len(self._skipped)
@@ -140,8 +140,8 @@ class Budget:
 
 def _predicted(spec: LayerSpec, own: Known, known: Mapping[str, Known], specs: Sequence[LayerSpec]) -> float:
     if not own.changed and own.seconds is not None:
-        return 0.0  # it did not move last time: most likely frozen
-    # Where W_0's spectrum is missing, it is measured with that of now.
+        return 0.0  # its weights did not change last time: most likely frozen
+    # If W_0's spectrum is missing, it is measured together with the current one.
     times = 1.0 if own.reference is not None else 2.0
     if own.seconds is not None:
         return times * own.seconds

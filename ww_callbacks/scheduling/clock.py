@@ -1,4 +1,4 @@
-"""How far a run is: a clock of our own, fed by the hooks of any framework."""
+"""Progress of a run: counts steps and epochs from the hooks of any framework."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from ww_callbacks.scheduling.cadence import Cadence
 
 
 class Clock:
-    """Counts optimiser steps, batches and epochs; none of them ever goes back.
+    """Counts optimiser steps, batches and epochs; the counts never decrease.
 
-    A framework's own counter may stand still (raw optimisers in Lightning, models with their own optimisers in Keras),
-    jump (several optimisers), count something else, or start over. It is used where it agrees: it tells which batches
-    ended in a step. Several optimisers that step in one batch are one step, so ``every_n_steps=10`` means every tenth
-    batch that changes the weights.
+    A framework's counter may not advance (raw optimisers in Lightning, models with their own optimisers in Keras), jump
+    (several optimisers), count something else, or restart. It is only used to decide which batches ended in a step.
+    Several optimisers that step in one batch are one step, so ``every_n_steps=10`` means every tenth batch that changes
+    the weights.
 
     Args:
         steps: optimiser steps done so far.
         epochs: epochs completed so far.
-        counter: the framework's own count of steps now, where it differs from ``steps``.
+        counter: the framework's current step count, if it differs from ``steps``.
 
     Examples:
         >>> clock = Clock()
@@ -41,7 +41,7 @@ class Clock:
 
     @property
     def epoch(self) -> float:
-        """Epochs completed, with the share of the one that runs."""
+        """Epochs completed, including the fraction of the current one."""
         return self.epochs + self._fraction
 
     def saw_batches(
@@ -53,15 +53,15 @@ class Clock:
         per_step: int = 1,
         fraction: float = 0.0,
     ) -> bool:
-        """Take note of training batches that have ended.
+        """Count training batches that have ended.
 
         Args:
-            count: how many, where a hook is called once for several.
-            counter: the framework's count of optimiser steps now; None where it has none.
-            stepped: whether the weights were updated, where the caller knows; the counter is then not asked.
-            per_step: batches whose gradients make one step. Where the counter stands still for as long, it does not
-                count this training, and the batches are counted instead.
-            fraction: share of the epoch that is done; 0 where its length is unknown.
+            count: number of batches, if a hook is called once for several.
+            counter: the framework's current count of optimiser steps; None if it has none.
+            stepped: whether the weights were updated, if the caller knows; the counter is then ignored.
+            per_step: number of batches whose gradients are accumulated into one step. If the counter does not advance
+                for as many batches, it does not count this training, and batches are counted instead.
+            fraction: completed fraction of the epoch; 0 if its length is unknown.
 
         Returns:
             Whether there was a step.
@@ -84,26 +84,27 @@ class Clock:
         return gained > 0
 
     def saw_epoch(self, completed: int | None = None) -> None:
-        """Take note of an epoch that has ended.
+        """Count an epoch that has ended.
 
         Args:
-            completed: the framework's count of completed epochs, this one included; it may be ahead of ours.
+            completed: the framework's count of completed epochs, including this one; it may be larger than this
+                clock's.
         """
         self.epochs = max(self.epochs + 1, completed or 0)
         self._fraction = 0.0
 
     def due(self, cadence: Cadence) -> Kind | None:
-        """What fell due since this was asked last; each due moment is told once."""
+        """The kind of snapshot that became due since the last call; each is returned once."""
         now = (self.steps, float(self.epochs))
         before, self._looked = self._looked, now
         return cadence.due_between(before, now)
 
     def due_at_epoch_end(self, cadence: Cadence) -> bool:
-        """Whether the end of the epoch that runs brings a full snapshot."""
+        """Whether a full snapshot is due at the end of the current epoch."""
         return cadence.due_between((self.steps, float(self.epochs)), (self.steps, self.epochs + 1.0)) == "full"
 
     def state(self) -> dict[str, Any]:
-        """Plain numbers to go on from."""
+        """The state as plain numbers."""
         return {
             "steps": self.steps,
             "batches": self.batches,
@@ -115,10 +116,10 @@ class Clock:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state` gave.
+        """Restore what :meth:`state` returned.
 
         Raises:
-            KeyError, TypeError, ValueError: if it is not one; nothing is then changed.
+            KeyError, TypeError, ValueError: if the state is invalid; nothing is changed then.
         """
         steps, batches, epochs, counter, idle = (
             int(state[name]) for name in ("steps", "batches", "epochs", "counter", "idle")

@@ -1,4 +1,4 @@
-"""Several processes that train one model: who measures what, and how they come to one verdict."""
+"""Several processes that train one model: which layers each measures, and how they agree on one verdict."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from ww_callbacks.spectral.layers.spec import LayerSpec
 
 
 class Group(Protocol):
-    """The processes of one training. Every method but the properties is a collective: all must call it, in order."""
+    """The processes of one training. Every method is a collective: all processes must call it, in the same order."""
 
     @property
     def rank(self) -> int:
-        """Which of them this is, from 0."""
+        """Rank of this process, from 0."""
 
     @property
     def size(self) -> int:
-        """How many there are."""
+        """Number of processes."""
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all of them, in the order of ranks."""
+        """The values of all processes, in the order of ranks."""
 
     def broadcast(self, value: Any) -> Any:
         """The value of rank 0."""
 
 
 class SingleProcess:
-    """A process by itself."""
+    """A single process."""
 
     rank = 0
     size = 1
@@ -66,7 +66,7 @@ class Processes:
 
 
 def processes() -> Group:
-    """The group of ``torch.distributed`` where several processes train together, else this process alone."""
+    """The group of ``torch.distributed`` if several processes train together, otherwise this process alone."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return SingleProcess()
@@ -82,9 +82,10 @@ def is_sharded(model: Any) -> bool:
 
 
 def share(specs: Sequence[LayerSpec], size: int) -> list[frozenset[str]]:
-    """Which layers each of ``size`` processes measures, so that their costs Σ n·m·min(n, m) come out even.
+    """Which layers each of ``size`` processes measures, so that their costs Σ n·m·min(n, m) are balanced.
 
-    The costliest first, each to the process with the least so far (LPT); the same on every process.
+    Longest processing time first (LPT): the costliest layer goes to the process with the lowest cost so far. Every
+    process computes the same assignment.
 
     >>> from ww_callbacks.spectral.layers.spec import LayerSpec
     >>> layers = [LayerSpec(f"{n}", (), "dense", "", (n, n), ((n, n),)) for n in (8, 7, 6, 2)]

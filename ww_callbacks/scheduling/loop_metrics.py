@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 
 
 class LoopMetrics(dict[str, float]):
-    """The metrics of a snapshot by name, with the losses of the epoch's parts.
+    """The metrics of a snapshot by name, with the losses within the epoch.
 
     Attributes:
-        epoch_losses: mean training losses of equal parts of the epoch that just ended; empty where unknown.
+        epoch_losses: mean training losses of equal parts of the epoch that just ended; empty if unknown.
     """
 
     epoch_losses: tuple[float, ...] = ()
 
 
 def mean_over_processes(metrics: Sequence[Mapping[str, float]]) -> LoopMetrics:
-    """Each metric's mean over the processes that know it; the parts' losses where all know them.
+    """Each metric's mean over the processes that report it; the losses within the epoch if all report them.
 
     Examples:
         >>> mean_over_processes([{"train_loss": 1.0, "learning_rate": 0.1}, {"train_loss": 3.0}])

@@ -1,4 +1,4 @@
-"""What the callback costs, measured by itself."""
+"""Measures the callback's own cost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Meter:
-    """Wall time spent in the callback, against the wall time of the run without it."""
+    """Wall time spent in the callback, relative to the wall time of the run without it."""
 
     def __init__(self) -> None:
         self._began = time.perf_counter()
@@ -32,18 +32,18 @@ class Meter:
                 self._spent += time.perf_counter() - self._entered
 
     def shift(self, spent: float, elapsed: float) -> None:
-        """Go on from the seconds that an earlier part of the run had spent and lasted."""
+        """Continue from the time that an earlier part of the run spent here and lasted, in seconds."""
         self._spent += spent
         self._reported += spent
         self._began -= elapsed
 
     def add_background_time(self, seconds: float) -> None:
-        """Count processor time that worker threads took from the training beside it."""
+        """Count the processor time that worker threads used during training."""
         self._beside += seconds
 
     @property
     def spent(self) -> float:
-        """Seconds that the training thread has spent here so far."""
+        """Seconds that the training thread has spent in the callback so far."""
         return self._spent + (time.perf_counter() - self._entered if self._depth else 0.0)
 
     @property
@@ -53,11 +53,11 @@ class Meter:
 
     @property
     def overhead(self) -> float:
-        """Time spent, as a share of the time that the run would have taken without it (0.01 is 1 %)."""
+        """Time spent, relative to the time that the run would have taken without it (0.01 is 1 %)."""
         return self.spent / max(self.elapsed - self.spent, 1e-9)
 
     def allowance(self, share: float) -> float:
-        """Seconds that may be spent now with the cost still below ``share`` of the time without it."""
+        """Seconds that may be spent now while the cost stays below ``share`` of the time without it."""
         spent = self.spent + self._beside
         return share * max(self.elapsed - self.spent, 0.0) - spent
 

@@ -1,4 +1,4 @@
-"""Taking snapshots: inline or in the background, within a budget, by one process or shared among several."""
+"""Takes snapshots: inline or in the background, within a budget, on one process or shared by several."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ww_callbacks.scheduling.meter import Meter
 from ww_callbacks.spectral.linalg.workers import available_cores
 
 MOST_WORKERS = 4
-"""Each may need three float64 copies of its layer's largest matrix."""
+"""Each worker may need three float64 copies of its layer's largest matrix."""
 
 
 def default_workers(background: bool) -> int:
-    """How many layers are measured at a time where the user does not say.
+    """Number of layers measured in parallel if the user sets none.
 
-    One beside the training. Inline the training waits, and its threads are idle: as many as it has (which launchers of
-    several processes on one machine limit), up to :data:`MOST_WORKERS`.
+    One in the background. Inline, the training waits and its threads are idle, so as many as it has threads (launchers
+    of several processes on one machine limit these), up to :data:`MOST_WORKERS`.
     """
     if background:
         return 1
@@ -36,13 +36,13 @@ def default_workers(background: bool) -> int:
 
 @dataclass(frozen=True)
 class Measured:
-    """A snapshot that was measured and is to be published.
+    """A measured snapshot, ready to be published.
 
     Attributes:
         choice: what was measured.
-        step, epoch: its own moment, which may be past.
-        metrics: what the loop told then.
-        rows: its rows, in depth order, those of all processes.
+        step, epoch: when it was taken, which may be earlier than now.
+        metrics: the metrics of the loop at that time.
+        rows: its rows from all processes, in depth order.
     """
 
     choice: Choice
@@ -62,20 +62,20 @@ class _Job:
 
 
 _Rows = tuple[list[LayerRow], float]
-"""Rows, and the seconds that went into spectra."""
+"""Rows, and the seconds spent on spectra."""
 
 
 class SnapshotTaker:
-    """Decides what a snapshot measures, has it measured, and brings the processes' parts together.
+    """Decides what a snapshot measures, runs the measurement, and combines the results of all processes.
 
     Args:
         engine: the engine of this process.
-        group: the processes that train together; each method below is a collective where there are several.
-        budget: what may be spent.
-        background: whether to measure beside the training.
-        workers: layers measured at a time.
-        warn_once: says something once.
-        fault: says an error of ours once, or raises it.
+        group: the processes that train together; with several, each method below is a collective.
+        budget: limits the time spent.
+        background: whether to measure in the background during training.
+        workers: number of layers measured in parallel.
+        warn_once: logs a warning once.
+        fault: reports an internal error once, or raises it.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class SnapshotTaker:
 
     @property
     def skipped_last(self) -> int | None:
-        """The step of the last snapshot, if there was no room for it; None if it was taken."""
+        """The step of the last snapshot, if it was skipped because the queue was full; None if it was taken."""
         return self._skipped[-1] if self._skipped else None
 
     @property
@@ -118,18 +118,18 @@ class SnapshotTaker:
     def take(
         self, kind: Kind, step: int, epoch: float, metrics: Mapping[str, float], meter: Meter, now: bool = False
     ) -> list[Measured]:
-        """Measure what is due, or have it measured.
+        """Measure the due snapshot, or queue it.
 
         Args:
             kind: what is due.
             step: optimiser steps done.
             epoch: epochs completed.
             metrics: metrics of the loop.
-            meter: what the callback has cost so far.
-            now: whether to measure it in any case, and wait for it.
+            meter: the callback's cost so far.
+            now: whether to measure it regardless of budget and queue, and wait for it.
 
         Returns:
-            What is ready to be published, the oldest first.
+            The snapshots that are ready to be published, oldest first.
         """
         ready: list[Measured] = []
         beside = self._background is not None and not now
@@ -138,7 +138,7 @@ class SnapshotTaker:
             if self._is_full():
                 self._skipped.append(step)
                 self._warn_once(
-                    "the background is behind: snapshots are skipped until it has caught up. Measure less often, or "
+                    "the background queue is full: snapshots are skipped until it catches up. Measure less often, or "
                     "allow more `workers`",
                     "background full",
                 )
@@ -160,7 +160,7 @@ class SnapshotTaker:
             self._submitted += 1
             self._background.submit(_Job(choice, step, epoch, metrics, self.engine.capture(copies, keep=self._own)))
             return ready
-        # Alone, each layer is read when its turn comes; where weights are sharded, all processes must read in step.
+        # A single process reads each layer when it measures it; with sharded weights, all processes must read together.
         job = _Job(choice, step, epoch, metrics, self.engine.capture(keep=self._own) if shared else None)
         before = meter.spent
         rows, seconds = self._rows(job)
@@ -169,23 +169,23 @@ class SnapshotTaker:
         return ready
 
     def poll(self, meter: Meter) -> list[Measured]:
-        """What the background has finished; nothing where several processes must agree on it first."""
+        """The snapshots finished in the background; none if several processes must agree on them first."""
         return [] if self._background is None or self._group.size > 1 else self._ready(meter)
 
     def flush(self, meter: Meter) -> list[Measured]:
-        """Wait for the background, and return all that is to be published."""
+        """Wait for the background, and return all snapshots to be published."""
         if self._background is None:
             return []
         return self._published(self._background.flush(), meter)
 
     def leave_group(self) -> None:
-        """Go on without the other processes; what they were still to measure a part of is given up."""
+        """Continue without the other processes; snapshots that they had not finished are dropped."""
         if self._group.size > 1 and self._background is not None:
             self._background.flush()
         self._group = SingleProcess()
 
     def close(self, meter: Meter) -> None:
-        """End the background's thread, and say what was skipped and no later snapshot could say."""
+        """Stop the background thread, and report skipped snapshots that no later snapshot reported."""
         if self._background is not None:
             self._background.close()
         if skipped := self._budget.skipped_since_said():
@@ -212,12 +212,12 @@ class SnapshotTaker:
 
     def _ready(self, meter: Meter) -> list[Measured]:
         assert self._background is not None
-        # The processes finish at different times; what all have finished is published by all.
+        # The processes finish at different times; a snapshot is published once all have finished it.
         count = min(self._group.gather(self._background.waiting))
         return self._published(self._background.finished(count), meter)
 
     def _published(self, finished: list[Done[_Job, _Rows]], meter: Meter) -> list[Measured]:
-        """What is to be published of the jobs; one that failed gives no rows, and nothing where no process has any."""
+        """The snapshots of finished jobs; a failed job has no rows, and there is no snapshot if no process has rows."""
         found = []
         for done in finished:
             if done.error is not None:
@@ -231,11 +231,11 @@ class SnapshotTaker:
         if not self._skipped:
             return choice
         steps, self._skipped = ", ".join(map(str, self._skipped)), []
-        words = f"the snapshot due at step {steps}: the background was behind"
+        words = f"the snapshot due at step {steps}: the background queue was full"
         return replace(choice, left_out="; ".join(filter(None, (choice.left_out, words))))
 
     def _together(self, job: _Job, rows: list[LayerRow]) -> Measured:
-        """The rows of all processes; where NaN is in one process's weights only, the row says so."""
+        """The rows of all processes; if only one process's weights contain NaN, the row says so."""
         if self._group.size > 1:
             own = self._own or frozenset()
             states = {name: (self.engine.states[name].memory(), self.engine.states[name].changed) for name in own}
@@ -255,7 +255,7 @@ class SnapshotTaker:
         if row.status == "non-finite":
             return row
         self._warn_once(
-            f"`{row.layer}` holds NaN or infinity on process {rank}, and not on the one that measures it", row.layer
+            f"`{row.layer}` contains NaN or infinity on process {rank}, but not on the one that measures it", row.layer
         )
         values = {name: "" if isinstance(value, str) else float("nan") for name, value in row.values.items()}
         return replace(row, values=values, status="non-finite", density=None)

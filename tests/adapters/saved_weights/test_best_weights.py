@@ -171,7 +171,7 @@ def test_raw_and_averaged_weights_are_kept_and_the_training_is_the_same(tmp_path
 @pytest.mark.parametrize("train", FRAMEWORKS)
 def test_the_best_weights_are_in_the_model_at_the_end(tmp_path, train, capsys):
     run = train(tmp_path, restore="best", verbose=1)
-    (said,) = [line for line in capsys.readouterr().out.splitlines() if "the model now holds" in line]
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "the model now has" in line]
     assert f"the average of the weights over epoch {EPOCHS} (step {STEPS * EPOCHS}); average in " in said
     assert run.callback.best_average.name in said and run.callback.best_checkpoint.name in said
     assert_close(numbers(run.model.state_dict()), run.trace.average())

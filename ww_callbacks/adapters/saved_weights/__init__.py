@@ -1,1 +1,1 @@
-"""The weights of the best epoch and their average: kept in files, and put back into the model at the end."""
+"""The weights of the best epoch and their average: saved to files, and restored at the end."""

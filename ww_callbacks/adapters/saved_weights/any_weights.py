@@ -1,4 +1,4 @@
-"""The trained weights of whatever a plain loop trains, with an average beside each."""
+"""The trained weights of the model of a plain loop, of any kind, each with its average."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def weights_of(model: Any) -> Weights:
     """The weights of a torch module, a Keras model, or a pytree of arrays.
 
     Raises:
-        ValueError: for a module that does not hold its weights itself.
+        ValueError: for a module that does not hold its full weights.
     """
     if isinstance(model, CurrentArrays):
         return ArrayWeights(model)
@@ -35,10 +35,10 @@ def weights_of(model: Any) -> Weights:
 class ArrayWeights:
     """The floating-point arrays of a pytree; see :class:`ww_callbacks.adapters.saved_weights.weight_average.Weights`.
 
-    Each average is an array of the same library, on the same device; half precision is averaged in single.
+    Each average is an array of the same library on the same device; half precision is averaged in single precision.
 
     Args:
-        arrays: name → array of NumPy, JAX or torch, as they are now.
+        arrays: name → current array of NumPy, JAX or torch.
     """
 
     sharded = False
@@ -48,7 +48,7 @@ class ArrayWeights:
         self._average: dict[str, Any] = {}
 
     def follow(self) -> None:
-        """Average what is there now."""
+        """Average the current arrays."""
         held = self._floats()
         self._average = {n: a for n, a in self._average.items() if n in held and held[n].shape == a.shape}
 
@@ -58,7 +58,7 @@ class ArrayWeights:
         return {n: a for n, a in held if "float" in str(a.dtype) and not getattr(a, "is_deleted", bool)()}
 
     def blend(self, share: float) -> None:
-        """Move the average towards the current weights by this share of the way."""
+        """Move the average by this fraction of the distance to the current weights."""
         for name, array in self._floats().items():
             now, kept = _wide(array), self._average.get(name)
             self._average[name] = +now if kept is None else kept + share * (now - kept)
@@ -75,7 +75,7 @@ class ArrayWeights:
         """Write copies into the arrays.
 
         Raises:
-            ValueError: where one cannot be changed in place.
+            ValueError: if an array cannot be changed in place.
         """
         held = self._floats()
         for name in held.keys() & copies.keys():
@@ -87,14 +87,14 @@ class ArrayWeights:
                 raise ValueError("JAX arrays cannot be changed in place: load the file that `best_average` names")
 
     def agree(self) -> None:
-        """Nothing: one process holds all."""
+        """Does nothing: each process holds all weights."""
 
     def save_average(self, save: Callable[[Path], object], path: Path) -> None:
-        """Write the average to a file, and what is not averaged as it is."""
+        """Write the average to a file, and the arrays that are not averaged unchanged."""
         save_arrays({n: a.read() for n, a in self._arrays.items() if not a.skipped} | self.average(), path)
 
     def put_average(self, copies: Copies) -> None:
-        """Take copies for the average."""
+        """Set the average from copies."""
         self._average = {name: np.array(a) for name, a in copies.items() if name in self._floats()}
 
 

@@ -1,4 +1,4 @@
-"""The weights of the best epoch, kept by the callback itself, and their average beside them."""
+"""Checkpoints of the best epoch's weights, saved by the callback, and of their average."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ww_callbacks.engine.accelerator import to_host
 
 
 class BestCheckpoint:
-    """Keeps the checkpoints of the snapshots that may come to be the best: at most two, and one at the end.
+    """Keeps the checkpoints of the snapshots that may turn out to be the best: at most two, and one at the end.
 
     Args:
-        folder: where they lie, as ``best-step-<step><suffix>``, and the average of the weights beside each as
-            ``best-step-<step>-average<suffix>``.
-        suffix: of the file; empty for a folder.
-        save: writes the model as it is now to a path.
-        leads: whether this process is the one that removes what is superseded.
+        folder: folder of the files ``best-step-<step><suffix>``, and ``best-step-<step>-average<suffix>`` for the
+            average of the weights.
+        suffix: suffix of the files; empty for folders.
+        save: function that writes the current model to a path.
+        leads: whether this process removes superseded checkpoints.
     """
 
     def __init__(self, folder: Path, suffix: str, save: Callable[[Path], object], leads: bool = True) -> None:
@@ -33,12 +33,12 @@ class BestCheckpoint:
 
     @property
     def path(self) -> Path | None:
-        """The checkpoint of the best snapshot so far; None before it."""
+        """The checkpoint of the best snapshot so far, or None."""
         return self._path(self._best) if self._best in self._kept and self._best is not None else None
 
     @property
     def average(self) -> Path | None:
-        """The checkpoint with the average of the weights at the best snapshot; None where there is none."""
+        """The checkpoint with the average of the weights at the best snapshot, or None."""
         if self.path is None or self._best is None:
             return None
         path = self._path(self._best, "-average")
@@ -54,16 +54,16 @@ class BestCheckpoint:
         wanted: frozenset[int] = frozenset(),
         average: WeightAverage | None = None,
     ) -> None:
-        """Keep the current weights if they are, or may come to be, those of the best step.
+        """Save the current weights if they are, or may turn out to be, those of the best step.
 
         Args:
             step: optimiser steps done.
             best_step: the step whose weights are the best so far.
-            wanted: steps that may come to be the best.
+            wanted: steps that may turn out to be the best.
             average: the average of the weights, if one is kept.
 
         Raises:
-            OSError: if they cannot be written; what was kept before is still there.
+            OSError: if they cannot be written; earlier checkpoints remain.
         """
         wanted = wanted | ({best_step} if best_step is not None else set())
         if step in wanted and step not in self._kept:
@@ -82,21 +82,23 @@ class BestCheckpoint:
                     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def state(self) -> dict[str, Any]:
-        """Which checkpoints there are, as plain values."""
+        """The existing checkpoints, as plain values."""
         return {"best": self._best, "kept": sorted(self._kept)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on with the checkpoints of :meth:`state` that are still there.
+        """Restore the checkpoints of :meth:`state` that still exist.
 
         Raises:
-            KeyError, TypeError, ValueError: if it is no such state.
+            KeyError, TypeError, ValueError: if the state is invalid.
         """
         self._kept = {int(step) for step in state["kept"] if self._path(int(step)).exists()}
         self._best = int(state["best"]) if state["best"] in self._kept else None
 
 
 def saver(model: Any) -> tuple[str, Callable[[Path], object]]:
-    """The suffix of a checkpoint of ``model``, and what writes one: Keras's own format, safetensors for all else."""
+    """The suffix of a checkpoint of ``model`` and the function that writes one: Keras's format, otherwise
+    safetensors.
+    """
     if hasattr(model, "save_weights"):
         return ".weights.h5", model.save_weights
     if isinstance(model, CurrentArrays):

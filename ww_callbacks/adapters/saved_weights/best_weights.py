@@ -1,4 +1,4 @@
-"""The weights of the best epoch in memory, where they are to be put back into the model."""
+"""The weights of the best epoch in memory, to be restored into the model."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from ww_callbacks.adapters.saved_weights.weight_average import Copies, WeightAve
 
 
 class BestWeights:
-    """Copies, in host memory, of the weights that may come to be the best, to be put into the model at the end.
+    """Copies in host memory of the weights that may turn out to be the best, to be restored at the end.
 
     Args:
-        average: where the weights are, and their average.
+        average: the weights and their average.
     """
 
     def __init__(self, average: WeightAverage) -> None:
@@ -19,12 +19,12 @@ class BestWeights:
         self._kept: dict[int, Copies] = {}
 
     def look(self, step: int, wanted: frozenset[int], averaged: bool) -> None:
-        """Keep the current weights if they may come to be the best, and forget those that no longer may.
+        """Keep the current weights if they may turn out to be the best, and drop those that no longer may.
 
         Args:
             step: steps done.
-            wanted: the steps whose weights may come to be the best.
-            averaged: whether the average follows the weights; else they are kept as they were trained.
+            wanted: the steps whose weights may turn out to be the best.
+            averaged: whether to keep the average, otherwise the trained weights.
         """
         if step in wanted and step not in self._kept:
             averaged = averaged and self._average.begun
@@ -33,27 +33,27 @@ class BestWeights:
             self._kept = {s: copies for s, copies in self._kept.items() if s in wanted}
 
     def put(self, best_step: int | None) -> bool:
-        """Write the best weights into the model; whether there were any."""
+        """Write the best weights into the model; returns whether there were any."""
         if best_step not in self._kept:
             return False
         self._average.put(self._kept[best_step])
         return True
 
     def agree(self) -> None:
-        """Take over what every process has for itself, such as running statistics, from the first; a collective."""
+        """Copy per-process state, such as running statistics, from the first process; a collective."""
         self._average.weights.agree()
 
     @property
     def sharded(self) -> bool:
-        """Whether this process holds a part of the weights only."""
+        """Whether this process holds only a part of the weights."""
         return self._average.weights.sharded
 
     def copies(self) -> dict[str, Any]:
-        """What is kept, under ``<step>#<name>``."""
+        """The kept weights, named ``<step>#<name>``."""
         return {f"{step}#{name}": value for step, copies in self._kept.items() for name, value in copies.items()}
 
     def restore(self, copies: Copies) -> None:
-        """Go on with what :meth:`copies` gave."""
+        """Restore what :meth:`copies` returned."""
         self._kept = {}
         for key, value in copies.items():
             step, _, name = key.partition("#")

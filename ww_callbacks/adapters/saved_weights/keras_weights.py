@@ -1,4 +1,4 @@
-"""The trained weights of a Keras model with an average beside each, on the torch, JAX and TensorFlow backends."""
+"""The trained weights of a Keras model, each with its average, on the torch, JAX and TensorFlow backends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ww_callbacks.adapters.saved_weights.weight_average import Copies, save_in_p
 class KerasWeights:
     """See :class:`ww_callbacks.adapters.saved_weights.weight_average.Weights`.
 
-    Trainable variables are averaged, and the floating-point state of layers that train (running statistics).
+    Averages trainable variables, and the floating-point state of trainable layers (running statistics).
     Averages of half-precision variables are kept in single precision.
 
     Args:
@@ -33,7 +33,9 @@ class KerasWeights:
         self.follow()
 
     def follow(self) -> None:
-        """Average what is trained now. What was frozen until now has been constant, so it is its own average."""
+        """Average the weights that are currently trained. Weights frozen so far have been constant, so they equal their
+        average.
+        """
         trained = list(_averaged(self._model))
         if [id(v) for v in trained] == [id(v) for v in self._variables]:
             return
@@ -48,7 +50,9 @@ class KerasWeights:
         self._averages = {id(v): before[id(v)] if id(v) in before else self._backend.copy(value) for v, value in values}
 
     def _running(self) -> list[Any]:
-        """The values of now: on JAX those of the training's own state, for the variables hold none within an epoch."""
+        """The current values: on JAX those of the training state, because the variables are not updated within an
+        epoch.
+        """
         state = getattr(self._model, "_jax_state", None)
         if not state or getattr(self._model, "_jax_state_synced", True):
             return [v.value for v in self._variables]
@@ -59,7 +63,7 @@ class KerasWeights:
         return [values[id(v)] for v in self._variables]
 
     def blend(self, share: float) -> None:
-        """Move the average towards the current weights by this share of the way."""
+        """Move the average by this fraction of the distance to the current weights."""
         if not self._averages:
             self._make_room()
         averages = [self._averages[id(v)] for v in self._variables]
@@ -71,7 +75,7 @@ class KerasWeights:
         return {self._names[key]: _array(value) for key, value in self._averages.items()}
 
     def now(self) -> dict[str, np.ndarray]:
-        """Copies of the current weights, to the bit."""
+        """Exact copies of the current weights."""
         return {self._names[id(v)]: _array(value) for v, value in zip(self._variables, self._running(), strict=True)}
 
     def put(self, copies: Copies) -> None:
@@ -81,14 +85,14 @@ class KerasWeights:
                 variable.assign(keras.ops.cast(copies[name], variable.dtype))
 
     def agree(self) -> None:
-        """Nothing: one process holds all."""
+        """Does nothing: each process holds all weights."""
 
     def save_average(self, save: Callable[[Path], object], path: Path) -> None:
-        """Write the average to a file; the model holds it meanwhile, and then its weights again, to the bit."""
+        """Write the average to a file; the model holds it temporarily, and its exact weights afterwards."""
         save_in_place(self, save, path)
 
     def put_average(self, copies: Copies) -> None:
-        """Take copies for the average; names that the model does not have are passed over."""
+        """Set the average from copies; names that the model does not have are ignored."""
         self._make_room()
         for variable in self._variables:
             if (name := self._names[id(variable)]) in copies:

@@ -1,4 +1,4 @@
-"""The trained weights of a torch module with an average beside each."""
+"""The trained weights of a torch module, each with its average."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from ww_callbacks.adapters.saved_weights.weight_average import Copies, save_in_p
 class TorchWeights:
     """See :class:`ww_callbacks.adapters.saved_weights.weight_average.Weights`.
 
-    Averages of half-precision weights are kept in single precision: in half precision a small step towards the weights
-    of now would be lost in rounding.
+    Averages of half-precision weights are kept in single precision: in half precision a small step towards the current
+    weights would be lost in rounding.
 
     Args:
         model: the module, on its device.
 
     Raises:
-        ValueError: where FSDP 1 or DeepSpeed ZeRO-3 holds the parameters, and only while it computes with them.
+        ValueError: if FSDP 1 or DeepSpeed ZeRO-3 manages the parameters, which are then only complete during
+            computation.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._model = model
         wrapped = any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules())
         if wrapped or any(hasattr(p, "ds_id") or hasattr(p, "_is_flat_param") for p in model.parameters()):
-            raise ValueError("FSDP 1 and DeepSpeed ZeRO-3 hold its parameters only while they are computed with")
+            raise ValueError("under FSDP 1 and DeepSpeed ZeRO-3 its parameters are only complete during computation")
         self.sharded = any(hasattr(p, "to_local") for p in model.parameters())
         self._parameters: list[torch.nn.Parameter] = []
         self._sources: dict[str, torch.Tensor] = {}
@@ -38,7 +39,9 @@ class TorchWeights:
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Average what is trained now. What was frozen until now has been constant, so it is its own average."""
+        """Average the weights that are currently trained. Weights frozen so far have been constant, so they equal their
+        average.
+        """
         self._parameters = list(self._model.parameters())
         self._trained = sum(p.requires_grad for p in self._parameters)
         self._sources = dict(_averaged(self._model))
@@ -54,7 +57,7 @@ class TorchWeights:
 
     @torch.no_grad()
     def blend(self, share: float) -> None:
-        """Move the average towards the current weights by this share of the way."""
+        """Move the average by this fraction of the distance to the current weights."""
         if sum(p.requires_grad for p in self._parameters) != self._trained:
             self.follow()
         if not self._values:
@@ -70,7 +73,7 @@ class TorchWeights:
 
     @torch.no_grad()
     def now(self) -> dict[str, torch.Tensor]:
-        """Copies of the current weights, to the bit."""
+        """Exact copies of the current weights."""
         return {name: _plain(source).detach().to("cpu", copy=True) for name, source in self._sources.items()}
 
     @torch.no_grad()
@@ -82,7 +85,9 @@ class TorchWeights:
 
     @torch.no_grad()
     def agree(self) -> None:
-        """Take over the buffers of the first process: each has updated its own by its batches; a collective."""
+        """Copy the buffers of the first process, because each process has updated its own from its batches; a
+        collective.
+        """
         if self.sharded:
             return
         for source in self._sources.values():
@@ -90,12 +95,12 @@ class TorchWeights:
                 torch.distributed.broadcast(source, 0)
 
     def save_average(self, save: Callable[[Path], object], path: Path) -> None:
-        """Write the average to a file; the model holds it meanwhile, and then its weights again, to the bit."""
+        """Write the average to a file; the model holds it temporarily, and its exact weights afterwards."""
         save_in_place(self, save, path)
 
     @torch.no_grad()
     def put_average(self, copies: Copies) -> None:
-        """Take copies for the average; names that the model does not have are passed over."""
+        """Set the average from copies; names that the model does not have are ignored."""
         self._make_room()
         for name, value in self._values.items():
             if name in copies:
@@ -103,13 +108,13 @@ class TorchWeights:
 
 
 def as_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """A copy as an array; half precision as single precision, which holds the same values."""
+    """A copy as an array; half precision as single precision, with the same values."""
     plain = _plain(tensor.detach())
     return plain.to("cpu", _wide(plain)).numpy()
 
 
 def _averaged(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters that get gradients, and the floating-point buffers that a state dict holds."""
+    """Parameters that get gradients, and the floating-point buffers in the state dict."""
     yield from ((name, p) for name, p in model.named_parameters() if p.requires_grad)
     unsaved = {
         f"{prefix}.{name}" if prefix else name
@@ -120,7 +125,7 @@ def _averaged(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    """What lies on this process, as real numbers; the same memory."""
+    """The local part as real numbers; shares memory."""
     local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return torch.view_as_real(local) if local.is_complex() else local
 

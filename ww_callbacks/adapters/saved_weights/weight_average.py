@@ -1,17 +1,16 @@
-r"""An average of the weights over the last epoch's steps, kept beside the weights that are trained.
+r"""An average of the weights over the last epoch's steps, kept next to the trained weights.
 
-With n steps an epoch and the decay d = 1 − 1/n, after step t
+With n steps per epoch and the decay d = 1 − 1/n, after step t
 
 .. math:: \bar W_t = \frac{\sum_{s \le t} d^{\,t-s}\, W_s}{\sum_{s \le t} d^{\,t-s}},
 
-the exponential moving average without a weight of its own for the start (*debiased*). It is updated in place,
+the exponential moving average without bias towards the start (*debiased*). It is updated in place,
 :math:`\bar W \leftarrow \bar W + (W_t - \bar W)\, k/m_t` with :math:`m_t = d^k m_{t-k} + k`, once in k steps:
-successive weights differ so little that :data:`UPDATES_AN_EPOCH` of them tell an epoch's average.
+successive weights differ so little that :data:`UPDATES_AN_EPOCH` of them suffice for an epoch's average.
 
-Only what is trained is averaged: parameters that get gradients, and the running statistics of normalisation. Those are
-averaged like the weights, not estimated anew, which would take passes over the data. What the training reads is never
-written, but by
-:meth:`WeightAverage.save` and :meth:`WeightAverage.put`, between two steps.
+Only trained values are averaged: parameters that get gradients, and the running statistics of normalisation, which are
+not estimated again, because that would take passes over the data. Only :meth:`WeightAverage.save` and
+:meth:`WeightAverage.put` write to the model, between two steps.
 """
 
 from __future__ import annotations
@@ -21,51 +20,51 @@ from pathlib import Path
 from typing import Any, Protocol
 
 UPDATES_AN_EPOCH = 32
-"""Times an epoch that the average is updated, at equal distances; at every step in an epoch of fewer than 64 steps."""
+"""Updates of the average per epoch, evenly spaced; an epoch of fewer than 64 steps updates at every step."""
 
 Copies = Mapping[str, Any]
 """Name of a weight → its values in host memory."""
 
 
 class Weights(Protocol):
-    """The weights of a model that are trained, with an average beside each, on the same device."""
+    """The trained weights of a model, each with its average on the same device."""
 
     @property
     def sharded(self) -> bool:
-        """Whether this process holds a part of the weights only."""
+        """Whether this process holds only a part of the weights."""
 
     def follow(self) -> None:
-        """Average what the model has and trains now, where that has changed."""
+        """Update the averaged weights if the set of trained weights has changed."""
 
     def blend(self, share: float) -> None:
-        """Move the average towards the current weights by this share of the way."""
+        """Move the average by this fraction of the distance to the current weights."""
 
     def average(self) -> Copies:
         """Copies of the average."""
 
     def now(self) -> Copies:
-        """Copies of the current weights, to the bit."""
+        """Exact copies of the current weights."""
 
     def put(self, copies: Copies) -> None:
         """Write copies into the model."""
 
     def agree(self) -> None:
-        """Take over what every process has for itself, such as running statistics, from the first; a collective."""
+        """Copy per-process state, such as running statistics, from the first process; a collective."""
 
     def save_average(self, save: Callable[[Path], object], path: Path) -> None:
-        """Write the average to a file as ``save`` writes the weights; the model is then as it was, to the bit."""
+        """Write the average to a file with ``save``; the model's weights are exactly restored afterwards."""
 
     def put_average(self, copies: Copies) -> None:
-        """Take copies for the average; names that the model does not have are passed over."""
+        """Set the average from copies; names that the model does not have are ignored."""
 
 
 class WeightAverage:
-    """See the module's text.
+    """The debiased average; see the module's docstring.
 
     Args:
-        weights: the weights and where their averages lie.
-        steps_per_epoch: optimiser steps an epoch; None where that is known only when the first epoch has ended. Until
-            then all steps weigh the same.
+        weights: the weights and their averages.
+        steps_per_epoch: optimiser steps per epoch; None if unknown before the first epoch has ended. Until then all
+            steps have the same weight.
     """
 
     def __init__(self, weights: Weights, steps_per_epoch: int | None = None) -> None:
@@ -75,14 +74,14 @@ class WeightAverage:
         self._waiting = self._in_epoch = 0
 
     def step(self, steps: int = 1) -> None:
-        """Take the weights after ``steps`` more steps into the average, if it is time."""
+        """Count ``steps`` more steps, and update the average if it is due."""
         self._waiting += steps
         self._in_epoch += steps
         if self._waiting >= max(1, (self._per_epoch or 0) // UPDATES_AN_EPOCH):
             self.settle()
 
     def settle(self) -> None:
-        """Take the current weights into the average."""
+        """Update the average with the current weights."""
         if not self._waiting:
             return
         decay = 1.0 if self._per_epoch is None else 1.0 - 1.0 / max(self._per_epoch, 1)
@@ -91,18 +90,18 @@ class WeightAverage:
         self._waiting = 0
 
     def end_epoch(self) -> None:
-        """Take the length of the epoch that has ended for the horizon, where it is not known yet."""
+        """Set the horizon to the length of the epoch that has ended, if it is not known yet."""
         self.weights.follow()
         if self._per_epoch is None and self._in_epoch:
             self._per_epoch = self._in_epoch
 
     @property
     def begun(self) -> bool:
-        """Whether the average holds anything."""
+        """Whether the average has a value yet."""
         return self._mass > 0 or self._waiting > 0
 
     def save(self, save: Callable[[Path], object], path: Path) -> None:
-        """Write the current average to a file, as ``save`` writes the weights."""
+        """Write the current average to a file with ``save``."""
         self.settle()
         self.weights.save_average(save, path)
 
@@ -116,7 +115,7 @@ class WeightAverage:
         return self.weights.average()
 
     def state(self) -> dict[str, Any]:
-        """Plain numbers to go on from, beside the average itself."""
+        """The state as plain numbers, without the average itself."""
         return {
             "mass": self._mass,
             "per_epoch": self._per_epoch,
@@ -125,10 +124,10 @@ class WeightAverage:
         }
 
     def restore(self, state: Mapping[str, Any], copies: Copies) -> None:
-        """Go on from what :meth:`state` and :meth:`Weights.average` gave.
+        """Restore what :meth:`state` and :meth:`Weights.average` returned.
 
         Raises:
-            KeyError, TypeError, ValueError: if it is not one.
+            KeyError, TypeError, ValueError: if the state is invalid.
         """
         per_epoch = state["per_epoch"]
         mass, in_epoch, waiting = float(state["mass"]), int(state["in_epoch"]), int(state["waiting"])
@@ -139,7 +138,7 @@ class WeightAverage:
 
 
 def save_in_place(weights: Weights, save: Callable[[Path], object], path: Path) -> None:
-    """Write the average through the model: it holds the average meanwhile, and then its weights again, to the bit."""
+    """Write the average through the model, which holds it temporarily, and its exact weights afterwards."""
     trained = weights.now()
     try:
         weights.put(weights.average())
