@@ -98,7 +98,6 @@ def tensorboard() -> None:
     """Event files, and the page's data."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from ww_callbacks.integrations.figures.run_view import RunView  # noqa: F401  (plotly's specs)
     from ww_callbacks.integrations.tensorboard_plugin.plugin import SpectraPlugin
 
     monitor = record()

@@ -47,7 +47,7 @@ def test_report_writes_one_file_for_several_runs(bad, good, tmp_path, capsys):
     assert "2 runs" in capsys.readouterr().out
     text = target.read_text("utf-8")
     assert "<title>Spectra of bad, good, 2026-01-01</title>" in text
-    assert target.stat().st_size < 3e6, "plotly.js is packed"
+    assert target.stat().st_size < 1.5e6, "plotly.js is packed"
 
 
 def test_report_says_what_it_wrote_as_json(good, tmp_path, capsys):

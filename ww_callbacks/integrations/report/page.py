@@ -28,7 +28,7 @@ from ww_callbacks.integrations.figures.specs.spectrum import (
 from ww_callbacks.integrations.figures.style import Spec, message_panel
 from ww_callbacks.integrations.report.describe import describe_layers, describe_page, describe_quantities, describe_run
 from ww_callbacks.integrations.report.packing import MANTISSA_BITS, compact
-from ww_callbacks.integrations.report.plotly_script import plotly_js
+from ww_callbacks.integrations.report.plotly_script import plotly_gzipped
 from ww_callbacks.integrations.report.view import draw
 
 STATIC = Path(__file__).parent / "static"
@@ -61,16 +61,16 @@ def write_report(runs: Run | Sequence[Run], path: str | os.PathLike[str], progre
     Raises:
         FileNotFoundError: for a path at which there is no record.
         RecordError: for a record that is damaged.
-        ImportError: if plotly is not installed.
     """
     shown = views(runs)
     kept = max(min(MOST_SPECTRA, MOST_IN_ALL // max(sum(len(run.layers) for run in shown), 1)), LEAST_SPECTRA)
     parts = list(_parts(shown, kept))
-    data = [_packed("plotly", plotly_js())]
+    data = [_packed("plotly", plotly_gzipped())]
     for number, (name, make) in enumerate(parts):
         if progress is not None:
             progress(number, len(parts))
-        data.append(_packed(name, compact(make(), BITS.get(name.partition("/")[0], MANTISSA_BITS))))
+        made = compact(make(), BITS.get(name.partition("/")[0], MANTISSA_BITS))
+        data.append(_packed(name, gzip.compress(made, compresslevel=6, mtime=0)))
     page = Template((STATIC / "page.html").read_text("utf-8")).substitute(
         title=html.escape(_title(shown)),
         style=(STATIC / "style.css").read_text("utf-8"),
@@ -104,10 +104,14 @@ def write_report(runs: Run | Sequence[Run], path: str | os.PathLike[str], progre
 
 
 def script() -> str:
-    """The page's modules as one: a page that was opened from the disk may not import others."""
-    texts = [(STATIC / f"{name}.js").read_text("utf-8") for name in (*MODULES, "report")]
-    without_imports = [re.sub(r"^import .*?;\n", "", text, flags=re.MULTILINE | re.DOTALL) for text in texts]
-    return "\n".join(re.sub(r"^export ", "", text, flags=re.MULTILINE) for text in without_imports)
+    """The report's modules as one: a page that was opened from the disk may not import others."""
+    return re.sub(r"^export ", "", joined((*MODULES, "report")), flags=re.MULTILINE)
+
+
+def joined(names: Sequence[str]) -> str:
+    """The text of these modules, each after those that it imports, as that of one."""
+    texts = [(STATIC / f"{name}.js").read_text("utf-8") for name in names]
+    return "\n".join(re.sub(r"^import .*?;\n", "", text, flags=re.MULTILINE | re.DOTALL) for text in texts)
 
 
 def _title(runs: Sequence[RunView]) -> str:
@@ -117,8 +121,8 @@ def _title(runs: Sequence[RunView]) -> str:
     return f"Spectra of {several}, {' to '.join(dict.fromkeys([days[0], days[-1]]))}"
 
 
-def _packed(name: str, data: bytes) -> str:
-    text = base64.b64encode(gzip.compress(data, compresslevel=6, mtime=0)).decode("ascii")
+def _packed(name: str, compressed: bytes) -> str:
+    text = base64.b64encode(compressed).decode("ascii")
     return f'<script type="text/plain" id="{name}">{text}</script>'
 
 

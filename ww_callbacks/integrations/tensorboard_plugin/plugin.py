@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import hashlib
 from collections.abc import Callable, Iterable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,8 @@ from werkzeug import wrappers
 from ww_callbacks.integrations.figures.run_view import RunView
 from ww_callbacks.integrations.report.describe import describe_layers, describe_page, describe_run
 from ww_callbacks.integrations.report.packing import pack
-from ww_callbacks.integrations.report.page import MODULES, STATIC
-from ww_callbacks.integrations.report.plotly_script import plotly_js
+from ww_callbacks.integrations.report.page import MODULES, STATIC, joined
+from ww_callbacks.integrations.report.plotly_script import plotly_gzipped
 from ww_callbacks.integrations.report.view import VIEWS, draw
 from ww_callbacks.integrations.tensorboard_plugin.runs import READING, LiveRun, LiveRuns
 
@@ -26,7 +24,6 @@ OWN = Path(__file__).parent / "static"
 FILES = {
     "/index.js": (OWN / "index.js", "text/javascript"),
     "/style.css": (STATIC / "style.css", "text/css"),
-    **{f"/{name}.js": (STATIC / f"{name}.js", "text/javascript") for name in MODULES},
 }
 DAY = 86_400
 
@@ -52,7 +49,8 @@ class SpectraPlugin(base_plugin.TBPlugin):
         self._runs.start()
         answers = {
             **dict.fromkeys(FILES, self._static),
-            "/plotly.min.js": self._plotly,
+            "/page.js": self._page,
+            "/plotly.js": self._plotly,
             "/state": self._state,
             "/figure": self._figure,
             "/layers": self._layers,
@@ -71,8 +69,12 @@ class SpectraPlugin(base_plugin.TBPlugin):
         path, kind = FILES[request.path.partition(f"/plugin/{self.plugin_name}")[2]]
         return http_util.Respond(request, path.read_bytes(), kind)
 
+    def _page(self, request: wrappers.Request) -> wrappers.Response:
+        """The page's modules as one, so that the browser need not ask for one after the other."""
+        return http_util.Respond(request, joined(MODULES), "text/javascript")
+
     def _plotly(self, request: wrappers.Request) -> wrappers.Response:
-        return http_util.Respond(request, _plotly_gzipped(), "text/javascript", content_encoding="gzip", expires=DAY)
+        return http_util.Respond(request, plotly_gzipped(), "text/javascript", content_encoding="gzip", expires=DAY)
 
     def _state(self, request: wrappers.Request) -> wrappers.Response:
         runs = self._runs.current()
@@ -151,12 +153,6 @@ def _version(runs: Iterable[LiveRun]) -> str:
 
 def _json(request: wrappers.Request, value: Any, code: int = 200) -> wrappers.Response:
     return http_util.Respond(request, pack(value), "application/json", code=code)
-
-
-@cache
-def _plotly_gzipped() -> bytes:
-    """plotly.js compressed once and not at every request."""
-    return gzip.compress(plotly_js(), compresslevel=6, mtime=0)
 
 
 def _folders(logdir: str, spec: str) -> dict[str, Path]:

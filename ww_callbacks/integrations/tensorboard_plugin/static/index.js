@@ -1,6 +1,5 @@
 // TensorBoard calls render() inside the plugin's own frame; every address is relative to the plugin, so nothing comes
 // from another host.
-import { start } from "./app.js";
 
 const asked = new Map();
 
@@ -41,10 +40,15 @@ function load(tag, attributes) {
 export async function render() {
   const root = document.createElement("div");
   document.body.replaceChildren(root);
-  let version = null;
+  // All that is needed is asked for at once.
   let first = fetchJson("state");
+  const page = import("./page.js");
+  const style = load("link", { rel: "stylesheet", href: "./style.css" });
+  const ready = load("script", { src: "./plotly.js" });
+  let version = null;
   const source = {
     live: true,
+    ready,
     async state(known) {
       const asking = first ?? fetchJson("state", { version: known });
       first = null;
@@ -55,8 +59,7 @@ export async function render() {
     figure: (view, { runs, ...others }) => once(version, "figure", { view, run: runs, ...others }),
     layers: (run) => once(version, "layers", { run }),
   };
-  // The browser reads plotly for most of a second: the words of the page do not wait for it.
-  source.ready = load("script", { src: "./plotly.min.js" });
-  await load("link", { rel: "stylesheet", href: "./style.css" });
+  await style;
+  const { start } = await page;
   await start(root, source);
 }
