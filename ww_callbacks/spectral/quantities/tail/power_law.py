@@ -86,8 +86,7 @@ def _is_bulk(sample: LayerWeights) -> bool:
 def _is_independent(sample: LayerWeights) -> bool:
     """Whether the eigenvalues are no more unequal than independent entries of these magnitudes make them."""
     exponent = scaling_exponent(sample.largest)
-    squares = [float(np.sum(np.ldexp(s, -exponent) ** 4)) for s in sample.singular_values]
-    moment = independent_entries(sample.matrices, squares, exponent)
+    moment = independent_entries(sample.matrices, sample.singular_values, exponent)
     if moment is None:
         return False
     values = sample.relative_eigenvalues
