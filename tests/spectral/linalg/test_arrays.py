@@ -32,6 +32,14 @@ def test_blocks_cover_the_array_in_float64():
     assert np.array_equal(np.concatenate([a for a, _, _ in blocks]), w)
 
 
+def test_blocks_of_an_array_that_lies_column_by_column_are_of_its_transpose():
+    w = np.random.default_rng(0).standard_normal((600, 2 * BLOCK // 600 + 7)).astype(np.float32)
+    both = list(row_blocks(w.T, w.T.copy()))
+    assert np.array_equal(np.concatenate([a for a, _ in both]), w)
+    assert all(a.flags.c_contiguous and np.array_equal(a, b) for a, b in both)
+    assert next(iter(row_blocks(w.T, rows=5)))[0].shape == (5, 600), "rows are rows where they are asked for"
+
+
 def test_products_whatever_the_memory_layout():
     rng = np.random.default_rng(1)
     a, b = rng.standard_normal((30, 20)), rng.standard_normal((30, 20))

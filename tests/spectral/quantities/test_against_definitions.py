@@ -229,6 +229,43 @@ def test_evidence_says_independent_entries(kind):
     assert scaled == reasons[:5], "at every scale"
 
 
+@pytest.mark.parametrize("mean", [0.0, 0.02, 0.2, 3.0])
+def test_evidence_without_a_second_pass_is_that_with_one(mean, monkeypatch):
+    """A bound on the rest spares most passes over matrices from which a mean is taken off, and changes no answer."""
+    from ww_callbacks.spectral.random_matrix import independent_entries as module
+
+    passes = []
+
+    def told(self, axis, measure=module._Measured.without_mean):
+        passes.append(axis)
+        return measure(self, axis)
+
+    monkeypatch.setattr(module._Measured, "without_mean", told)
+    rows = np.random.default_rng(7).standard_normal((384, 1))
+    for seed in range(5):
+        directions = np.arange(1, 201)[:, None] ** -0.4 * gaussian(200, 200, seed)
+        w = gaussian(384, 200, 10 + seed) @ directions
+        for name, matrix in (
+            ("trained", w + mean * np.std(w)),
+            ("rows", w + mean * np.std(w) * rows),
+            ("noise", noise("rows", seed) + mean),
+        ):
+            values = [np.linalg.svd(matrix, compute_uv=False)]
+            passes.clear()
+            found = module.independent_entries([matrix], values)
+            few = len(passes)
+            turned = module.independent_entries([np.ascontiguousarray(matrix.T)], values)
+            with monkeypatch.context() as without_bound:
+                without_bound.setattr(
+                    module._Measured, "bound_without_mean", lambda self, axis: module._NOTHING._replace(expected=1.0)
+                )
+                sure = module.independent_entries([matrix], values)
+            assert (found is None) == (sure is None) == (turned is None)
+            assert found == sure
+            if name == "trained" and mean <= 0.02:
+                assert few == 0
+
+
 @pytest.mark.parametrize("kind", ["zeros", "rows", "Student"])
 def test_correlation_in_unequal_noise_is_still_evidence(kind):
     """The same magnitudes, with a few directions written into them."""

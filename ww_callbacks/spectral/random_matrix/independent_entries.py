@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ww_callbacks.spectral.layers.spec import Array
-from ww_callbacks.spectral.linalg.arrays import beside, dot, on_accelerator, row_blocks
+from ww_callbacks.spectral.linalg.arrays import as_it_lies, beside, dot, on_accelerator, row_blocks
 from ww_callbacks.spectral.linalg.spectrum import scaled
 
 MARGIN = 0.05
@@ -147,7 +147,8 @@ class _Measured:
 
     @classmethod
     def of(cls, matrix: Array, singular_values: np.ndarray, exponent: int) -> _Measured:
-        """Go through W once."""
+        """Go through W once; all that is asked of it is the same of Wᵀ."""
+        matrix = as_it_lies(matrix)
         sums, energies, fourth = _Sums(), _Sums(), 0.0
         for block in _blocks(matrix, exponent):
             squared = block * block
@@ -196,7 +197,7 @@ class _Measured:
         return float(np.dot(self.eigenvalues, self.eigenvalues))
 
     def _b(self, axis: int) -> tuple[np.ndarray, float]:
-        """b = Wᵀu with u = 1/√N, or for rows Wu with u = 1/√M, and ‖b‖²."""
+        """Wᵀu with u = 1/√N, or for rows Wu with u = 1/√M, and its squared norm."""
         b = self.sums[axis] / self.matrix.shape[axis] ** 0.5
         return b, float(np.dot(b, b))
 
