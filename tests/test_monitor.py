@@ -280,6 +280,59 @@ def test_metrics_as_real_loops_pass_them(weights, tmp_path, caplog, capsys, recw
     assert "metrics/val_loss" not in monitor.summary
 
 
+@pytest.mark.parametrize("name", ["loss", "train/loss", "training_loss", "TrainLoss"])
+def test_the_training_loss_under_other_names(weights, tmp_path, caplog, capsys, name):
+    with SpectralMonitor(weights, log_dir=tmp_path) as monitor:
+        for epoch in range(1, 4):
+            weights["layer0"] *= 1.01
+            monitor.observe(step=epoch, epoch=epoch, metrics={name: 1.0 / epoch})
+    assert list(monitor.summary["metrics/train_loss"].dropna()) == [1.0, 1 / 2, 1 / 3]
+    assert f"metrics understood: train_loss from `{name}`" in capsys.readouterr().out and not caplog.text
+    assert monitor.verdict.state == "no sign of overtraining"
+
+
+def test_a_loss_of_the_last_batch_does_not_replace_those_of_the_steps(weights, tmp_path):
+    with SpectralMonitor(weights, log_dir=tmp_path, verbose=0) as monitor:
+        for loss in (3.0, 1.0):
+            monitor.step(loss=loss)
+        monitor.observe(step=2, epoch=1, loss=1.0)
+    assert monitor.summary["metrics/train_loss"].iloc[-1] == 2.0
+
+
+def test_a_model_without_a_matrix_is_not_judged_by_its_losses(tmp_path, caplog):
+    vectors = {"scale": np.ones(5)}
+    with SpectralMonitor(vectors, log_dir=tmp_path / "losses", verbose=0) as monitor:
+        for epoch in range(1, 6):
+            monitor.observe(step=epoch, epoch=epoch, loss=1.0 / epoch)
+    assert monitor.verdict.state == "not judged"
+    assert "no layer of the model has a matrix" in monitor.verdict.reason
+    with SpectralMonitor(vectors, log_dir=tmp_path / "validated", verbose=0) as monitor:
+        for epoch in range(1, 6):
+            monitor.observe(step=epoch, epoch=epoch, loss=1.0 / epoch, val_loss=1.0 / epoch)
+    assert monitor.verdict.state == "healthy" and "5 values of the validation loss" in monitor.verdict.reason
+
+
+def test_an_old_spectral_norm_that_was_evaluated_first_starts_where_training_starts(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(*(torch.nn.utils.spectral_norm(torch.nn.Linear(12, 12)) for _ in range(2)))
+    optimizer, data = torch.optim.SGD(net.parameters(), 0.01), torch.randn(16, 12)
+    with torch.no_grad():
+        net.eval()(data)
+    with SpectralMonitor(net.train(), log_dir=tmp_path, verbose=0) as monitor:
+        for epoch in range(1, 6):
+            loss = net(data).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            with torch.no_grad():
+                net.eval()(data)
+            net.train()
+            monitor.observe(step=epoch, epoch=epoch, loss=loss)
+    assert monitor.history["log_spectral_norm"].abs().max() < 0.5 and not monitor.alerts
+    assert monitor.history["scale_collapse"].abs().max() < 0.5
+
+
 def test_validation_that_is_no_number_is_said(weights, tmp_path):
     with SpectralMonitor(weights, log_dir=tmp_path, verbose=0) as monitor:
         for epoch in range(1, 4):

@@ -15,7 +15,14 @@ from ww_callbacks.adapters.saved_weights.any_weights import weights_of
 from ww_callbacks.adapters.saved_weights.best_checkpoint import saver
 from ww_callbacks.adapters.stalled_training import why_no_gradient
 from ww_callbacks.adapters.traced_output import traced_output
-from ww_callbacks.adapters.training_metrics import StepLosses, in_words, misspelt, understood, values_of
+from ww_callbacks.adapters.training_metrics import (
+    StepLosses,
+    in_words,
+    misspelt,
+    train_loss_name,
+    understood,
+    values_of,
+)
 from ww_callbacks.integrations.record import free_directory
 from ww_callbacks.integrations.schema import Snapshot
 from ww_callbacks.probes.representation import RepresentationProbe
@@ -145,9 +152,9 @@ class SpectralMonitor(Watcher):
         Args:
             step: number of completed optimiser steps.
             epoch: number of completed epochs, fractional inside an epoch; omit it if there are no epochs.
-            metrics: metrics of the loop: ``train_loss`` (if you do not use :meth:`step`), ``train_accuracy``,
-                ``learning_rate``, ``val_loss``, ``val_accuracy``, under these or other common names, each a number or
-                an array of one element; None for one that is not known at this call.
+            metrics: metrics of the loop: ``train_loss`` or ``loss`` (if you do not use :meth:`step`),
+                ``train_accuracy``, ``learning_rate``, ``val_loss``, ``val_accuracy``, under these or other common
+                names, each a number or an array of one element; None for one that is not known at this call.
             weights: the current pytree, if the monitor was created with one that is not updated in place.
             more: metrics as keyword arguments.
 
@@ -184,6 +191,8 @@ class SpectralMonitor(Watcher):
         told |= {name: float(value) for name, value in given.items()}
         if (mean := self._losses.mean()) is not None:
             told.setdefault("train_loss", mean)
+        if (loss := train_loss_name(given, self.settings.metrics)) is not None:
+            told.setdefault("train_loss", told[loss])
         if self._losses.first is not None:
             told["first_loss"] = self._losses.first
         if ended := int(now[1]) > self._epoch:
@@ -218,7 +227,8 @@ class SpectralMonitor(Watcher):
         if self._explained or not given or not (ended or "val_loss" in found or "val_accuracy" in found):
             return
         self._explained = True
-        trained = {"train_loss": "train_loss"} if "train_loss" in given else {}
+        loss = None if self._losses.first is not None else train_loss_name(given, asked)
+        trained = {"train_loss": loss} if loss is not None else {}
         self.run.console.note(in_words(trained | found))
 
     def _take(self, weights: Any) -> None:

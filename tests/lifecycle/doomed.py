@@ -78,6 +78,60 @@ def terminated(folder: Path) -> None:
     fit(seeded(), callback_in(folder), During(lambda step: step == 6 and os.kill(os.getpid(), signal.SIGTERM)))
 
 
+def terminated_plain(folder: Path) -> None:
+    from ww_callbacks import SpectralMonitor
+
+    net = seeded().net
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    with SpectralMonitor(net, log_dir=folder / "record", verbose=0) as monitor:
+        for epoch in range(1, 5):
+            for x, y in same_batches():
+                if monitor.run.step == 8:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                loss = torch.nn.functional.cross_entropy(net(x), y)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                monitor.step(loss)
+            monitor.observe(step=4 * epoch, epoch=epoch)
+
+
+def terminated_hf(folder: Path, saves: bool) -> None:
+    """The Trainer runs no hook of any callback, unless it is to write a checkpoint at the signal."""
+    import transformers
+
+    from tests.huggingface.small import train
+    from ww_callbacks.huggingface import SpectralCallback as HuggingFace
+
+    class Terminated(transformers.TrainerCallback):
+        def on_step_end(self, args, state, control, **others):
+            if state.global_step == 10:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(5 if saves else 0)  # the Trainer waits for a moment before it saves
+
+    ours = HuggingFace(log_dir=str(folder / "record"), verbose=0, every_n_epochs=1)
+    train(folder / "out", ours, Terminated(), enable_jit_checkpoint=saves)
+
+
+def terminated_keras(folder: Path) -> None:
+    os.environ["KERAS_BACKEND"] = "torch"
+    import keras
+    import numpy as np
+
+    from ww_callbacks.keras import SpectralCallback as Keras
+
+    class Terminated(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.model.optimizer.iterations == 10:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8), keras.layers.Dense(3)])
+    model.compile("sgd", "mse")
+    ours = Keras(log_dir=str(folder / "record"), verbose=0)
+    data = np.ones((32, 6)), np.ones((32, 3))
+    model.fit(*data, batch_size=8, epochs=5, verbose=0, callbacks=[ours, Terminated()])
+
+
 def interrupted(folder: Path) -> None:
     fit(seeded(), callback_in(folder), During(lambda step: step == 6 and os.kill(os.getpid(), signal.SIGINT)))
 
@@ -110,6 +164,10 @@ def main(folder: Path) -> None:
         seconds = usual * moments.uniform(0.2, 1.0)
         forked(lambda n=number, s=seconds: killed_at_any_moment(folder / f"any-{n}", s))
     forked(lambda: terminated(folder / "terminated"))
+    codes["plain"] = forked(lambda: terminated_plain(folder / "terminated-plain"))
+    codes["hf"] = forked(lambda: terminated_hf(folder / "terminated-hf", False))
+    codes["hf_saves"] = forked(lambda: terminated_hf(folder / "terminated-hf_saves", True))
+    codes["keras"] = forked(lambda: terminated_keras(folder / "terminated-keras"))
     codes["interrupted"] = forked(lambda: interrupted(folder / "interrupted"))
     codes["disk_full"] = forked(lambda: disk_full(folder / "disk_full"))
     print(json.dumps(codes))

@@ -23,6 +23,8 @@ from tests.lifecycle.doomed import KILLED_AT, KILLS, During
 from tests.lifecycle.records import Stop, assert_same
 from ww_callbacks import SpectralMonitor
 from ww_callbacks.engine.baseline_store import Baseline
+from ww_callbacks.integrations.figures.run_summary import headline
+from ww_callbacks.integrations.figures.run_view import views
 from ww_callbacks.integrations.record import read_run
 from ww_callbacks.lightning import SpectralCallback
 from ww_callbacks.spectral.linalg import spectrum
@@ -101,6 +103,25 @@ def test_without_room_for_the_initial_weights_it_is_resumed_all_the_same(tmp_pat
 def test_sigterm_leaves_a_verdict(doomed):
     record = read_run(doomed[0] / "terminated" / "record")
     assert record.verdict is not None and record.model["step"].tolist() == [0, 4]
+
+
+@pytest.mark.parametrize("framework", ["plain", "hf", "keras"])
+def test_sigterm_where_the_framework_runs_no_hook(doomed, framework):
+    """The signal's own exit is unchanged; the record is whole, and tells the verdict at its last snapshot."""
+    folder, codes, errors = doomed
+    assert codes[framework] == -signal.SIGTERM, errors[-3000:]
+    record = read_run(folder / f"terminated-{framework}" / "record")
+    assert record.verdict is None and record.torn == "" and record.model["step"].tolist() == [0, 4, 8]
+    assert record.standing.state == "no sign of overtraining"
+    shown = headline(views(record)[0])
+    assert shown.title == "no alert so far" and "At the last one: no sign of overtraining." in shown.text
+
+
+def test_sigterm_where_the_trainer_saves_a_checkpoint(doomed):
+    folder, codes, errors = doomed
+    assert codes["hf_saves"] == 0, errors[-3000:]
+    record = read_run(folder / "terminated-hf_saves" / "record")
+    assert record.verdict == record.standing and record.model["step"].tolist()[:-1] == [0, 4, 8]
 
 
 def test_a_disk_that_fills_up_during_training(doomed):

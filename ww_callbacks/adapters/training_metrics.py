@@ -25,6 +25,7 @@ _PATTERNS = {
     "val_accuracy": rf"{_VALIDATION}[_/.\-]?{_SCORE}{_SUFFIX}",
     "train_accuracy": rf"(?:{_TRAINING}[_/.\-])?{_SCORE}{_SUFFIX}",
 }
+_TRAIN_LOSS = rf"(?:{_TRAINING}[_/.\-]?)?(?:loss|nll|ce|mse){_SUFFIX}"
 _OF_AN_OUTPUT = r"(?!(?:\w*_)?top_?k)\w+[_/.\-]"
 _ONE_OUTPUT = {
     "val_loss": rf"{_VALIDATION}[_/.\-]{_OF_AN_OUTPUT}loss",
@@ -68,6 +69,20 @@ def understood(names: Iterable[str], asked: Mapping[str, str] | None = None) -> 
     return found
 
 
+def train_loss_name(names: Iterable[str], asked: Mapping[str, str] | None = None) -> str | None:
+    """Under which of these names a loop that reports its own training loss does so; None if under none.
+
+    Examples:
+        >>> train_loss_name(["loss", "val_loss"]), train_loss_name(["loss", "train/loss"])
+        ('loss', 'train/loss')
+    """
+    names = list(names)
+    if (name := (asked or {}).get("train_loss")) is not None:
+        return name if name in names else None
+    matches = [n for n in names if re.fullmatch(_TRAIN_LOSS, n, re.IGNORECASE)]
+    return max(matches, key=lambda n: (n == "train_loss", n.endswith("epoch"), len(n)), default=None)
+
+
 def values_of(logged: Mapping[str, Any], asked: Mapping[str, str] | None = None) -> dict[str, float]:
     """The metrics that the detectors read among the logged values; values that are not numbers are skipped."""
     out = {}
@@ -88,6 +103,8 @@ def misspelt(names: Iterable[str], asked: Mapping[str, str] | None = None) -> di
     """
     names = list(names)
     found = understood(names, asked)
+    if (loss := train_loss_name(names, asked)) is not None:
+        found["train_loss"] = loss
     missing = [m for m in (*_PATTERNS, "train_loss", "learning_rate") if m not in found and m not in names]
     unknown = [n for n in names if n not in found.values()]
     near = {n: difflib.get_close_matches(n.lower(), missing, n=1, cutoff=0.85) for n in unknown}

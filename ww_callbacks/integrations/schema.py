@@ -105,6 +105,7 @@ class Snapshot:
         overhead: the callback's share of the wall time of training so far (0.01 is 1 %).
         time: seconds since the start of the run.
         left_out: description of what was skipped to stay within a budget; empty if nothing.
+        verdict: the verdict if the run ended here; None if it is not known.
     """
 
     step: int
@@ -117,6 +118,7 @@ class Snapshot:
     overhead: float
     time: float
     left_out: str = ""
+    verdict: Verdict | None = None
 
     def __repr__(self) -> str:
         """One line: what a notebook shows of hundreds of layers would bury the cell."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.adapters.averages import lightning_owner
 from ww_callbacks.adapters.base import Watcher, shows_settings
-from ww_callbacks.adapters.first_batch import is_lazy, normalises_at_the_first_batch
+from ww_callbacks.adapters.first_batch import is_lazy
 from ww_callbacks.adapters.stalled_training import why_no_gradient, why_not_trained
 from ww_callbacks.adapters.traced_output import traced_output
 from ww_callbacks.engine.snapshot_kind import Kind
@@ -95,8 +95,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         """Store W_0 and publish the first snapshot, unless the weights are only known after the first batch."""
         if not pl_module.automatic_optimization:
             self._steps = OptimizerSteps(pl_module, trainer.optimizers)
-        resumes = self._loaded is not None
-        if self.run is not None and (resumes or not normalises_at_the_first_batch(pl_module)):
+        if self.run is not None:
             self._begin(trainer, pl_module)
 
     def _begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

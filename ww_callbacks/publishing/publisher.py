@@ -94,6 +94,7 @@ class Publisher:
             overhead=meter.overhead if step > self._progress.first_step else math.nan,
             time=meter.elapsed,
             left_out=measured.choice.left_out,
+            verdict=self._diagnosis.verdict,
         )
         self._progress.last, self._progress.step = snapshot, step
         self._progress.published |= scalars(snapshot)

@@ -158,11 +158,32 @@ def test_what_is_missing_is_named():
     assert detector.insufficient == "no epoch has ended yet"
     detector.update(Observation(5, 1.0, {"a": {}}, {}))
     assert "no training loss is reported" in detector.insufficient
-    detector = Overtraining()
-    detector.update(Observation(5, 1.0, {"a": {}}, {"train_loss": 1.0}))
+    detector, layers = Overtraining(), {"a": {"frobenius_norm": 1.0}}
+    detector.update(Observation(5, 1.0, layers, {"train_loss": 1.0}))
     assert "the second" in detector.insufficient
-    detector.update(Observation(10, 2.0, {"a": {}}, {"train_loss": 0.9}))
+    detector.update(Observation(10, 2.0, layers, {"train_loss": 0.9}))
     assert detector.insufficient == "" and "No validation values are logged" in detector.doubt
+
+
+@pytest.mark.parametrize(
+    ("layers", "why"),
+    [
+        ({}, "no layer of the model has a matrix"),
+        ({"a": {"frobenius_norm": math.nan, "stable_rank": 2.0}}, "none of frobenius_norm, distance_from_init, "),
+    ],
+)
+def test_losses_alone_are_not_judged(layers, why):
+    """The estimate was fitted to losses and weights together."""
+    detector = Overtraining()
+    for e in range(1, 30):  # memorised, by its losses
+        metrics = {"train_loss": 2.0 * 0.7**e, "first_loss": 2.3, "learning_rate": 1e-3}
+        losses = tuple(2.0 * 0.7**e * (1 + 0.02 * k) for k in range(10))
+        assert not detector.update(Observation(10 * e, float(e), layers, metrics, epoch_losses=losses))
+    assert detector.judged_by == "" and detector.probability is None and detector.doubt == ""
+    assert detector.insufficient.startswith(why) and "Log a validation loss" in detector.insufficient
+    for e in range(30, 33):
+        detector.update(Observation(10 * e, float(e), layers, {"train_loss": 1e-4, "val_loss": 1.0 / e}))
+    assert detector.judged_by == "validation" and detector.insufficient == ""
 
 
 @pytest.mark.parametrize("name", [*OVERTRAINED, "language/hard tiny/0/validation"])

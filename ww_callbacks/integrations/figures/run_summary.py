@@ -103,14 +103,15 @@ def _so_far(run: RunView, decided: Sequence[Alert]) -> Headline:
     if not decided:
         told = f"{len(run.steps)} snapshot{'s' if len(run.steps) > 1 else ''} without an alert"
         told += f", {len(run.alerts)} note{'s' if len(run.alerts) > 1 else ''}" if run.alerts else ""
-        return Headline(OPEN, "no alert so far", f"No verdict yet: {told}.", "")
+        standing = f"At the last one: {run.standing.state}. {run.standing.reason}" if run.standing is not None else ""
+        return Headline(OPEN, "no alert so far", _sentences(f"No final verdict: {told}.", standing), "")
     worst, count = decided[0], sum(alert.severity != "info" for alert in run.alerts)
     return Headline(
         {"warning": WATCH, "critical": BAD}[worst.severity],
         f"{worst.severity}: {worst.kind}",
         _sentences(in_plain_words(worst), f"Since epoch {worst.since_epoch:.4g}."),
         worst.recommendation,
-        _sentences(worst.message, f"{count} alert{'s' if count > 1 else ''} so far, no verdict yet."),
+        _sentences(worst.message, f"{count} alert{'s' if count > 1 else ''} so far, no final verdict."),
     )
 
 

@@ -181,6 +181,11 @@ class RunView:
         """The verdict as it stands."""
         return self.record.verdict
 
+    @property
+    def standing(self) -> Verdict | None:
+        """The verdict if the run ended at its last snapshot."""
+        return self.record.standing
+
 
 def views(runs: Run | RunView | Sequence[Run | RunView]) -> list[RunView]:
     """``runs``, one or several, as views with labels that tell them apart.

@@ -89,6 +89,8 @@ def snapshot_lines(snapshot: Snapshot) -> bytes:
         "metrics": snapshot.metrics,
         **snapshot.model,
     }
+    if snapshot.verdict is not None:
+        model["verdict"] = dataclasses.asdict(snapshot.verdict)
     return b"".join([*lines, encode(model)])
 
 

@@ -18,7 +18,7 @@ from ww_callbacks.integrations.schema import SCHEMA_VERSION, Alert, RunInfo, Ver
 LAYER_COLUMNS = ("step", "epoch", "kind", "layer", "index", "status", "changed", "frozen")
 MODEL_COLUMNS = ("step", "epoch", "kind", "seconds", "overhead", "time", "left_out")
 METRICS = "metrics/"
-_MODEL_KEYS = {"record", "step", "epoch", "kind", "seconds", "overhead", "time", "left_out", "metrics"}
+_MODEL_KEYS = {"record", "step", "epoch", "kind", "seconds", "overhead", "time", "left_out", "metrics", "verdict"}
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,14 @@ class RecordedSnapshot:
         session: how many times the run had been resumed.
         columns: column → the layers' values, one a layer in depth order.
         model: column → the model's value; the loop's metrics as ``metrics/<name>``.
+        verdict: the verdict if the run ended here; None where the record does not tell.
     """
 
     step: int
     session: int
     columns: Mapping[str, np.ndarray]
     model: Mapping[str, Any]
+    verdict: Verdict | None = None
 
 
 @dataclass
@@ -138,7 +140,9 @@ class Parser:
         self.pending.clear()
         if self.snapshots and self.snapshots[-1].session < self.sessions and self.snapshots[-1].step >= step:
             self._drop_snapshots(step)
-        self.snapshots.append(RecordedSnapshot(step, self.sessions, columns, model))
+        told = value.get("verdict")
+        verdict = None if told is None else decode(Verdict, told)
+        self.snapshots.append(RecordedSnapshot(step, self.sessions, columns, model, verdict))
 
     def _drop_snapshots(self, step: int) -> None:
         """The same moment measured again after a resume replaces the first measurement."""

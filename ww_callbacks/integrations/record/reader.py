@@ -32,6 +32,8 @@ class RunRecord:
             one column ``<quantity>/<statistic>`` each, and the metrics of the loop as ``metrics/<name>``.
         alerts: the alerts, in order.
         verdict: the last verdict; None during the run or if it was killed.
+        standing: the verdict if the run ended at its last snapshot, which a killed run has too; None where there is no
+            snapshot.
         torn: description of the unfinished end that was skipped after a kill; empty if there is none.
     """
 
@@ -41,6 +43,7 @@ class RunRecord:
     model: pd.DataFrame
     alerts: list[Alert]
     verdict: Verdict | None
+    standing: Verdict | None = None
     torn: str = ""
     index: DensityIndex = field(kw_only=True, repr=False, compare=False)
 
@@ -72,8 +75,8 @@ class RunRecord:
 
     def _repr_html_(self) -> str:
         """The run at a glance, for notebooks."""
-        verdict = self.verdict
-        state = f"<b>{html.escape(verdict.state)}</b>: {html.escape(verdict.reason)}" if verdict else "no verdict yet"
+        verdict, so_far = self.verdict or self.standing, "" if self.verdict else " (at the last snapshot)"
+        state = f"<b>{html.escape(verdict.state)}</b>{so_far}: {html.escape(verdict.reason)}" if verdict else ""
         head = (
             f"<p>Run <code>{html.escape(self.run.run_id)}</code> ({html.escape(self.run.framework)}): "
             f"{len(self.run.layers)} layers, {len(self.model)} snapshots. {state}</p>"
@@ -124,6 +127,7 @@ def as_record(parser: Parser, index: DensityIndex, torn: str = "") -> RunRecord:
         model=model_frame(parser.snapshots),
         alerts=list(parser.alerts),
         verdict=parser.verdict,
+        standing=parser.snapshots[-1].verdict if parser.snapshots else None,
         torn=torn,
         index=index,
     )

@@ -9,7 +9,8 @@ The evidence, in order of priority:
 2. **Training signals.** Without validation metrics, a calibrated logistic regression on the losses within and between
    epochs and the growth of the weights (:mod:`.judgement`). An alarm is raised if its score was above a threshold for a
    third of the epochs so far.
-3. **Not judged.** Without a training loss, or before the second epoch, there is no result.
+3. **Not judged.** Without a training loss, without a layer whose weights are measured, or before the second epoch,
+   there is no result.
 
 The epoch to keep is the best one by validation. Without validation it is the newest one as long as there is no alarm,
 and afterwards the one before the streak that raised the alarm.
@@ -75,6 +76,7 @@ class _State:
         reported: whether a training loss was ever reported.
         recent: the last scores.
         unusable: validation metric → epochs in which it was NaN or infinite.
+        unweighed: why the last epoch has no signal of the weights; empty if it has one.
     """
 
     judged: int = 0
@@ -87,6 +89,7 @@ class _State:
     reported: bool = False
     recent: list[float] = field(default_factory=list)
     unusable: dict[str, int] = field(default_factory=dict)
+    unweighed: str = ""
 
 
 class Overtraining:
@@ -180,6 +183,11 @@ class Overtraining:
             return "no epoch has ended yet"
         if not self._state.reported:
             return "no training loss is reported, and no validation values"
+        if self._state.unweighed:
+            return (
+                f"{self._state.unweighed}, and the training losses alone do not show it. Log a validation loss at "
+                f"{ENOUGH_VALIDATION} epochs or more"
+            )
         return "the first epoch that can be judged is the second"
 
     def update(self, observation: Observation) -> list[Finding]:
@@ -199,16 +207,27 @@ class Overtraining:
         self._follow_validation(observation)
         if state.alarm is not None and any(trend.best_at == moment for trend in self._followed()[:1]):
             state.alarm, state.streak = None, 0
+        state.unweighed = self._unweighed(observation)
         if signals is not None and self._signals.epochs >= 2:
-            state.judged += 1
-            state.score = fitted.COEFFICIENTS.score(signals)
-            state.recent = [*state.recent, state.score][-REMEMBERED:]
-            state.streak = state.streak + 1 if state.score > self.threshold else 0
+            score = fitted.COEFFICIENTS.score(signals)
+            state.recent = [*state.recent, score][-REMEMBERED:]
+            if not state.unweighed:
+                state.judged += 1
+                state.score = score
+                state.streak = state.streak + 1 if score > self.threshold else 0
         if state.alarm is None:
             self._move_best(moment)
         if state.alarm is None or state.alarm["why"] == "overconfident":
             self._raise(observation, signals or {})
         return self.findings()
+
+    def _unweighed(self, observation: Observation) -> str:
+        """Why no layer gives a signal; empty if one does."""
+        if not observation.layers:
+            return "no layer of the model has a matrix that is measured"
+        if any(number(row, name) is not None for row in observation.layers.values() for name in self.needs):
+            return ""
+        return f"none of {', '.join(self.needs)} is measured"
 
     def _follow_validation(self, observation: Observation) -> None:
         for trend, name in ((self._loss, "val_loss"), (self._accuracy, "val_accuracy")):

@@ -243,11 +243,16 @@ def test_the_effective_weight_is_measured_and_nothing_is_left_behind(wrap):
     )
 
 
-@pytest.mark.parametrize("power", [1, 3])
-def test_spectral_norm_before_anything_went_through_is_what_the_first_batch_will_use(power):
-    """The older one starts from random vectors, by which it would seem many times as large."""
+@pytest.mark.parametrize("evaluated", ["never", "with a graph", "without"])
+@pytest.mark.parametrize(("channels", "power"), [(8, 1), (8, 3), (32, 1), (2, 1), (1, 1)])
+def test_spectral_norm_before_training_is_what_the_first_batch_will_use(channels, power, evaluated):
+    """The older one starts from random vectors, by which it would seem many times as large, also once evaluated."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.utils.spectral_norm(nn.Conv2d(3, 8, 3), n_power_iterations=power))
+    model = nn.Sequential(nn.utils.spectral_norm(nn.Conv2d(3, channels, 3), n_power_iterations=power))
+    if evaluated != "never":
+        with torch.set_grad_enabled(evaluated == "with a graph"):
+            model.eval()(torch.randn(2, 3, 5, 5))
+    model.train()
     before = copy.deepcopy(model.state_dict())
     versions = {name: b._version for name, b in model.named_buffers()}
     (spec,) = [s for s in inspect(model) if not s.skipped]

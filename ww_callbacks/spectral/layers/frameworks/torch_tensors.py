@@ -159,20 +159,27 @@ def has_weight(module: nn.Module) -> bool:
     return own_parameters(module).get("weight") is not None or "weight" in derived(module)
 
 
-def _never_run(module: nn.Module, name: str) -> bool:
-    """Whether the weight that torch's older spectral norm leaves in the module is still the one it was made of."""
-    now, original = getattr(module, name), getattr(module, f"{name}_orig")
-    return not now.requires_grad and now.device == original.device and torch.equal(now, original)
+def _never_iterated(matrix: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> bool:
+    """Whether the vectors of torch's older spectral norm are still the random ones it was made with.
+
+    A forward pass in training leaves u = Wv/‖Wv‖; one in evaluation leaves both as they were. In few dimensions random
+    vectors may agree by chance, so that v must agree with Wᵀu too.
+    """
+    cosine = torch.nn.functional.cosine_similarity
+    if cosine(u, matrix @ v, dim=0) < 0.9:
+        return True
+    return len(u) <= 8 and bool(cosine(v, matrix.t() @ u, dim=0) < 0.5)
 
 
 def _spectrally_normalised(hook: Any, module: nn.Module, name: str) -> torch.Tensor:
-    """W / uᵀWv after the power iterations of one forward pass in training, on copies of the vectors u and v."""
+    """W / uᵀWv; with random vectors u and v, after the power iterations of one forward pass in training, on copies."""
     weight = getattr(module, f"{name}_orig").detach()
     matrix = hook.reshape_weight_to_matrix(weight)
     u, v = getattr(module, f"{name}_u"), getattr(module, f"{name}_v")
-    for _ in range(hook.n_power_iterations):
-        v = torch.nn.functional.normalize(matrix.t() @ u, dim=0, eps=hook.eps)
-        u = torch.nn.functional.normalize(matrix @ v, dim=0, eps=hook.eps)
+    if _never_iterated(matrix, u, v):
+        for _ in range(hook.n_power_iterations):
+            v = torch.nn.functional.normalize(matrix.t() @ u, dim=0, eps=hook.eps)
+            u = torch.nn.functional.normalize(matrix @ v, dim=0, eps=hook.eps)
     return weight / (u @ (matrix @ v))
 
 
@@ -180,8 +187,8 @@ def effective(module: nn.Module, name: str) -> torch.Tensor:
     """The weight ``name`` as ``module`` uses it now, detached and free of side effects.
 
     That is the parameter itself, or what its parametrisation makes of it: for spectral norm with the σ of its current
-    vectors, for a pruned weight with the mask applied. A module with torch's older spectral norm that nothing has gone
-    through yet holds random vectors: its weight is then the one that its first forward pass in training will use.
+    vectors, for a pruned weight with the mask applied. A module with torch's older spectral norm that has not been
+    trained yet holds random vectors: its weight is then the one that its first forward pass in training will use.
     """
     chains = getattr(module, "parametrizations", None)
     if chains is not None and name in chains:
@@ -197,9 +204,7 @@ def effective(module: nn.Module, name: str) -> torch.Tensor:
             with torch.no_grad():
                 if not hasattr(hook, "n_power_iterations"):  # the older weight norm
                     return hook.compute_weight(module).detach()
-                if _never_run(module, name):
-                    return _spectrally_normalised(hook, module, name)
-                return hook.compute_weight(module, False).detach()
+                return _spectrally_normalised(hook, module, name)
         if getattr(hook, "_tensor_name", None) == name and hasattr(hook, "apply_mask"):
             with torch.no_grad():
                 return getattr(module, f"{name}_orig").detach() * getattr(module, f"{name}_mask")
