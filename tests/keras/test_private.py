@@ -1,6 +1,7 @@
 """What the adapter reads of Keras beyond its documented interface: still there, and missed with a word."""
 
 import os
+from types import MappingProxyType
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
@@ -10,14 +11,18 @@ import pytest
 keras = pytest.importorskip("keras", reason="needs the extra keras")
 
 from tests.keras.test_callback import fit, model_of
+from ww_callbacks.adapters.saved_weights.keras_weights import KerasWeights
 from ww_callbacks.keras import SpectralCallback, private
+from ww_callbacks.probes.keras_driver import KerasDriver
+from ww_callbacks.spectral.layers import inspect
+from ww_callbacks.spectral.layers.frameworks import keras_private
 
 BACKEND = keras.backend.backend()
 
 
 @pytest.fixture(autouse=True)
 def nothing_said(monkeypatch):
-    monkeypatch.setattr(private, "_said", set())
+    monkeypatch.setattr(keras_private, "said", set())
 
 
 class Looks(keras.callbacks.Callback):
@@ -78,21 +83,82 @@ def test_the_data_of_a_fit_tell_their_shapes(caplog, monkeypatch):
     assert "a model without an input shape is watched from its first batch on" in lost(caplog)[0]
 
 
-def test_layers_and_models_have_their_parts():
-    """What the Keras layers, the probes and ``adapters.saved_weights.keras_weights`` read."""
-    model = model_of()
-    if BACKEND == "jax":
-        told = []
-        tell = keras.callbacks.LambdaCallback(
-            on_train_batch_end=lambda batch, logs: told.append((set(model._jax_state), model._jax_state_synced))
-        )
-        fit(tell, model=model, epochs=1)
-        assert {"trainable_variables", "non_trainable_variables"} <= told[0][0] and told[0][1] is False
-    assert [type(layer).__name__ for layer in model._flatten_layers(include_self=False, recursive=False)]
+class Nested(keras.layers.Layer):
+    """Layers in an attribute, a list and a dictionary, and one twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = keras.layers.Dense(4)
+        self.blocks = [keras.layers.Dense(4), [keras.layers.Dense(4)]]
+        self.named = {"last": keras.layers.SpectralNormalization(keras.layers.Dense(4)), "again": self.first}
+
+    def call(self, x):
+        for layer in (self.first, self.blocks[0], self.blocks[1][0], self.named["last"], self.first):
+            x = layer(x)
+        return x
+
+
+def nested():
+    inner = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(4, name="inner")])
+    return keras.Sequential([keras.layers.Input((4,)), Nested(), inner, keras.layers.Dense(2)])
+
+
+def test_layers_tell_those_under_them(caplog, monkeypatch):
+    keras.utils.clear_session()
+    model = nested()
+    known = [spec.name for spec in inspect(model)]
+    assert len(known) == len({spec.name for spec in inspect(model)}) and not lost(caplog)
+    kinds = [type(child).__name__ for child in keras_private.children(model)]
+    assert {"Nested", "Sequential", "Dense"} <= set(kinds) and len(keras_private.children(model.layers[0])) == 4
+    monkeypatch.delattr(keras.Layer, "_flatten_layers")
+    assert [spec.name for spec in inspect(model)] == known and private.is_built(model)
+    assert len(lost(caplog)) == 1 and "Layer._flatten_layers: nested layers are found by their attr" in lost(caplog)[0]
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="the other backends update the variables at each step")
+def test_jax_models_tell_the_weights_of_the_epoch_that_runs(caplog):
+    model, told = model_of(), []
+    weights = KerasWeights(model)
+
+    def look(batch, logs):
+        newer = keras_private.values_in_training(model)
+        told.append((len(newer), weights.now(), len(keras_private.values_in_training(object.__new__(Without)))))
+
+    fit(keras.callbacks.LambdaCallback(on_train_batch_end=look), model=model, epochs=1)
+    assert all(count >= len(model.weights) for count, _, _ in told) and keras_private.values_in_training(model) == {}
+    now = weights.now()
+    assert all(np.array_equal(told[-1][1][name], now[name]) for name in now)
+    assert any(not np.array_equal(told[0][1][name], now[name]) for name in now)
+    assert told[0][2] == 0 and "averages within an epoch are those of its start" in lost(caplog)[0]
+
+
+class Without:
+    """A model of a Keras that keeps its state under other names."""
+
+    _jax_state = MappingProxyType({"weights": []})
+
+
+def test_models_that_no_graph_describes_are_refused_by_the_probe():
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(4)
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = Subclassed()
+    model(keras.ops.ones((2, 3)))
+    with pytest.raises(ValueError, match="`Subclassed` is subclassed"):
+        KerasDriver(model)
+    functional = model_of()
+    assert KerasDriver(keras.Model(functional.inputs, functional.outputs)).names == KerasDriver(functional).names
+
+
+def test_spectral_normalisation_gives_its_weights():
     wrapper = keras.layers.SpectralNormalization(keras.layers.Dense(4))
     wrapper.build((None, 3))
     assert [tuple(part.shape) for part in wrapper.normalized_weights()] == [(1, 4), (3, 4)]
-    assert hasattr(keras.Model(model.inputs, model.outputs), "_nodes")
 
 
 def test_a_run_says_what_it_misses_and_goes_on(tmp_path, caplog, monkeypatch):

@@ -1,11 +1,10 @@
 """What the adapter needs of Keras beyond its documented interface, in one place.
 
-The floors below read ``_flatten_layers`` of layers, and ``adapters.saved_weights.keras_weights`` ``_jax_state`` and
-``_jax_state_synced`` of models; the test named below covers these too.
+What other floors read too is in ``ww_callbacks.spectral.layers.frameworks.keras_private``, and the same holds for it.
 
-Each function names the attributes that it reads; all were there in the versions that :data:`TRIED` lists. Where one is
-gone in a later version, training goes on, and one warning says what no longer works. ``tests/keras/test_private.py``
-fails on the first version that lacks one.
+Each function names the attributes that it reads; all were there in the versions that ``keras_private.TRIED``
+lists. Where one is gone in a later version, training goes on, and one warning says what no longer works.
+``tests/keras/test_private.py`` fails on the first version that lacks one.
 """
 
 from __future__ import annotations
@@ -16,20 +15,7 @@ from typing import Any
 import keras
 
 from ww_callbacks.adapters.call_stack import caller, local
-from ww_callbacks.faults import logger
-
-TRIED = ("3.6.0", "3.15.1")
-
-_said: set[str] = set()
-
-
-def _lost(attribute: str, consequence: str) -> None:
-    """Say once that ``attribute`` is gone, and what that costs."""
-    if attribute not in _said:
-        _said.add(attribute)
-        logger.warning(
-            "ww-callbacks: Keras %s has no %s: %s. Training continues.", keras.__version__, attribute, consequence
-        )
+from ww_callbacks.spectral.layers.frameworks.keras_private import children, lost
 
 
 def running_list() -> Any:
@@ -43,7 +29,7 @@ def report_batches_at_once(callbacks: Any) -> None:
     Keras decides when it makes the list; only then do we learn that the run is so short that steps are counted.
     """
     if not hasattr(callbacks, "_async_train"):
-        _lost("CallbackList._async_train", "snapshots within an epoch may be some batches late")
+        lost("CallbackList._async_train", "snapshots within an epoch may be some batches late")
         return
     callbacks._async_train = False
 
@@ -60,15 +46,14 @@ def accumulation(optimizer: Any) -> tuple[int, int]:
         return 1, 0
     batches = getattr(inner, "_iterations", None)
     if batches is None:
-        _lost("Optimizer._iterations", "a second `fit` may count its first accumulated step some batches late")
+        lost("Optimizer._iterations", "a second `fit` may count its first accumulated step some batches late")
         return steps, 0
     return steps, int(keras.ops.convert_to_numpy(batches)) % steps
 
 
 def is_built(model: Any) -> bool:
-    """Whether all layers of ``model`` have their weights (``_flatten_layers``)."""
-    layers = getattr(model, "_flatten_layers", None)
-    return bool(model.built) if layers is None else all(layer.built for layer in layers())
+    """Whether all layers of ``model`` have their weights."""
+    return bool(model.built) and all(is_built(layer) for layer in children(model))
 
 
 def build(model: Any) -> None:
@@ -85,7 +70,7 @@ def build(model: Any) -> None:
     spec = getattr(dataset, "element_spec", None)
     call = getattr(getattr(getattr(keras, "src", None), "backend", None), "compute_output_spec", None)
     if spec is None or call is None:
-        _lost(
+        lost(
             "`epoch_iterator._distributed_dataset.element_spec` or `backend.compute_output_spec`",
             "a model without an input shape is watched from its first batch on",
         )

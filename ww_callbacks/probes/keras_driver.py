@@ -25,9 +25,7 @@ class KerasDriver:
     def __init__(self, model: Any, layers: Sequence[str] = ()) -> None:
         import keras
 
-        if not isinstance(model, keras.Sequential) and not getattr(
-            model, "_is_graph_network", hasattr(model, "_nodes")
-        ):
+        if not isinstance(model, keras.Sequential) and not (hasattr(model, "inputs") and hasattr(model, "outputs")):
             raise ValueError(
                 f"Expected a functional or Sequential Keras model for a representation probe, but "
                 f"`{type(model).__name__}` is subclassed: its layers' outputs cannot be reached."

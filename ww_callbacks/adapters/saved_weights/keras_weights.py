@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from ww_callbacks.adapters.saved_weights.weight_average import Copies, save_in_place
+from ww_callbacks.spectral.layers.frameworks.keras_private import children, values_in_training
 
 
 class KerasWeights:
@@ -53,14 +54,8 @@ class KerasWeights:
         """The current values: on JAX those of the training state, because the variables are not updated within an
         epoch.
         """
-        state = getattr(self._model, "_jax_state", None)
-        if not state or getattr(self._model, "_jax_state_synced", True):
-            return [v.value for v in self._variables]
-        held = {id(v): v for v in self._model.trainable_variables}
-        values = dict(zip(held, state["trainable_variables"], strict=True))
-        others = {id(v): v for v in self._model.non_trainable_variables}
-        values |= dict(zip(others, state["non_trainable_variables"], strict=True))
-        return [values[id(v)] for v in self._variables]
+        newer = values_in_training(self._model)
+        return [newer.get(id(v), v.value) for v in self._variables]
 
     def blend(self, share: float) -> None:
         """Move the average by this fraction of the distance to the current weights."""
@@ -112,7 +107,7 @@ def _averaged(model: Any) -> Iterator[Any]:
 
 def _layers(layer: Any) -> Iterator[Any]:
     yield layer
-    for child in layer._flatten_layers(include_self=False, recursive=False):
+    for child in children(layer):
         yield from _layers(child)
 
 

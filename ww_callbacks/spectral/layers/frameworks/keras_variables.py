@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ww_callbacks.spectral.layers import matrix_layouts as layouts
+from ww_callbacks.spectral.layers.frameworks.keras_private import children
 from ww_callbacks.spectral.layers.keras_layouts import classify, divisor_as_kernel, kind_of_vector, type_of
 from ww_callbacks.spectral.layers.matrix_layouts import Convention, Part, skipped, specs
 from ww_callbacks.spectral.layers.spec import Array, Index, LayerSpec
@@ -86,9 +87,8 @@ def inspect_keras(model: Any, convolution: Convention = "matrix") -> list[LayerS
 
 def _places(layer: Any, ancestors: tuple[str, ...] = ()) -> list[Place]:
     """Every layer under ``layer``, outer ones before inner ones, so that the last to claim a variable is its owner."""
-    children = layer._flatten_layers(include_self=False, recursive=False)
     inner = (*ancestors, type(layer).__name__)
-    return [Place(layer, ancestors), *(place for child in children for place in _places(child, inner))]
+    return [Place(layer, ancestors), *(place for child in children(layer) for place in _places(child, inner))]
 
 
 def to_array(variable: Any, index: Index = ()) -> Array:
