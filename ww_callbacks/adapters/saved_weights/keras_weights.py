@@ -55,7 +55,7 @@ class KerasWeights:
         epoch.
         """
         newer = values_in_training(self._model)
-        return [newer.get(id(v), v.value) for v in self._variables]
+        return [newer[id(v)] for v in self._variables] if newer else [v.value for v in self._variables]
 
     def blend(self, share: float) -> None:
         """Move the average by this fraction of the distance to the current weights."""
