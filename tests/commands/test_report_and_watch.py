@@ -145,15 +145,23 @@ def test_watch_follows_a_run_to_its_verdict(tmp_path, capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     assert code == EXIT_FINDING
     assert lines[0].startswith("waiting for a record at")
-    assert sum(line.startswith("spectra: epoch") for line in lines) == 3
+    assert sum(line.startswith("spectra: epoch") for line in lines) == 4
     assert any("CRITICAL at epoch 2: scale collapse in net.1.weight" in line for line in lines)
     assert any(line.startswith("spectra: verdict: collapsing") for line in lines)
+
+
+def test_watch_of_a_finished_run_says_each_alert_after_its_snapshot(bad, capsys, monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    assert main(["watch", str(bad)]) == EXIT_FINDING
+    lines = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
+    at = lines.index("spectra: epoch 3")
+    assert lines[at + 1].startswith("spectra: CRITICAL at epoch 3: ") and lines[at + 3] == "spectra: epoch 4"
 
 
 def test_watch_as_json_lines(bad, capsys):
     assert main(["watch", str(bad), "--json"]) == EXIT_FINDING
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [record["record"] for record in records] == ["run", *["model"] * 5, "alert", "verdict"]
+    assert [record["record"] for record in records] == ["run", *["model"] * 4, "alert", "model", "verdict"]
     assert records[3]["metrics/train_loss"] == pytest.approx(1.5331, abs=1e-3)
 
 

@@ -166,4 +166,4 @@ def test_the_trainers_printing_is_spared_our_values(tmp_path, capsys):
     train(tmp_path, SpectralCallback(), disable_tqdm=False)
     out = capsys.readouterr().out
     assert "spectral/alpha" not in out
-    assert sum(line.startswith("spectra: epoch") for line in out.splitlines()) == 5
+    assert sum(line.startswith("spectra: epoch") for line in out.splitlines()) == 6  # epoch 0, too

@@ -125,7 +125,7 @@ def test_the_progress_bar_stays_whole(tmp_path, capsys):
     fit(SpectralCallback(log_dir=tmp_path), epochs=5, verbose=1)
     out = capsys.readouterr().out
     lines = [line for line in out.splitlines() if line.startswith("spectra: epoch")]
-    assert len(lines) == 5
+    assert len(lines) == 6  # epoch 0, too
     assert not any("spectral/" in line for line in out.splitlines())
 
 

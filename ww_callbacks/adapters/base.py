@@ -21,6 +21,7 @@ from ww_callbacks.probes.probe_runner import Probing
 from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.run import Run
 from ww_callbacks.settings import GROUPS, Settings
+from ww_callbacks.spectral.detectors.base import epoch_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -255,7 +256,7 @@ class Watcher:
         """Report which weights the model has now, and where the files are."""
         diagnosis = self._watched().diagnosis
         step, epoch = f"step {diagnosis.best_step}", diagnosis.best_epoch
-        when = step if epoch is None else f"epoch {epoch:g} ({step})"
+        when = step if epoch is None else f"epoch {epoch_text(epoch)} ({step})"
         raw, average = self.best_checkpoint, self.best_average
         held = f"the average of the weights over {when}" if average else f"the trained weights of {when}, not averaged"
         files = [f"{what} in {near(path)}" for what, path in (("average", average), ("trained", raw)) if path]

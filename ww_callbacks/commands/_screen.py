@@ -16,6 +16,7 @@ from ww_callbacks.integrations.figures.palette import SEVERITIES
 from ww_callbacks.integrations.figures.run_summary import BAD, GOOD, OPEN, WATCH, cost_in_words, headline
 from ww_callbacks.integrations.figures.run_view import RunView
 from ww_callbacks.integrations.quantity_info import quantity_info
+from ww_callbacks.spectral.detectors.base import epoch_text
 
 FIXED_LINES = 24
 """Lines of the screen that are no layer's."""
@@ -47,7 +48,7 @@ def _rich(text: str, style: str = "not dim") -> Text:
 def _progress(run: RunView) -> str:
     if not len(run.steps):
         return "no snapshot yet"
-    parts = [f"epoch {run.epochs[-1]:.4g}", f"step {run.steps[-1]}"]
+    parts = [f"epoch {epoch_text(run.epochs[-1])}", f"step {run.steps[-1]}"]
     for name in run.metrics:
         values = run.model(f"metrics/{name}")
         if values is not None and math.isfinite(values[-1]):
@@ -64,7 +65,7 @@ def _model(run: RunView, width: int) -> Table:
     for name in ("median", "10 %", "90 %"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("median so far", no_wrap=True)
-    titles = max((len(quantity_info(name).title) for name in run.quantities if _summarised(run, name)), default=0)
+    titles = max((len(_title(run, name)) for name in run.quantities if _summarised(run, name)), default=0)
     room = width - titles - 3 * NUMBER - 4 * GAP
     for quantity in run.quantities:
         median = run.model(f"{quantity}/median")
@@ -75,10 +76,18 @@ def _model(run: RunView, width: int) -> Table:
         cells = [
             _number(column[when[-1]]) if column is not None and len(when) else "–" for column in (median, low, high)
         ]
-        table.add_row(
-            Text(quantity_info(quantity).title), *cells, sparkline(median[when], min(max(room, 1), BARS_MOST))
-        )
+        table.add_row(Text(_title(run, quantity)), *cells, sparkline(median[when], min(max(room, 1), BARS_MOST)))
     return table
+
+
+def _title(run: RunView, quantity: str) -> str:
+    """The quantity's name and, where it is not all of them, of how many layers its summary is."""
+    when = run.measured(quantity)
+    title = quantity_info(quantity).title
+    if not len(when):
+        return title
+    known = run.sure(quantity)[:, when[-1]] & np.isfinite(run.values(quantity)[:, when[-1]])
+    return title if known.all() else f"{title} ({known.sum()} of {len(known)} layers)"
 
 
 def _summarised(run: RunView, quantity: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -176,7 +177,7 @@ def print_table(heading: str, table: pd.DataFrame, marks: Mapping[str, Mapping[s
     for column in columns:
         numeric = table[column].dtype.kind in "fiu"
         wraps = column in _FOLDED
-        words = escape(column.replace("_", "\n"))
+        words = escape("\n".join(_head(column, cells[column])))
         justify: Literal["right", "left"] = "right" if numeric else "left"
         least = _width(column, cells[column]) if wraps else None
         shown.add_column(words, justify=justify, no_wrap=not wraps, min_width=least, overflow="fold")
@@ -197,6 +198,8 @@ def print_table(heading: str, table: pd.DataFrame, marks: Mapping[str, Mapping[s
         console.print(f"[dim]{escape(notes)}[/]")
 
 
+_HEAD = 9
+"""Characters of a line of a column's head that are not too many above narrow cells."""
 _FOLDED = ("layer", "what", "finding", "unusable_before")
 _KEPT = ("layer", "status", "hint", "finding", "unusable_before", "what", "measured")
 
@@ -210,7 +213,7 @@ def _fitting(cells: Mapping[str, Sequence[str]], width: int) -> list[str]:
     later = [column for column in reversed(list(cells)) if column not in (*constant, *_KEPT)]
     columns = list(cells)
     for column in (*constant, *later):
-        if sum(2 + _width(column, cells[column]) for column in columns) <= width:
+        if sum(3 + _width(column, cells[column]) for column in columns) - 3 <= width:
             break
         columns.remove(column)
     return columns
@@ -222,8 +225,23 @@ def _is_constant(cells: Sequence[str]) -> bool:
 
 def _width(column: str, cells: Sequence[str]) -> int:
     """Characters that a column needs; a long text may be folded."""
+    return max(max(map(len, _head(column, cells))), _cells_width(column, cells))
+
+
+def _cells_width(column: str, cells: Sequence[str]) -> int:
     longest = max(map(len, cells), default=0)
-    return max(*map(len, column.split("_")), min(longest, 24) if column in _FOLDED else longest)
+    return min(longest, 24) if column in _FOLDED else longest
+
+
+def _head(column: str, cells: Sequence[str]) -> list[str]:
+    """The lines of a column's head: as wide as its cells, or a little wider where that saves lines.
+
+    >>> _head("log_spectral_norm", ["0.2588"]), _head("alpha_evidence", ["few eigenvalues"])
+    (['log', 'spectral', 'norm'], ['alpha evidence'])
+    """
+    words = column.split("_")
+    width = max(_cells_width(column, cells), _HEAD, *map(len, words))
+    return textwrap.wrap(" ".join(words), width)
 
 
 def _cell(value: Any) -> str:

@@ -135,9 +135,13 @@ def _plain_lines(follower: Follower, interval: float) -> None:
         elif waiting and follower.record is None:
             print(f"waiting for a record at {follower.path} (Ctrl-C to stop)", flush=True)
         waiting = False
+        # A look may find much at once: what was said at a step follows its snapshot.
+        alerts = sorted(update.alerts, key=lambda alert: alert.step)
         for snapshot in _snapshots(update):
+            while alerts and alerts[0].step < snapshot.step:
+                sink.alert(alerts.pop(0))
             sink.snapshot(snapshot)
-        for alert in update.alerts:
+        for alert in alerts:
             sink.alert(alert)
         if update.verdict is not None:
             sink.close(update.verdict)
@@ -152,10 +156,13 @@ def _json_lines(follower: Follower, interval: float) -> None:
             _print_json({"record": "run", **asdict(update.run)})
         if update.dropped_from is not None:
             _print_json({"record": "dropped", "dropped_from": update.dropped_from})
-        for row in update.model.to_dict("records"):
-            _print_json({"record": "model", **{str(name): value for name, value in row.items()}})
-        for alert in update.alerts:
-            _print_json({"record": "alert", **asdict(alert)})
+        rows = [
+            {"record": "model", **{str(name): value for name, value in row.items()}}
+            for row in update.model.to_dict("records")
+        ]
+        said = [{"record": "alert", **asdict(alert)} for alert in update.alerts]
+        for row in sorted([*rows, *said], key=lambda row: row["step"]):  # stable: an alert follows its snapshot
+            _print_json(row)
         if update.verdict is not None:
             _print_json({"record": "verdict", **asdict(update.verdict)})
 

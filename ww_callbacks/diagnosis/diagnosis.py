@@ -22,6 +22,7 @@ from ww_callbacks.spectral.detectors import (
     output_layer,
     verdict,
 )
+from ww_callbacks.spectral.detectors.base import epoch_text
 from ww_callbacks.spectral.detectors.catalogue import SPOILING
 from ww_callbacks.spectral.detectors.layerwise.dead_layer import DeadLayer
 from ww_callbacks.spectral.detectors.layerwise.representation_collapse import RepresentationCollapse
@@ -142,7 +143,7 @@ class Diagnosis:
         reached = replace(fields, stopped=self.stop is not None)
         passed = [a for a in self.alerts if a.severity != "info"]
         if passed and reached.state in QUIET:
-            said = "; ".join(dict.fromkeys(f"{a.kind} since epoch {a.since_epoch:g}" for a in passed))
+            said = "; ".join(dict.fromkeys(f"{a.kind} since epoch {epoch_text(a.since_epoch)}" for a in passed))
             reason = f"No problem at the last snapshot, but there were alerts earlier: {said}."
             reached = replace(reached, state="watch", reason=reason, recommendation=passed[-1].recommendation)
         self.verdict = reached

@@ -37,10 +37,11 @@ def test_a_run_from_top_to_bottom(tmp_path, monkeypatch):
     lines: list[str] = []
     run(ConsoleSink(write=lines.append), tmp_path / "runs" / "a")
     assert all("\n" not in line for line in lines)
-    opened, before, first, said, advice, judged, cost, look = lines
+    opened, meaning, before, first, said, advice, judged, cost, look = lines
     assert opened == "spectra: watching 3 layers; record in runs/a"
-    assert before.startswith("spectra: before training · median: α ")
-    assert first.startswith("spectra: epoch 1 · medians: α ")
+    assert meaning.startswith("spectra: medians over the layers. moved: ‖W − W_0‖/‖W_0‖; α: ") and "±" in meaning
+    assert before.startswith("spectra: epoch 0     moved ")
+    assert first.startswith("spectra: epoch 1     moved ")
     assert "CRITICAL at epoch 2: scale collapse in net.1.weight: Its norm fell" in said
     assert "Since epoch 1." in said and "(scale_collapse -0.61, limit nan)" in said
     assert advice.strip() == "Lower the weight decay."
@@ -49,19 +50,31 @@ def test_a_run_from_top_to_bottom(tmp_path, monkeypatch):
     assert "ww-callbacks report runs/a -o report.html" in look and "tensorboard --logdir runs/a" in look
 
 
-def test_the_line_says_what_is_a_median_and_of_how_many_layers():
+def test_the_columns_are_the_same_in_every_line():
     taken = snapshot(10)
     line, model = snapshot_line(taken, alerts=2), taken.model
-    assert f" · median: α {model['alpha/median']:.2f} in 2/3 layers · 1 all zero · 2 alerts" in line
-    line = snapshot_line(changed(rows=taken.rows[::2]), alerts=0)
-    assert " · medians: α " in line and ", moved " in line and "cost" not in line
-    assert line.endswith(f", rank {model['effective_rank/median']:.3g}")
+    alpha, rank = f"α {model['alpha/median']:.2f} (2/3)", f"rank {model['effective_rank/median']:#.3g}"
+    assert f"  {alpha}" in line and f"  {rank}" in line and line.endswith("\n         2 alerts, 1 all zero")
+    lines = [snapshot_line(snapshot(step), alerts) for step, alerts in ((0, 0), (10, 3), (12, 12), (123, 0))]
+    for column in ("moved", "α", "rank"):
+        assert len({line.index(column) for line in lines}) == 1, lines
+    cheap = snapshot_line(changed(rows=[LayerRow("a", 0, {"relative_distance_from_init": 0.5})], model={}), 0)
+    assert cheap == "spectra: epoch 1     moved 0.500"
+
+
+def test_alpha_has_the_standard_error_of_a_typical_layer():
+    values = {"alpha": 3.0, "alpha_evidence": "sufficient"}
+    rows = tuple(LayerRow(f"net.{i}", i, values | {"sigma": error}) for i, error in enumerate((0.1, 0.3, 0.9)))
+    rows += (LayerRow("head", 3, values | {"sigma": 9.0, "alpha_evidence": "short tail"}),)
+    assert "α 3.00±0.30 (3/4)" in snapshot_line(changed(rows=rows, model={"alpha/median": 3.0}), 0)
 
 
 @pytest.mark.parametrize(("alerts", "layers", "epoch"), [(0, 3, 1.0), (12, 583, 123.5), (1234, 1583, 0.0)])
-def test_the_line_is_shorter_than_a_terminal(alerts, layers, epoch):
-    line = snapshot_line(Snapshot(**{**vars(snapshot(12_000_000, layers)), "epoch": epoch}), alerts)
-    assert len(line) < 80 and "α " in line and not line.endswith((",", "·"))
+def test_no_line_is_longer_than_a_terminal(alerts, layers, epoch):
+    taken = {**vars(snapshot(12_000_000, layers)), "epoch": epoch, "left_out": "3 of 7 layers"}
+    lines = snapshot_line(Snapshot(**taken), alerts).split("\n")
+    assert len(lines) == 2 and all(len(line) < 80 for line in lines) and "α " in lines[0]
+    assert "left out: 3 of 7 layers" in lines[1] and lines[1].startswith(" " * 9)
 
 
 @pytest.mark.parametrize(("budget", "said"), [(0.01, True), (0.02, False), (None, False)])
@@ -84,27 +97,29 @@ def test_a_terminal_breaks_no_word(monkeypatch):
 def test_no_number_without_evidence():
     rows = tuple(LayerRow(f"net.{i}", i, {"alpha": 9.0, "alpha_evidence": "short tail"}) for i in range(2))
     line = snapshot_line(changed(rows=rows, model={"alpha/median": math.nan}), alerts=0)
-    assert "α: too little evidence" in line and "9" not in line and "nan" not in line.lower()
+    assert "α unsure (0/2)" in line and "9" not in line and "nan" not in line.lower()
 
 
 @pytest.mark.parametrize(
     ("distances", "said"),
     [
-        ([0.0, 0.02, 0.0, 0.04], "moved 0.03 in 2/4"),
+        ([0.0, 0.02, 0.0, 0.04], "moved 0.0300 (2/4)"),
         ([0.0, math.nan], "no layer moved"),
-        ([0.5, math.nan], "moved 0.5,"),
+        ([0.5, math.nan], "moved 0.500"),
     ],
 )
 def test_frozen_layers_do_not_hide_that_the_others_moved(distances, said):
     rows = tuple(LayerRow(f"net.{i}", i, {"relative_distance_from_init": d}) for i, d in enumerate(distances))
     assert said in snapshot_line(changed(rows=rows), alerts=0)
-    assert "moved" not in snapshot_line(changed(rows=rows, step=0), alerts=0)
+    at_first = snapshot_line(changed(rows=rows, step=0, epoch=0.0), alerts=0)
+    assert at_first.startswith("spectra: epoch 0 ") and "no layer moved" not in at_first
     assert "moved" not in snapshot_line(changed(rows=(LayerRow("net.0", 0, {}),)), alerts=0)
 
 
 def test_a_loop_without_epochs_is_told_by_its_steps():
-    assert snapshot_line(changed(epoch=0.0, step=12_500), 0).startswith("spectra: step 12,500 · ")
-    assert snapshot_line(changed(epoch=0.25), 0).startswith("spectra: epoch 0.25 · ")
+    assert snapshot_line(changed(epoch=0.0, step=12_500), 0).startswith("spectra: step 12,500  ")
+    assert snapshot_line(changed(epoch=0.25), 0).startswith("spectra: epoch 0.25  ")
+    assert snapshot_line(changed(epoch=1 / 7), 0).startswith("spectra: epoch 0.14  ")
 
 
 def test_what_was_left_out_is_said():
@@ -123,7 +138,7 @@ def test_a_terminal_in_ascii_does_not_break_the_run(monkeypatch):
     monkeypatch.setattr(sys, "stdout", stream)
     run(ConsoleSink())
     stream.seek(0)
-    assert "spectra: epoch 1 | medians: alpha " in stream.read()
+    assert "(2/3)  rank " in (text := stream.read()) and "  alpha 0." in text
 
 
 def test_verbose_0_prints_nothing(capsys):
@@ -135,7 +150,7 @@ def test_in_ci_only_alerts_and_the_end(monkeypatch, capsys):
     monkeypatch.setenv("CI", "true")
     run(ConsoleSink())
     out = capsys.readouterr().out
-    assert "CRITICAL" in out and "verdict: collapsing" in out and "before training" not in out and "watching" not in out
+    assert "CRITICAL" in out and "verdict: collapsing" in out and "epoch 0 " not in out and "watching" not in out
 
 
 def test_a_resumed_run_counts_its_own_snapshots_and_says_so(capsys):

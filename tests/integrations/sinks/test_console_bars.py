@@ -9,7 +9,7 @@ import pytest
 from tests.integrations.terminal import screen
 
 OURS = re.compile(
-    r"spectra: (watching|before training|epoch \d(\.\d+)? · |metrics recognised: |verdict: |\d+ snapshots?, "
+    r"spectra: (watching|medians over|epoch \d(\.\d+)?  |metrics recognised: |verdict: |\d+ snapshots?, "
     r"|to look inside: )"
 )
 
@@ -96,7 +96,7 @@ def test_lines_and_bars_leave_each_other_whole(tmp_path, program, runs, bar):
     said = [line for line in lines if "spectra:" in line]
     assert all(OURS.match(line) for line in said), shown
     always = [line for line in said if "metrics recognised" not in line]  # said where the loop has names to read
-    assert len(always) == runs * 8, shown  # watching, W_0, three epochs, verdict, cost, how to look inside
+    assert len(always) == runs * 9, shown  # watching, legend, W_0, three epochs, verdict, cost, how to look inside
     assert all(len(line) < 80 for line in said if "record" not in line and "look inside" not in line), shown
     wrapped = "\n".join(lines).replace("\n         ", " ")
     assert wrapped.count("Log a validation loss for a firm answer.") == runs, "broken within a word:\n" + shown

@@ -10,6 +10,7 @@ import numpy as np
 from ww_callbacks.integrations.figures.palette import SEVERITIES
 from ww_callbacks.integrations.figures.run_view import SUFFICIENT, RunView
 from ww_callbacks.integrations.schema import Alert
+from ww_callbacks.spectral.detectors.base import epoch_text
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class LayerStatus:
     def in_words(self) -> str:
         """What to say of the layer in a few words."""
         if self.said:
-            return f"{', '.join(self.said)} since epoch {self.since_epoch:.4g}"
+            return f"{', '.join(self.said)} since epoch {epoch_text(self.since_epoch or 0.0)}"
         if self.status not in ("ok", ""):
             return self.status
         if not self.status:

@@ -11,6 +11,7 @@ from ww_callbacks.integrations.figures.palette import SEVERITIES
 from ww_callbacks.integrations.figures.run_view import RunView
 from ww_callbacks.integrations.scalars import LEAST_SECONDS, costs_too_much
 from ww_callbacks.integrations.schema import Alert
+from ww_callbacks.spectral.detectors.base import epoch_text
 from ww_callbacks.spectral.detectors.verdict import QUIET
 
 GOOD, WATCH, BAD, OPEN = "good", "watch", "bad", "open"
@@ -82,8 +83,8 @@ def headline(run: RunView) -> Headline:
     if not decided:
         reason, _, notes = verdict.reason.partition(" Note: ")
         return Headline(tone(verdict.state), verdict.state, _sentences(reason, stopped), verdict.recommendation, notes)
-    since = f"Since epoch {verdict.since_epoch:.4g}." if verdict.since_epoch is not None else ""
-    keep = f"Keep the weights of epoch {verdict.best_epoch:.4g}" if verdict.best_epoch is not None else ""
+    since = f"Since epoch {epoch_text(verdict.since_epoch)}." if verdict.since_epoch is not None else ""
+    keep = f"Keep the weights of epoch {epoch_text(verdict.best_epoch)}" if verdict.best_epoch is not None else ""
     keep += f" (step {verdict.best_step})." if keep and verdict.best_step is not None else "." if keep else ""
     if keep and keep in verdict.recommendation:
         keep = ""
@@ -109,7 +110,7 @@ def _so_far(run: RunView, decided: Sequence[Alert]) -> Headline:
     return Headline(
         {"warning": WATCH, "critical": BAD}[worst.severity],
         f"{worst.severity}: {worst.kind}",
-        _sentences(in_plain_words(worst), f"Since epoch {worst.since_epoch:.4g}."),
+        _sentences(in_plain_words(worst), f"Since epoch {epoch_text(worst.since_epoch)}."),
         worst.recommendation,
         _sentences(worst.message, f"{count} alert{'s' if count > 1 else ''} so far, no final verdict."),
     )

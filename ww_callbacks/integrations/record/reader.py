@@ -17,6 +17,7 @@ from ww_callbacks.integrations.record.density import DensityIndex
 from ww_callbacks.integrations.record.format import DENSITY_NAME, RECORD_NAME, RecordError
 from ww_callbacks.integrations.record.parser import Parser, layer_frame, model_frame
 from ww_callbacks.integrations.schema import Alert, RunInfo, Verdict
+from ww_callbacks.spectral.detectors.base import epoch_text
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class RunRecord:
             f"{len(self.run.layers)} layers, {len(self.model)} snapshots. {state}</p>"
         )
         alerts = "".join(
-            f"<li>epoch {alert.epoch:g}: <b>{html.escape(alert.kind)}</b> {html.escape(alert.message)}</li>"
+            f"<li>epoch {epoch_text(alert.epoch)}: <b>{html.escape(alert.kind)}</b> {html.escape(alert.message)}</li>"
             for alert in self.alerts[-10:]
         )
         columns = ["epoch", *(name for name in self.model.columns if name.endswith(("/median", "/share_sufficient")))]

@@ -15,6 +15,7 @@ from statistics import median
 from ww_callbacks.integrations.record import RECORD_NAME
 from ww_callbacks.integrations.scalars import costs_too_much, evidence_text, layers_text
 from ww_callbacks.integrations.schema import Alert, RunInfo, Snapshot, Verdict
+from ww_callbacks.spectral.detectors.base import epoch_text
 from ww_callbacks.spectral.measuring.values import is_measured
 
 _ASCII = str.maketrans(
@@ -28,9 +29,9 @@ _EVIDENCE_SHOWN = 4
 
 
 class ConsoleSink:
-    """Prints one line a snapshot, and alerts as they come.
+    """Prints what its columns mean, one line a snapshot, and alerts as they come.
 
-    A snapshot's line has fewer than 80 characters; longer lines are broken between words where standard output is a
+    A snapshot's line has fewer than 80 characters; other lines are broken between words where standard output is a
     terminal. It only ever writes whole lines, through ``write`` where a progress bar is drawn; it moves no cursor and
     uses no colour. Where the environment variable ``CI`` is set, it prints alerts and the end only.
 
@@ -70,8 +71,12 @@ class ConsoleSink:
         self._overhead = snapshot.overhead
         self._spent = _spent(snapshot)
         self._line = snapshot_line(snapshot, self._alerts, self._budget)
-        if not self._quiet and not self.brief:
-            self._say(self._line)
+        if self._quiet or self.brief:
+            return
+        if self._snapshots == 1 and (meaning := legend(snapshot)):
+            self._say(f"spectra: {meaning}")
+        for line in self._line.split("\n"):
+            self._say(line)
 
     def alert(self, alert: Alert) -> None:
         """Print the alert: where, what, since when, the evidence, and what to do."""
@@ -98,7 +103,7 @@ class ConsoleSink:
         if not self._snapshots:
             return
         if self.brief:
-            self._say(f"{self._line} · verdict: {verdict.state if verdict else 'none'}")
+            self._say(f"{' '.join(self._line.split())} · verdict: {verdict.state if verdict else 'none'}")
             return
         if verdict is not None:
             self._say(f"spectra: verdict: {verdict.state}. {verdict.reason} {verdict.recommendation}".rstrip())
@@ -124,52 +129,77 @@ class ConsoleSink:
             print(line, flush=True)
 
 
+def legend(snapshot: Snapshot) -> str:
+    """What the columns of :func:`snapshot_line` mean, of those that the run measures."""
+    measured = {name for row in snapshot.rows for name in row.values}
+    meanings = {
+        "relative_distance_from_init": "moved: ‖W − W_0‖/‖W_0‖",
+        "alpha_evidence": "α: exponent of the power law ± its standard error, where the evidence suffices "
+        "(2/3: in 2 of 3 layers)",
+        "effective_rank": "rank: effective rank",
+    }
+    said = [text for name, text in meanings.items() if name in measured]
+    return f"medians over the layers. {'; '.join(said)}" if said else ""
+
+
 def snapshot_line(snapshot: Snapshot, alerts: int, budget: float | None = None) -> str:
-    """A snapshot in fewer than 80 characters: numbers over the layers are medians; what it did not measure is left out.
+    """A snapshot in fewer than 80 characters: medians over the layers, in columns that are the same in every line.
+
+    What is said of few snapshots follows; a second line takes it where there is no room.
 
     Args:
         snapshot: the snapshot.
         alerts: how many alerts there were so far.
         budget: the share of the time that the callback may cost: more is said.
     """
-    judged = [row.values["alpha_evidence"] for row in snapshot.rows if row.values.get("alpha_evidence")]
-    enough = judged.count("sufficient")
-    moved = _moved([row.values.get("relative_distance_from_init", math.nan) for row in snapshot.rows])
-    medians = []
-    if math.isfinite(alpha := snapshot.model.get("alpha/median", math.nan)):
-        medians.append(f"α {alpha:.2f} in {enough:,}/{_count(len(judged), 'layer')}")
-    if moved and snapshot.step > 0:
-        medians.append(moved)
-    if math.isfinite(rank := snapshot.model.get("effective_rank/median", math.nan)):
-        medians.append(f"rank {rank:.3g}")
     zero = sum(row.status == "zero" for row in snapshot.rows)
     missing = sum(row.status != "zero" and not is_measured(row.status) for row in snapshot.rows)
-    always = [
-        *([] if enough or not judged else ["α: too little evidence"]),
+    too_much = costs_too_much(snapshot.overhead, snapshot.time, budget)
+    more = [
+        *([_count(alerts, "alert")] if alerts else []),
         *([f"{zero:,} all zero"] if zero else []),
         *([f"{missing:,} not measured"] if missing else []),
-        *(
-            [f"cost {_cost(snapshot.overhead, _spent(snapshot))}"]
-            if costs_too_much(snapshot.overhead, snapshot.time, budget)
-            else []
-        ),
-        *([_count(alerts, "alert")] if alerts else []),
+        *([f"cost {_cost(snapshot.overhead, _spent(snapshot))}"] if too_much else []),
         *([f"left out: {snapshot.left_out}"] if snapshot.left_out else []),
     ]
-    shorter = [medians[:count] for count in range(len(medians), 0, -1)]
-    shorter += [[medians[0].partition(" in ")[0]], []] if medians else [[]]
-    lines = (
-        "spectra: "
-        + " · ".join(
-            [
-                _when(snapshot.step, snapshot.epoch),
-                *([f"median{'s' if len(kept) > 1 else ''}: {', '.join(kept)}"] if kept else []),
-                *always,
-            ]
-        )
-        for kept in shorter
+    columns = "  ".join([f"{_when(snapshot.step, snapshot.epoch):10}", *filter(None, _columns(snapshot))]).rstrip()
+    beside = "  ".join([f"spectra: {columns}", *more])
+    if not more or len(beside) < WIDTH:
+        return beside
+    return f"spectra: {columns}\n{' ' * 9}{', '.join(more)}"
+
+
+def _columns(snapshot: Snapshot) -> tuple[str, str, str]:
+    """How far the weights moved, α and the effective rank; empty what the run, or this snapshot, does not measure."""
+    values = [row.values for row in snapshot.rows]
+    moved = _moved([own.get("relative_distance_from_init", math.nan) for own in values], snapshot.step)
+    judged = [own for own in values if own.get("alpha_evidence")]
+    sure = [own for own in judged if own["alpha_evidence"] == "sufficient"]
+    among = f"({len(sure):,}/{len(judged):,})"
+    alpha = snapshot.model.get("alpha/median", math.nan)
+    errors = [error for own in sure if math.isfinite(error := float(own.get("sigma", math.nan)))]
+    if not judged:
+        said = ""
+    elif math.isfinite(alpha) and sure:
+        said = f"α {alpha:.2f}{f'±{median(errors):.2f}' if errors else ''} {among}"
+    else:
+        said = f"α unsure {among}"
+    width = len("α 2.50 ") + len("±0.25") * any("sigma" in own for own in judged) + len(among)
+    rank = snapshot.model.get("effective_rank/median", math.nan)
+    return (
+        f"{moved:12}" if moved else "",
+        f"{said:{width}}" if said else "",
+        f"rank {_three(rank):5}" if math.isfinite(rank) else "",
     )
-    return min(lines, key=lambda line: max(len(line), WIDTH - 1))
+
+
+def _three(value: float) -> str:
+    """``value`` with three significant digits, the last one too if it is 0.
+
+    >>> _three(45.0), _three(0.0707), _three(103.2)
+    ('45.0', '0.0707', '103')
+    """
+    return f"{value:#.3g}".rstrip(".")
 
 
 def printable(text: str, encoding: str) -> str:
@@ -187,16 +217,16 @@ def printable(text: str, encoding: str) -> str:
     return text
 
 
-def _moved(distances: Sequence[float | str]) -> str:
+def _moved(distances: Sequence[float | str], step: int) -> str:
     """The median ‖W − W_0‖/‖W_0‖ of the layers that moved: where most are frozen, that of all would be 0."""
     known = [d for d in distances if isinstance(d, float) and math.isfinite(d)]
     moved = [d for d in known if d > 0.0]
     if not known:
         return ""
     if not moved:
-        return "no layer moved"
-    among = f" in {len(moved):,}/{len(known):,}" if len(moved) < len(known) else ""
-    return f"moved {median(moved):.3g}{among}"
+        return "no layer moved" if step else "moved 0"
+    among = f" ({len(moved):,}/{len(known):,})" if len(moved) < len(known) else ""
+    return f"moved {_three(median(moved))}{among}"
 
 
 def for_terminal(line: str) -> str:
@@ -208,9 +238,7 @@ def for_terminal(line: str) -> str:
 
 
 def _when(step: int, epoch: float) -> str:
-    if step == 0:
-        return "before training"
-    return f"epoch {epoch:.4g}" if epoch > 0 else f"step {step:,}"
+    return f"epoch {epoch_text(epoch)}" if epoch > 0 or step == 0 else f"step {step:,}"
 
 
 def _spent(snapshot: Snapshot) -> float:

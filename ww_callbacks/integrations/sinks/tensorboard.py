@@ -24,6 +24,7 @@ from ww_callbacks.integrations.scalars import (
 )
 from ww_callbacks.integrations.schema import Alert, RunInfo, Snapshot, Verdict
 from ww_callbacks.integrations.sinks.event_file import EventFile
+from ww_callbacks.spectral.detectors.base import epoch_text
 
 
 class TensorBoardSink:
@@ -105,7 +106,7 @@ class TensorBoardSink:
         """Write the alert as text."""
         text = (
             f"**{alert.severity}: {_escape(alert.kind)}** in {_escape(layers_text(alert.layers))}, "
-            f"since epoch {alert.since_epoch:g}\n\n{_escape(alert.message)}\n\n"
+            f"since epoch {epoch_text(alert.since_epoch)}\n\n{_escape(alert.message)}\n\n"
             f"Evidence: {_escape(evidence_text(alert))}\n\n{_escape(alert.recommendation)}"
         )
         self._add(_text("alert_log", text), alert.step)

@@ -99,3 +99,12 @@ class Detector(Protocol):
         Raises:
             ValueError: if it is not one of this detector's.
         """
+
+
+def epoch_text(epoch: float) -> str:
+    """An epoch as a person says it: two decimals, more only for the first hundredth of an epoch.
+
+    >>> [epoch_text(epoch) for epoch in (3.0, 1 / 7, 12.3456, 0.00123)]
+    ['3', '0.14', '12.35', '0.0012']
+    """
+    return f"{epoch:.2g}" if 0 < abs(epoch) < 0.01 else f"{epoch:.2f}".rstrip("0").rstrip(".")

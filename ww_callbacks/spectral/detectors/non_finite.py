@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ww_callbacks.spectral.detectors.arguments import check_state
-from ww_callbacks.spectral.detectors.base import Finding, Observation
+from ww_callbacks.spectral.detectors.base import Finding, Observation, epoch_text
 
 
 class NonFinite:
@@ -53,7 +53,7 @@ class NonFinite:
             where = f"{len(broken)} of {len(observation.layers)} layers hold NaN or ±inf, first in depth `{broken[0]}`"
         else:
             where = f"the training loss is {loss} while the weights are still finite"
-        back = f"Go back to the snapshot of epoch {good_epoch:g} and l" if good_epoch is not None else "L"
+        back = f"Go back to the snapshot of epoch {epoch_text(good_epoch)} and l" if good_epoch is not None else "L"
         return [
             Finding(
                 kind=self.kind,
@@ -62,7 +62,7 @@ class NonFinite:
                 evidence={"layers": float(len(broken)), "train_loss_finite": float(not loss_broken)},
                 since_step=step,
                 since_epoch=epoch,
-                message=f"Since epoch {epoch:g} {where}.",
+                message=f"Since epoch {epoch_text(epoch)} {where}.",
                 recommendation=f"{back}ower the learning rate, clip gradients, or train in a wider number format.",
                 # a single infinite loss under loss scaling mends itself; weights that are NaN do not
                 may_stop=bool(broken),

@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ww_callbacks.spectral.detectors.arguments import at_least_one, check_state, number
-from ww_callbacks.spectral.detectors.base import Finding, Observation
+from ww_callbacks.spectral.detectors.base import Finding, Observation, epoch_text
 from ww_callbacks.spectral.detectors.signals import coefficients as fitted
 from ww_callbacks.spectral.detectors.signals.judgement import probability
 from ww_callbacks.spectral.detectors.signals.training_signals import TrainingSignals
@@ -323,9 +323,9 @@ class Overtraining:
                 since_epoch=alarm["since"][1],
                 message=self._message(alarm),
                 recommendation=(
-                    f"Keep the weights of epoch {self.best_epoch:g} (step {self.best_step}). To train longer, add "
-                    "data, clean the labels, regularise more (weight decay, dropout, augmentation), or lower the "
-                    "learning rate."
+                    f"Keep the weights of epoch {epoch_text(self.best_epoch or 0.0)} (step {self.best_step}). To train "
+                    "longer, add data, clean the labels, regularise more (weight decay, dropout, augmentation), or "
+                    "lower the learning rate."
                 ),
                 may_stop=self.stops and (self.stops_overconfident or not overconfident),
                 confidence=alarm["evidence"].get("probability") if alarm["why"] == "training" else None,
@@ -335,7 +335,7 @@ class Overtraining:
         ]
 
     def _message(self, alarm: Mapping[str, Any]) -> str:
-        e, since = alarm["evidence"], f"{alarm['since'][1]:g}"
+        e, since = alarm["evidence"], epoch_text(alarm["since"][1])
         validation = alarm.get("validation")  # a state saved by an older version has none
         rests = f" This rests on {validation}." if validation else ""
         told = f" In the training itself, {_joined(alarm['words'])}." if alarm["words"] else ""

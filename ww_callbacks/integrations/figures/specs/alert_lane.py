@@ -10,6 +10,7 @@ from ww_callbacks.integrations.figures.specs.epoch_markers import epoch_range
 from ww_callbacks.integrations.figures.style import Spec, axis, over_time, panel
 from ww_callbacks.integrations.figures.text import escape, wrap
 from ww_callbacks.integrations.schema import Alert
+from ww_callbacks.spectral.detectors.base import epoch_text
 
 ROW = 30
 """Pixels of a row."""
@@ -128,7 +129,7 @@ def describe_alerts(alerts: Sequence[Alert], label: str = "", most: int = 4) -> 
         where = ", ".join(alert.layers[:3]) + (f" and {len(alert.layers) - 3} more" if len(alert.layers) > 3 else "")
         parts.append(f"<b>{escape(alert.kind)}</b> ({'note' if alert.severity == 'info' else alert.severity})")
         parts += [wrap(where)] if where else []
-        parts.append(f"since epoch {alert.since_epoch:.4g}, said at {alert.epoch:.4g}")
+        parts.append(f"since epoch {epoch_text(alert.since_epoch)}, said at {epoch_text(alert.epoch)}")
         parts += [wrap(alert.message), f"<i>{wrap(alert.recommendation)}</i>"]
     if len(alerts) > most:
         parts.append(f"and {len(alerts) - most} more")

@@ -9,6 +9,7 @@ from ww_callbacks.integrations.figures.run_summary import BAD, WATCH, tone
 from ww_callbacks.integrations.figures.run_view import RunView
 from ww_callbacks.integrations.figures.style import Spec
 from ww_callbacks.integrations.figures.text import escape
+from ww_callbacks.spectral.detectors.base import epoch_text
 
 MOST_MARKED = 3
 """Runs whose verdicts are marked; of more, the marks would hide the lines."""
@@ -42,13 +43,15 @@ def mark_verdicts(panel: Spec, runs: Sequence[RunView], *, flags: bool = False) 
             panel["layout"]["shapes"].append(
                 {**_upright(verdict.since_epoch, end), "type": "rect", "fillcolor": shade, "line": {"width": 0}}
             )
-            told.append((f"{who}{verdict.state} since epoch {verdict.since_epoch:.4g}", verdict.since_epoch, INK))
+            told.append(
+                (f"{who}{verdict.state} since epoch {epoch_text(verdict.since_epoch)}", verdict.since_epoch, INK)
+            )
         if verdict.best_epoch is not None:
             line = {"color": run_style(position)["color"], "dash": "dot", "width": 1.5}
             panel["layout"]["shapes"].append(
                 {**_upright(verdict.best_epoch, verdict.best_epoch), "type": "line", "line": line}
             )
-            told.append((f"{who}keep epoch {verdict.best_epoch:.4g}", verdict.best_epoch, GREY))
+            told.append((f"{who}keep epoch {epoch_text(verdict.best_epoch)}", verdict.best_epoch, GREY))
         for text, epoch, colour in told if flags else ():
             panel["layout"]["annotations"].append(_flag(text, epoch, row, colour, left=epoch < (low + high) / 2))
             row += 1

@@ -13,6 +13,7 @@ from ww_callbacks.integrations.figures.run_view import RunView
 from ww_callbacks.integrations.figures.style import Spec, axis, message_panel, panel
 from ww_callbacks.integrations.figures.text import escape
 from ww_callbacks.integrations.quantity_info import quantity_info
+from ww_callbacks.spectral.detectors.base import epoch_text
 
 MOST_EPOCHS = 9
 HEIGHT, RANDOM_HEIGHT = 330, 280
@@ -59,8 +60,8 @@ def _along_depth(run: RunView, top: float, first: float, last: float, *, alone: 
     made["layout"]["height"] += max(round(below) - 66, 0)  # long names take no room from the lines
     made["data"] = _epochs(run, scale)
     made["key"] = [
-        (_between(EPOCH_SCALE, 0.0), f"epoch {first:.4g}"),
-        (_between(EPOCH_SCALE, 1.0), f"epoch {last:.4g}"),
+        (_between(EPOCH_SCALE, 0.0), f"epoch {epoch_text(first)}"),
+        (_between(EPOCH_SCALE, 1.0), f"epoch {epoch_text(last)}"),
     ]
     if any(trace.get("meta", {}).get("role") == "unsure" for trace in made["data"]):
         made["key"].append((GREY, "hollow: too little evidence for α"))
@@ -118,9 +119,9 @@ def _epochs(run: RunView, scale: Spec) -> list[Spec]:
                 "marker": {"size": 7 if last else 4 if len(depth) < 40 else 2, "color": colour},
                 "line": {"width": 2.6 if last else 1.1, "color": colour},
                 "text": names,
-                "name": f"epoch {run.epochs[column]:.4g}",
+                "name": f"epoch {epoch_text(run.epochs[column])}",
                 "hovertemplate": "%{text}<br>α = %{y:.3g}"
-                f"<extra>{escape(run.label)}, epoch {run.epochs[column]:.4g}</extra>",
+                f"<extra>{escape(run.label)}, epoch {epoch_text(run.epochs[column])}</extra>",
                 "meta": {"role": "flow", "epoch": float(run.epochs[column]), "run": run.label},
             }
         )
@@ -180,7 +181,7 @@ def _against_random(run: RunView, *, alone: bool) -> Spec:
                     "marker": {"size": 8, "symbol": symbol, "color": colour, "line": {"color": INK, "width": 0.6}},
                     "text": [escape(run.layers[row]) for row in depth[keep]],
                     "hovertemplate": f"%{{text}}<br>α = %{{x:.3g}}{name}<br>{distance} = %{{y:.3g}}"
-                    f"<extra>epoch {run.epochs[column]:.4g}</extra>",
+                    f"<extra>epoch {epoch_text(run.epochs[column])}</extra>",
                 }
             )
     if not sure.all():

@@ -18,6 +18,7 @@ from ww_callbacks.integrations.figures.run_view import SUFFICIENT, RunView
 from ww_callbacks.integrations.figures.style import Spec, axis, message_panel, panel
 from ww_callbacks.integrations.figures.text import escape
 from ww_callbacks.integrations.quantity_info import quantity_info
+from ww_callbacks.spectral.detectors.base import epoch_text
 
 BULK_POINTS = 28
 AXIS_EPOCHS = 24
@@ -82,7 +83,7 @@ def spectrum_spec(run: RunView, layer: str) -> Spec:
             }
             for position, (density, distance) in enumerate(spectra.traces)
         ]
-        spec["layout"]["sliders"] = [_slider([f"{epoch:.4g}" for epoch in spectra.epochs])]
+        spec["layout"]["sliders"] = [_slider([epoch_text(epoch) for epoch in spectra.epochs])]
         spec["layout"]["height"] += SLIDER
         spec["layout"]["margin"]["b"] += SLIDER
     return spec
@@ -259,7 +260,7 @@ def _ghost(density: Density, epoch: float) -> Spec:
     edges, count = _bins(density)
     height = count / (count.sum() * np.diff(edges))
     x, y = np.repeat(edges, 2)[1:-1], np.repeat(np.where(height > 0, height, np.nan), 2)
-    return {**_line(x, y, f"epoch {epoch:.4g}", GREY, "solid", 1.5), "meta": {"role": "ghost"}}
+    return {**_line(x, y, f"epoch {epoch_text(epoch)}", GREY, "solid", 1.5), "meta": {"role": "ghost"}}
 
 
 def marchenko_pastur(minus: float, plus: float, smallest: float) -> tuple[np.ndarray, np.ndarray]:

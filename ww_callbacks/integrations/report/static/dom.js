@@ -23,9 +23,10 @@ export function shown(value, digits = 3) {
   return size >= 10 ** digits ? String(Math.round(value)) : Number(value.toPrecision(digits)).toString();
 }
 
-/** An epoch, step or count: whole numbers in full. */
+/** An epoch, step or count: whole numbers in full, others with two decimals, as `epoch_text` in detectors/base.py. */
 export function counted(value) {
-  return Number.isInteger(value) ? value.toLocaleString("en") : Number(value.toPrecision(4)).toString();
+  if (Number.isInteger(value)) return value.toLocaleString("en");
+  return Math.abs(value) < 0.01 ? value.toPrecision(2) : Number(value.toFixed(2)).toString();
 }
 
 /** A name that may be broken after its dots, slashes and underscores. */

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ww_callbacks.spectral.detectors.arguments import Values, number
-from ww_callbacks.spectral.detectors.base import Finding, Observation
+from ww_callbacks.spectral.detectors.base import Finding, Observation, epoch_text
 from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import (
     LayerMemory,
     LayerwiseDetector,
@@ -106,7 +106,7 @@ class AlphaRange(LayerwiseDetector[FirstAlpha, RunMemory]):
             },
             since_step=step,
             since_epoch=epoch,
-            message=f"Since epoch {epoch:g}: {'; '.join(words)}.",
+            message=f"Since epoch {epoch_text(epoch)}: {'; '.join(words)}.",
             recommendation=" ".join(advice),
         )
 

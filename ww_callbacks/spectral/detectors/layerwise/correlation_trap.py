@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ww_callbacks.spectral.detectors.arguments import Values, number
-from ww_callbacks.spectral.detectors.base import Finding, Observation
+from ww_callbacks.spectral.detectors.base import Finding, Observation, epoch_text
 from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import (
     LayerMemory,
     LayerwiseDetector,
@@ -68,8 +68,8 @@ class CorrelationTrap(LayerwiseDetector[HighestZ, RunMemory]):
             since_step=step,
             since_epoch=epoch,
             message=(
-                f"Since epoch {epoch:g} {name_layers(shown)}: the shuffled weights reach beyond the random edge "
-                f"(z = {worst.evidence['z']:.1f} in `{worst.layer}`): a few elements are very large."
+                f"Since epoch {epoch_text(epoch)} {name_layers(shown)}: the shuffled weights reach beyond the random "
+                f"edge (z = {worst.evidence['z']:.1f} in `{worst.layer}`): a few elements are very large."
             ),
             recommendation="Look at the largest elements of these layers; a lower rate or clipping avoids them.",
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from ww_callbacks.spectral.detectors.arguments import Values, number
-from ww_callbacks.spectral.detectors.base import Finding, Observation
+from ww_callbacks.spectral.detectors.base import Finding, Observation, epoch_text
 from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import (
     LayerMemory,
     LayerwiseDetector,
@@ -147,7 +147,7 @@ class DeadLayer(LayerwiseDetector[UsualChange, Movement]):
             )
         elif died:
             message = (
-                f"{name_layers(died)}: no longer changes since epoch {since(died)[1]:g} "
+                f"{name_layers(died)}: no longer changes since epoch {epoch_text(since(died)[1])} "
                 f"({died[0].evidence['share_of_usual']:.1%} of its usual change; the median layer "
                 f"{died[0].evidence['median_layer']:.0%})."
             )

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ww_callbacks.spectral.detectors.arguments import Values, number, positive
-from ww_callbacks.spectral.detectors.base import Finding, Observation
+from ww_callbacks.spectral.detectors.base import Finding, Observation, epoch_text
 from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import (
     LayerMemory,
     LayerwiseDetector,
@@ -107,7 +107,10 @@ class Explosion(LayerwiseDetector[Norms, SnapshotsAndLoss]):
             evidence={**worst.evidence, "layers": float(len(shown))},
             since_step=step,
             since_epoch=epoch,
-            message=f"Since epoch {epoch:g} {name_layers(shown)}: `{worst.layer}` {' and '.join(words)}, and {seen}.",
+            message=(
+                f"Since epoch {epoch_text(epoch)} {name_layers(shown)}: `{worst.layer}` {' and '.join(words)}, "
+                f"and {seen}."
+            ),
             recommendation="Lower the learning rate or lengthen its warm-up, and clip gradients.",
             may_stop=known,
         )

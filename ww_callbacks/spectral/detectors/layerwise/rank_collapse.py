@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ww_callbacks.spectral.detectors.arguments import Values, number
-from ww_callbacks.spectral.detectors.base import Finding, Observation
+from ww_callbacks.spectral.detectors.base import Finding, Observation, epoch_text
 from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import (
     LayerMemory,
     LayerwiseDetector,
@@ -81,7 +81,7 @@ class RankCollapse(LayerwiseDetector[HighestRank, LossMemory]):
             since_step=step,
             since_epoch=epoch,
             message=(
-                f"Since epoch {epoch:g} the rank collapses in {name_layers(shown)}: the effective rank of "
+                f"Since epoch {epoch_text(epoch)} the rank collapses in {name_layers(shown)}: the effective rank of "
                 f"`{worst.layer}` fell from {worst.evidence['highest']:.0f} to {worst.evidence['effective_rank']:.1f}."
             ),
             recommendation=(

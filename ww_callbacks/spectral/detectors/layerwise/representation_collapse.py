@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ww_callbacks.spectral.detectors.arguments import Values, number
-from ww_callbacks.spectral.detectors.base import Finding, Observation
+from ww_callbacks.spectral.detectors.base import Finding, Observation, epoch_text
 from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import (
     LayerMemory,
     LayerwiseDetector,
@@ -108,8 +108,8 @@ class RepresentationCollapse(LayerwiseDetector[HighestRank, BaselineAndLoss]):
             since_step=step,
             since_epoch=epoch,
             message=(
-                f"Since epoch {epoch:g} the representation collapses in {name_layers(shown)}: {seen}, where it was "
-                f"{worst.evidence['highest']:.1f} and the narrowest layer of the untrained network had "
+                f"Since epoch {epoch_text(epoch)} the representation collapses in {name_layers(shown)}: {seen}, where "
+                f"it was {worst.evidence['highest']:.1f} and the narrowest layer of the untrained network had "
                 f"{worst.evidence['baseline']:.1f}."
             ),
             recommendation=(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from ww_callbacks.spectral.detectors.arguments import Values, number, positive
-from ww_callbacks.spectral.detectors.base import Finding, Observation
+from ww_callbacks.spectral.detectors.base import Finding, Observation, epoch_text
 from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import (
     LayerMemory,
     LayerwiseDetector,
@@ -105,8 +105,8 @@ class ScaleCollapse(LayerwiseDetector[HighestNorm, PeersAndLoss]):
             since_step=step,
             since_epoch=epoch,
             message=(
-                f"Since epoch {epoch:g} the norm collapses in {name_layers(shown)}: `{worst.layer}` is at {share:.0%} "
-                f"of its own maximum (the median layer at {peers:.0%})."
+                f"Since epoch {epoch_text(epoch)} the norm collapses in {name_layers(shown)}: `{worst.layer}` is at "
+                f"{share:.0%} of its own maximum (the median layer at {peers:.0%})."
             ),
             recommendation=(
                 "Lower the weight decay or the learning rate of this layer; where it was frozen or distilled, check "

@@ -59,7 +59,7 @@ def _estimate(layer: LayerWeights) -> Estimate:
 
 @quantity(
     "scale_collapse",
-    title="scale against init",
+    title="scale against init, log10",
     definition="log10 min(‖W‖_F/‖W_0‖_F, σ_1/σ_1(W_0))",
     family="scale",
     needs="reference",
