@@ -13,7 +13,7 @@ def spectrum_of(values: ArrayLike, what: str = "singular values") -> np.ndarray:
         ValueError: if one is negative.
     """
     array = np.asarray(values, dtype=np.float64).ravel()
-    if np.any(array < 0.0):
+    if (array < 0.0).any():
         raise ValueError(f"Expected non-negative {what} but got {float(np.min(array)):g}.")
     return array
 

@@ -15,6 +15,9 @@ from ww_callbacks.spectral.measuring.registry import quantity
 from ww_callbacks.spectral.quantities.arguments import check_larger_side, spectrum_of
 from ww_callbacks.spectral.quantities.shared import largest_estimate, space_of
 
+_SMALLEST = float(np.finfo(np.float64).tiny)
+"""The reciprocal of less would overflow."""
+
 WEAK_TOLERANCE = 1e-6
 """WeightWatcher's absolute tolerance on λ for `weak_rank_loss`."""
 
@@ -62,7 +65,7 @@ def stable_rank(singular_values: ArrayLike) -> float:
         >>> stable_rank([2.0, 1.0, 1.0])
         1.5
     """
-    return float(np.sum(_shares(singular_values)))
+    return float(_shares(singular_values).sum())
 
 
 def participation_ratio(singular_values: ArrayLike) -> float:
@@ -162,20 +165,19 @@ def zero_tolerance(singular_values: np.ndarray, larger_side: int) -> float:
 def _shares(singular_values: ArrayLike) -> np.ndarray:
     """λ/λ_1, from (σ/σ_1)² so that no scale over- or underflows; one NaN where all σ are zero."""
     values = spectrum_of(singular_values)
-    largest = np.max(values, initial=0.0)
+    largest = values.max(initial=0.0)
     return (values / largest) ** 2 if largest > 0.0 else np.array([np.nan])
 
 
 def _entropy(weights: np.ndarray) -> float:
     """−Σ p ln p of non-negative weights normalised to sum 1, in nats; NaN where all are zero."""
-    largest = float(np.max(weights, initial=0.0))  # NaN and infinity come through
+    largest = float(weights.max(initial=0.0))  # NaN and infinity come through
     if not 0.0 < largest < np.inf:
         return np.nan
     positive = weights > 0.0
     shares = (weights if positive.all() else weights[positive]) / largest
-    shares /= np.sum(shares)
-    smallest = np.finfo(np.float64).tiny  # the reciprocal of less would overflow
-    return float(np.sum(shares * np.log(1.0 / np.maximum(shares, smallest))))
+    shares /= shares.sum()
+    return float((shares * np.log(1.0 / np.maximum(shares, _SMALLEST))).sum())
 
 
 quantity(

@@ -14,6 +14,7 @@ Source: V. A. Marchenko and L. A. Pastur, Mathematics of the USSR-Sbornik 1 (196
 from __future__ import annotations
 
 from functools import lru_cache
+from math import sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -49,7 +50,7 @@ def edges(shape: Shape, variance: float = 1.0) -> tuple[float, float]:
         >>> edges((400, 100), variance=0.01)
         (1.0, 9.0)
     """
-    larger, smaller = np.sqrt(sides(shape))
+    larger, smaller = map(sqrt, sides(shape))
     return float(variance * (larger - smaller) ** 2), float(variance * (larger + smaller) ** 2)
 
 
@@ -83,7 +84,7 @@ def _position(angle: np.ndarray, y: float) -> np.ndarray:
 
 def _share(angle: np.ndarray, y: float) -> np.ndarray:
     """F at the angle φ: the integral of (2/π) sin²φ / x(φ) from 0."""
-    root = np.sqrt(y)
+    root = sqrt(y)
     inner = np.arctan2((1 + root) * np.sin(angle / 2), (1 - root) * np.cos(angle / 2))
     return (2 * root * np.sin(angle) + (1 + y) * angle - 2 * (1 - y) * inner) / (2 * np.pi * y)
 
@@ -106,7 +107,7 @@ def cdf(eigenvalues: ArrayLike, shape: Shape, variance: float = 1.0) -> np.ndarr
     larger, smaller = sides(shape)
     y = smaller / larger
     x = np.asarray(eigenvalues, dtype=np.float64) / (variance * larger)
-    half_sine = np.sqrt(np.clip((x - (1 - np.sqrt(y)) ** 2) / (4 * np.sqrt(y)), 0, 1))
+    half_sine = np.sqrt(np.clip((x - (1 - sqrt(y)) ** 2) / (4 * sqrt(y)), 0, 1))
     return np.clip(_share(2 * np.arcsin(half_sine), y), 0, 1)
 
 

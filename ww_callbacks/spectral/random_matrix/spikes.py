@@ -14,6 +14,7 @@ A spike of W is another object than a correlation trap, which is a spike of W's 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -155,14 +156,9 @@ def find_spikes(eigenvalues: ArrayLike, shape: Shape, *, level: float = 0.01) ->
     limit = len(values) // 2
     if median > 0:
         limit = min(limit, int(np.count_nonzero(values > edges(shape, median)[1])))
-    # k = 0 … limit taken off: what is left, as a matrix of its own
-    each = np.minimum(np.arange(limit + 1) / pooled, smaller - 1)
-    remaining = np.cumsum(values[::-1])[::-1][: limit + 1]
-    variances = remaining / (pooled * (larger - each) * (smaller - each))
-    root = np.sqrt(larger - each - 0.5), np.sqrt(smaller - each - 0.5)
-    centres = (root[0] + root[1]) ** 2
-    scales = (root[0] + root[1]) * (1 / root[0] + 1 / root[1]) ** (1 / 3)
-    cuts = variances * (centres + tracy_widom.quantile(1 - level / pooled) * scales)
+    elements, unit_cuts = _what_is_left(larger, smaller, len(values) // 2, pooled, level)
+    variances = values[::-1].cumsum()[::-1][: limit + 1] / elements[: limit + 1]
+    cuts = variances * unit_cuts[: limit + 1]
     beyond = np.flatnonzero(values[:limit] > cuts[:limit])
     count = int(beyond[-1]) + 1 if len(beyond) else 0
     s2 = float(variances[count])
@@ -177,6 +173,17 @@ def find_spikes(eigenvalues: ArrayLike, shape: Shape, *, level: float = 0.01) ->
         strengths=spike_strength(spikes, shape, s2),
         z=tracy_widom.z_score(float(values[0]), shape, s2),
     )
+
+
+@lru_cache(maxsize=256)
+def _what_is_left(larger: int, smaller: int, most: int, pooled: int, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """The matrix that k = 0 … ``most`` spikes leave: its elements, and the Tracy–Widom edge for s = 1."""
+    each = np.minimum(np.arange(most + 1) / pooled, smaller - 1)
+    root = np.sqrt(larger - each - 0.5), np.sqrt(smaller - each - 0.5)
+    centres = (root[0] + root[1]) ** 2
+    scales = (root[0] + root[1]) * (1 / root[0] + 1 / root[1]) ** (1 / 3)
+    elements = pooled * (larger - each) * (smaller - each)
+    return elements, centres + tracy_widom.quantile(1 - level / pooled) * scales
 
 
 def bulk_tolerance(eigenvalues: int) -> float:

@@ -16,6 +16,7 @@ which leaves an error of order M^{−2/3} (I. M. Johnstone, Annals of Statistics
 from __future__ import annotations
 
 from functools import lru_cache
+from math import sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -119,7 +120,7 @@ def centre_and_scale(shape: Shape, variance: float = 1.0) -> tuple[float, float]
     >>> round(mu, 3), round(tau, 3)
     (398.0, 11.677)
     """
-    larger, smaller = (np.sqrt(side - 0.5) for side in sides(shape))
+    larger, smaller = (sqrt(side - 0.5) for side in sides(shape))
     scale = (larger + smaller) * (1 / larger + 1 / smaller) ** (1 / 3)
     return float(variance * (larger + smaller) ** 2), float(variance * scale)
 

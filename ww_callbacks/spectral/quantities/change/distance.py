@@ -85,7 +85,7 @@ def _relative(difference: Difference) -> float:
 
 def _cosine(norm: float, difference: Difference) -> float:
     norms = norm * difference.norm
-    return float(np.clip(difference.product / norms, -1.0, 1.0)) if norms > 0.0 else np.nan
+    return min(max(difference.product / norms, -1.0), 1.0) if norms > 0.0 else np.nan
 
 
 quantity(

@@ -31,9 +31,10 @@ def scale_collapse(norm: float, initial_norm: float, spectral: float, initial_sp
         >>> round(scale_collapse(1.0, 10.0, 1.0, 2.0), 6)
         -1.0
     """
-    with np.errstate(all="ignore"):
-        ratio = np.minimum(np.divide(norm, initial_norm), np.divide(spectral, initial_spectral))
-    return float(np.log10(ratio)) if 0.0 < ratio < np.inf else np.nan
+    if not (initial_norm > 0.0 and initial_spectral > 0.0):
+        return np.nan
+    ratios = norm / initial_norm, spectral / initial_spectral
+    return log10(min(ratios)) if all(ratio > 0.0 for ratio in ratios) and min(ratios) < np.inf else np.nan
 
 
 def _estimate(layer: LayerWeights) -> Estimate:
