@@ -129,6 +129,8 @@ class Engine:
     ) -> None:
         self.specs = list(specs)
         self.quantities = list(quantities)
+        self._cheap = [q for q in self.quantities if q.cost == "cheap"]
+        self._if_unchanged = {q.name: q.unchanged for q in self.quantities if q.needs == "previous"}
         self.densities = densities
         self.seed = seed
         self.tolerance = tolerance
@@ -298,7 +300,7 @@ class Engine:
     ) -> LayerRow:
         spec = self.specs[index]
         state = self.states[spec.name]
-        wanted = [q for q in self.quantities if full or q.cost == "cheap"]
+        wanted = self.quantities if full else self._cheap
         if isinstance(arrays, Exception):
             return _failed(spec, index, wanted, arrays)
         try:
@@ -307,7 +309,9 @@ class Engine:
             if state.changed:
                 state.values, state.status, state.errors = {}, "ok", {}
             else:
-                state.values.update({q.name: q.unchanged for q in wanted if q.needs == "previous"})
+                state.values.update(
+                    self._if_unchanged if full else {q.name: q.unchanged for q in wanted if q.needs == "previous"}
+                )
             missing = [q for q in wanted if q.name not in state.values]
             density = self._measure_missing(spec, state, arrays, missing, full, computed)
             if self._keep_previous and (state.changed or state.previous is None):
@@ -325,7 +329,7 @@ class Engine:
             changed=state.changed,
             density=density,
             frozen=spec.frozen,
-            errors={name: error for name, error in state.errors.items() if name in values},
+            errors={name: error for name, error in state.errors.items() if name in values} if state.errors else {},
         )
 
     def _measure_missing(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -24,6 +26,11 @@ def fingerprint(arrays: Sequence[Array]) -> str:
             digest.update(f"{array.dtype}{tuple(array.shape)}".encode())
             digest.update(tensor_digest(array))
         else:
-            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(_kind(array.dtype, array.shape))
             digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _kind(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    return f"{dtype.str}{shape}".encode()

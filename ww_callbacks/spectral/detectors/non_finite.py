@@ -32,7 +32,7 @@ class NonFinite:
         broken, had = [], set(self._state["had"])
         for layer, values in observation.layers.items():
             numbers = [v for v in values.values() if not isinstance(v, str)]
-            finite = any(math.isfinite(v) for v in numbers)
+            finite = any(map(math.isfinite, numbers))
             status = observation.status.get(layer)
             if status == "non-finite" or (status is None and numbers and not finite and layer in had):
                 broken.append(layer)

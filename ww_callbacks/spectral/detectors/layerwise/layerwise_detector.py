@@ -89,7 +89,7 @@ class LayerwiseDetector(ABC, Generic[Layer, Run]):
         self.before(observation)
         shown: list[Shown] = []
         for layer, values in observation.layers.items():
-            memory = self._layers.setdefault(layer, self.layer_memory())
+            memory = self._layers.get(layer) or self._layers.setdefault(layer, self.layer_memory())
             verdict = self.judge(layer, values, memory, observation)
             if isinstance(verdict, dict):
                 if memory.holds == 0 and not memory.active:

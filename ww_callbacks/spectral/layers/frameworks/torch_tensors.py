@@ -14,6 +14,8 @@ from torch import nn
 from ww_callbacks.spectral.layers.spec import Array, Index
 
 _HALVES = (torch.float16, torch.bfloat16)
+
+_OURS = (torch.float32, torch.float64)
 _ONE_AT_A_TIME = Lock()
 """The random state is the process's, and layers may share a parametrisation: two threads that save and restore them
 must not overlap."""
@@ -59,8 +61,11 @@ def to_array(tensor: torch.Tensor, index: Index = (), *, made: bool = False) -> 
             for this call only is copied, so that no more than the slice stays in memory.
         made: whether ``tensor`` was computed for this call, and is no memory of the model's.
     """
+    given = tensor.detach()
+    plain = type(given) is torch.Tensor and given.dtype in _OURS and given.layout == torch.strided
+    if plain and given.device.type == "cpu" and not index:
+        return given.resolve_neg().numpy()
     with torch.no_grad():
-        given = tensor.detach()
         tensor = gather(given)
         made = made or tensor is not given
         if tensor.is_quantized:
@@ -190,8 +195,7 @@ def effective(module: nn.Module, name: str) -> torch.Tensor:
     vectors, for a pruned weight with the mask applied. A module with torch's older spectral norm that has not been
     trained yet holds random vectors: its weight is then the one that its first forward pass in training will use.
     """
-    chains = getattr(module, "parametrizations", None)
-    if chains is not None and name in chains:
+    if "parametrizations" in module._modules and name in (chains := module.parametrizations):
         chain = chains[name]
         with _untouched(chain):
             # Called itself, not through the attribute: that would read and fill the cache of `parametrize.cached()`.
