@@ -195,7 +195,8 @@ def effective(module: nn.Module, name: str) -> torch.Tensor:
     vectors, for a pruned weight with the mask applied. A module with torch's older spectral norm that has not been
     trained yet holds random vectors: its weight is then the one that its first forward pass in training will use.
     """
-    if "parametrizations" in module._modules and name in (chains := module.parametrizations):
+    chains: Any = module.parametrizations if "parametrizations" in module._modules else ()
+    if name in chains:
         chain = chains[name]
         with _untouched(chain):
             # Called itself, not through the attribute: that would read and fill the cache of `parametrize.cached()`.
