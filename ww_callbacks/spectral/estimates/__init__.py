@@ -1,1 +1,1 @@
-"""Spectra that are not computed: estimates with an error, and how far a known spectrum can have moved."""
+"""Estimates without the full spectrum, each with an error, and bounds on the change of a known spectrum."""

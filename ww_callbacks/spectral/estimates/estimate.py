@@ -1,4 +1,4 @@
-"""A number with the error that it may have."""
+"""A number with a bound on its error."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 
 class Estimate(NamedTuple):
-    """A value and how far from the exact one it may lie.
+    """A value and a bound on its distance from the exact value.
 
     Attributes:
         value: the estimate.
-        error: bound on |value − exact|, in units of the value; 0 for an exact value, infinite where none is known.
+        error: bound on |value − exact|, in units of the value; 0 for an exact value, infinite if no bound is known.
     """
 
     value: float
@@ -22,8 +22,8 @@ class Estimate(NamedTuple):
         """Whether the error is at most ``tolerance`` times the value.
 
         Args:
-            tolerance: the relative error that is allowed.
-            logarithm: whether the value is a log10: then what counts is the relative error of its argument.
+            tolerance: the allowed relative error.
+            logarithm: whether the value is a log10: the tolerance then applies to its argument.
 
         Examples:
             >>> Estimate(50.0, 0.4).within(0.01), Estimate(50.0, 0.6).within(0.01)
@@ -31,12 +31,12 @@ class Estimate(NamedTuple):
             >>> Estimate(0.0, 0.004).within(0.01, logarithm=True)
             True
 
-        A value that is exactly what it is, NaN among them, is within every tolerance.
+        An exact value, NaN included, is within every tolerance.
         """
         return self.error == 0.0 or self.error <= (log10(1.0 + tolerance) if logarithm else tolerance * abs(self.value))
 
     def through(self, function: Callable[[float], float]) -> Estimate:
-        """What a monotonic function of the value may be.
+        """The estimate of a monotonic function of the value.
 
         Args:
             function: a monotonic function that is finite over value ± error.
@@ -53,7 +53,7 @@ class Estimate(NamedTuple):
 
 
 UNKNOWN = Estimate(nan, inf)
-"""What cannot be estimated."""
+"""The estimate with unknown value and error."""
 
 
 def midpoint(low: float, high: float) -> Estimate:

@@ -5,13 +5,13 @@ orthonormal basis Q of the Krylov space span(G, AG, …, A^{q−1}G) with
 
 .. math:: A Q = Q T + Q_{q+1} B_q E_q^\top, \qquad T \text{ block tridiagonal},
 
-by q products with W and q with Wᵀ. T holds two things at once: its largest eigenvalues (Ritz values) converge to those
-of A from below, and its eigenvalues with the squared first components of its eigenvectors are a Gauss quadrature of A's
-spectrum. Randomised block Krylov methods use the first, stochastic Lanczos quadrature the second.
+by q products with W and q with Wᵀ. T provides two approximations: its largest eigenvalues (Ritz values) converge to
+those of A from below, and its eigenvalues with the squared first components of its eigenvectors are a Gauss quadrature
+of A's spectrum. Randomised block Krylov methods use the first, stochastic Lanczos quadrature the second.
 
-The products are made in float32, where W lies; the basis is kept orthogonal in full, on the host. ARPACK
-(``scipy.sparse.linalg.eigsh``) gives neither the quadrature nor blocks, and a block of 16 columns costs hardly more
-time than one: reading W does.
+Products are computed in float32 on W's device; the basis is fully reorthogonalised on the host. ARPACK
+(``scipy.sparse.linalg.eigsh``) provides neither the quadrature nor blocks, and a block of 16 columns takes hardly more
+time than one, because reading W dominates.
 
 References:
     G. H. Golub and R. Underwood: The block Lanczos method for computing eigenvalues. Mathematical Software III, 1977.
@@ -37,24 +37,24 @@ from ww_callbacks.spectral.layers.spec import Array
 from ww_callbacks.spectral.linalg.arrays import as_array, largest_magnitude, on_accelerator
 
 BLOCK = 16
-"""Random columns of the start."""
+"""Number of random start columns."""
 
 ROUNDING = 6e-6
-"""Relative error of the largest eigenvalue by products in float32."""
+"""Relative error of the largest eigenvalue due to products in float32."""
 
 _SAFE_EXPONENT = 20
-"""|W| between 2^−20 and 2^20 may be multiplied with itself in float32."""
+"""Products of W with itself are safe in float32 for |W| between 2^−20 and 2^20."""
 
 
 @dataclass(frozen=True)
 class Ritz:
-    """What the Krylov space tells of A = WᵀW, in units of (2^exponent)².
+    """Ritz values of A = WᵀW, in units of (2^exponent)².
 
     Attributes:
-        values: Ritz values θ_1 ≥ θ_2 ≥ …; each is at most the eigenvalue of A of the same rank.
+        values: Ritz values θ_1 ≥ θ_2 ≥ …; each is at most the eigenvalue of A with the same index.
         residuals: ‖A u − θ u‖ of each Ritz vector u.
-        weights: squared components of T's eigenvectors along each random column of the start, of shape (b, number of
-            values): the Gauss quadrature of the spectral measure that this column sees.
+        weights: squared components of T's eigenvectors along each random start column, of shape (b, number of values):
+            the Gauss quadrature of that column's spectral measure.
     """
 
     values: np.ndarray
@@ -67,8 +67,8 @@ class BlockLanczos:
 
     Args:
         matrix: W, finite and not zero, of shape (rows, columns) and any real dtype; NumPy array or torch tensor.
-        block: random columns b of the start.
-        seed: of those columns; the global random state is never touched.
+        block: number b of random start columns.
+        seed: seed of these columns; the global random state does not change.
 
     Examples:
         >>> space = BlockLanczos(np.diag(np.linspace(1.0, 2.0, 64)), block=4)
@@ -86,7 +86,7 @@ class BlockLanczos:
         self._multiply = _multiplication(array, self.exponent)
         first = np.random.Generator(np.random.SFC64(seed)).standard_normal((self.side, self.block), dtype=np.float32)
         next_, self._first = np.linalg.qr(first)
-        self._basis = np.asfortranarray(next_)  # blocks side by side, with room for more
+        self._basis = np.asfortranarray(next_)  # blocks in adjacent columns, with spare capacity
         self._diagonal: list[np.ndarray] = []
         self._below: list[np.ndarray] = []
 
@@ -97,11 +97,13 @@ class BlockLanczos:
 
     @property
     def most_steps(self) -> int:
-        """Steps until the basis has half of all directions: beyond that the exact spectrum is no dearer."""
+        """Number of steps until the basis spans half of all directions: beyond that the exact spectrum is no more
+        expensive.
+        """
         return self.side // (2 * self.block)
 
     def extend(self, steps: int) -> None:
-        """Go on by so many steps."""
+        """Perform this many more steps."""
         self._make_room(self.steps + steps + 1)
         for end in range((self.steps + 1) * self.block, (self.steps + steps + 1) * self.block, self.block):
             basis = self._basis[:, :end]
@@ -109,7 +111,7 @@ class BlockLanczos:
             product = self._multiply(last)
             diagonal = last.T @ product
             self._diagonal.append(0.5 * (diagonal + diagonal.T).astype(np.float64))
-            # Twice is enough to be orthogonal to rounding, also where a block has lost its rank.
+            # Two passes give orthogonality to rounding error, even if a block has lost rank.
             next_, upper = np.linalg.qr(product - basis @ (basis.T @ product))
             next_, again = np.linalg.qr(next_ - basis @ (basis.T @ next_))
             self._below.append((again @ upper).astype(np.float64))
@@ -125,21 +127,22 @@ class BlockLanczos:
 
     @cached_property
     def ritz(self) -> Ritz:
-        """Gauss quadrature of q nodes a column, degree 2q − 1, and the Ritz values."""
+        """Gauss quadrature with q nodes per column, exact up to degree 2q − 1, and the Ritz values."""
         return self._solve(self._tridiagonal(self.steps))
 
     @cached_property
     def radau(self) -> Ritz:
-        """Gauss–Radau quadrature with one more node a column, fixed at 0, degree 2q; residuals mean nothing here.
+        """Gauss–Radau quadrature with one more node per column, fixed at 0, exact up to degree 2q; its residuals are
+        meaningless.
 
-        Where every even derivative of f is negative and every odd one positive, as for √x, this is a lower bound of
-        the quadratic form that :attr:`ritz` bounds from above (Golub and Meurant: Matrices, moments and quadrature).
+        If every even derivative of f is negative and every odd one positive, as for √x, this is a lower bound of the
+        quadratic form, and :attr:`ritz` an upper bound (Golub and Meurant: Matrices, moments and quadrature).
         """
         tridiagonal, width = self._tridiagonal(self.steps), self.block
         below = self._below[-1]
         last = np.zeros((len(tridiagonal), width))
         last[-width:] = np.eye(width)
-        # The Schur complement of T must be zero; a tiny shift keeps T regular where A is not.
+        # The Schur complement of T must be zero; a tiny shift keeps T regular if A is singular.
         shift = 1e-12 * float(np.trace(tridiagonal)) / len(tridiagonal)
         inverse = np.linalg.solve(tridiagonal + shift * np.eye(len(tridiagonal)), last)[-width:]
         corner = below @ inverse @ below.T
@@ -165,7 +168,7 @@ class BlockLanczos:
     def _solve(self, matrix: np.ndarray) -> Ritz:
         values, vectors = np.linalg.eigh(matrix)
         values, vectors = values[::-1], vectors[:, ::-1]
-        # The random columns are those of the start times the triangle of its decomposition.
+        # The random columns are the start block times the triangular factor of its QR decomposition.
         probes = (self._first / np.linalg.norm(self._first, axis=0)).astype(np.float64)
         weights = (probes.T @ vectors[: self.block]) ** 2
         residuals = np.linalg.norm(self._below[-1] @ vectors[-self.block :], axis=0)
@@ -176,7 +179,7 @@ def _multiplication(array: Array, exponent: int) -> Callable[[np.ndarray], np.nd
     """X ↦ WᵀW x on host arrays, for W scaled by 2^−exponent, on W's smaller side."""
     if on_accelerator(array):
         torch = sys.modules["torch"]
-        # Where the user lets float32 be rounded to 10 bits, float64 is asked for.
+        # If the user allows TF32 (10 bits), float64 is used.
         rounded = array.device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
         kind = torch.float64 if rounded else torch.float32
         there = array.to(kind) if exponent == 0 else (array.to(torch.float64) * ldexp(1.0, -exponent)).to(kind)

@@ -1,14 +1,14 @@
 r"""The largest eigenvalues of WᵀW from a Krylov space, each with an error.
 
-A Ritz value θ_i is at most λ_i. Some eigenvalue lies within its residual r_i = ‖Au − θu‖, and where all that the space
-has not resolved lies a gap γ below, the distance is only r_i²/γ (Parlett: The symmetric eigenvalue problem, §11.5). The
+A Ritz value θ_i is at most λ_i. Some eigenvalue is within its residual r_i = ‖Au − θu‖, and if all unresolved
+eigenvalues are below by a gap γ, the distance is only r_i²/γ (Parlett: The symmetric eigenvalue problem, §11.5). The
 gap is taken to the first Ritz value that has not converged, and the error is three times that.
 
-More eigenvalues near each other than the start has columns may be found in part only. Where as many Ritz values crowd
-together as there are columns, nearer than the space can tell apart, the error is at least the width of the crowd.
+A cluster of more eigenvalues than start columns may be found only in part. If as many Ritz values as columns are closer
+together than the space can resolve, the error is at least the width of the cluster.
 
-That an eigenvalue is missed altogether, so that θ_1 converges to λ_2, would need all random columns of the start to be
-blind to its vector: with b columns and q steps, (λ_1 − θ_1)/λ_1 > ε has a probability of at most
+To miss an eigenvalue entirely, so that θ_1 converges to λ_2, all random start columns would have to be nearly
+orthogonal to its eigenvector: with b columns and q steps, (λ_1 − θ_1)/λ_1 > ε has a probability of at most
 (1.648·√M·e^{−√ε(2q−1)})^b (Kuczyński and Woźniakowski 1992, for each of b independent columns).
 """
 
@@ -23,12 +23,12 @@ from ww_callbacks.spectral.estimates.estimate import UNKNOWN, Estimate, midpoint
 from ww_callbacks.spectral.estimates.lanczos import ROUNDING, BlockLanczos
 
 CONVERGED = 0.05
-"""Residual below which a Ritz value counts as resolved, in units of its distance from the smallest one."""
+"""Residual below which a Ritz value is considered resolved, in units of its distance from the smallest one."""
 
 
 _RESOLUTION = 0.58
-"""Eigenvalues that lie nearer than (this/steps)² of the spectrum's width are not told apart: a polynomial of degree 2q
-grows by less than a factor 10 over it."""
+"""Eigenvalues closer than (this/steps)² of the spectrum's width are not resolved: a polynomial of degree 2q grows by
+less than a factor 10 over this distance."""
 
 
 class Leading(NamedTuple):
@@ -37,7 +37,7 @@ class Leading(NamedTuple):
     Attributes:
         values: descending.
         errors: how much larger each may be.
-        exponent: of the unit.
+        exponent: exponent of the unit.
     """
 
     values: np.ndarray
@@ -46,14 +46,14 @@ class Leading(NamedTuple):
 
 
 def leading_eigenvalues(space: BlockLanczos, count: int) -> Leading:
-    """The ``count`` largest eigenvalues of WᵀW, each with how much larger it may be.
+    """The ``count`` largest eigenvalues of WᵀW, each with a bound on how much larger it may be.
 
     Args:
         space: a Krylov space of W.
-        count: how many; fewer where the space has fewer.
+        count: how many; fewer if the space has fewer.
 
     Returns:
-        Values, errors (infinite for what has not converged) and their unit.
+        Values, errors (infinite for values that have not converged) and their unit.
 
     Examples:
         >>> space = BlockLanczos(np.diag(np.arange(1.0, 65.0)), block=4)
@@ -70,7 +70,7 @@ def leading_eigenvalues(space: BlockLanczos, count: int) -> Leading:
     gaps = values - (values[first] + residuals[first] if len(open_) else 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         errors = np.where(gaps > residuals, 3.0 * residuals**2 / gaps, np.inf) + ROUNDING * values[0]
-    errors[first:] = np.inf  # of these it is not known which eigenvalue they are near
+    errors[first:] = np.inf  # it is unknown which eigenvalues these approximate
     crowd = _crowding(values[: count + space.block], space.block)
     crowded = crowd < (_RESOLUTION / space.steps) ** 2 * spread[0]
     errors[: len(crowd)] = np.where(crowded, np.maximum(errors[: len(crowd)], crowd), errors[: len(crowd)])
@@ -78,7 +78,7 @@ def leading_eigenvalues(space: BlockLanczos, count: int) -> Leading:
 
 
 def _crowding(values: np.ndarray, block: int) -> np.ndarray:
-    """For each value the width of the narrowest window that holds it and ``block`` values in all."""
+    """For each value the width of the narrowest window that contains it and ``block`` values in total."""
     if len(values) < block:
         return np.full(len(values), np.inf)
     spans = values[: len(values) - block + 1] - values[block - 1 :]
@@ -87,11 +87,12 @@ def _crowding(values: np.ndarray, block: int) -> np.ndarray:
 
 
 def missed_probability(side: int, block: int, steps: int, share: float) -> float:
-    """Highest probability that λ_1 is underestimated by more than ``share`` of it (Kuczyński and Woźniakowski 1992).
+    """Upper bound on the probability that λ_1 is underestimated by more than ``share`` (Kuczyński and Woźniakowski
+    1992).
 
     Args:
         side: M.
-        block: random columns of the start.
+        block: number of random start columns.
         steps: Lanczos steps.
         share: relative error ε.
 
@@ -112,14 +113,14 @@ def largest_singular_value(leading: Leading) -> Estimate:
 def hill_alpha_of_top(leading: Leading, tail: int) -> Estimate:
     r"""Hill's α = 1 + k/Σ_{i≤k} ln(λ_i/λ_{k+1}) of the k = ``tail`` largest eigenvalues.
 
-    The sum lies between its values with λ_{k+1} as large, and with all others as large, as they may be.
+    The sum is between its values with λ_{k+1} at its upper bound, and with all others at their upper bounds.
 
     Args:
         leading: at least k + 1 eigenvalues.
         tail: k.
 
     Returns:
-        The middle of what α may be; unknown with fewer eigenvalues, or where the sum may be zero.
+        The midpoint of the possible values of α; unknown with fewer eigenvalues, or if the sum may be zero.
     """
     values, errors = leading.values, leading.errors
     if len(values) <= tail or not values[tail] > 0.0:

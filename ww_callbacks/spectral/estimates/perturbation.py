@@ -1,11 +1,11 @@
-r"""How far numbers of a known spectrum can have moved, from how far the weights have.
+r"""Bounds on the change of quantities of a known spectrum, given the change of the weights.
 
-For V with singular values σ_i, and W with σ'_i, both descending, Mirsky's inequality says
+For V with singular values σ_i, and W with σ'_i, both descending, Mirsky's inequality states
 
 .. math:: \sqrt{\textstyle\sum_i (σ'_i - σ_i)^2} \le \|W - V\|_F =: d.
 
-So σ' lies in a ball of radius d about σ, and each function here bounds its quantity's change over that ball. Nothing is
-estimated: the bounds hold for every W at distance d. (For several matrices pooled it holds of the pooled values too.)
+So σ' is in a ball of radius d around σ, and each function here bounds its quantity's change over that ball. The bounds
+are rigorous: they hold for every W at distance d, and for the pooled values of several matrices.
 
 Reference:
     L. Mirsky: Symmetric gauge functions and unitarily invariant norms. Quarterly J. Math. 11 (1960).
@@ -18,7 +18,7 @@ from math import inf, log10, sqrt
 import numpy as np
 
 _MULTIPLIERS = np.geomspace(0.25, 64.0, 9)
-"""Lagrange multipliers tried, in units of the one that is best where all is smooth."""
+"""Lagrange multipliers to try, in units of the optimal one in the smooth case."""
 
 
 def log_spectral_norm_change(largest: float, distance: float) -> float:
@@ -102,8 +102,8 @@ def effective_rank_change(singular_values: np.ndarray, distance: float) -> float
     its slope −ln p − H at p has mean zero under p: the change is of first order in the spread of ln σ only.
 
     * Upwards the tangents at p + t, t = δ/√M, bound f.
-    * Downwards f(y) − f(p) ≥ f'(p)(y−p) − (y−p)²/p, and where p is so small that this says nothing, f loses at most
-      f(p). Lagrange's weak duality brings in Σ(y−p)² ≤ δ².
+    * Downwards f(y) − f(p) ≥ f'(p)(y−p) − (y−p)²/p, and if p is too small for this bound, f decreases by at most f(p).
+    Weak Lagrange duality accounts for Σ(y−p)² ≤ δ².
 
     Args:
         singular_values: σ of V.
@@ -121,7 +121,7 @@ def effective_rank_change(singular_values: np.ndarray, distance: float) -> float
         return inf if drift else 0.0
     raised = p + step / sqrt(side)
     slopes = -np.log(raised) - entropy
-    # Σ of the tangents at p + t, where they touch f, less f(p), and the steepest way across the ball.
+    # Σ of the tangents at p + t at their contact points, minus f(p), and the steepest direction in the ball.
     offset = float(np.sum(raised * (slopes + 1.0) - slopes * (raised - p)) - np.sum(p * (1.0 - logs - entropy)))
     up = offset + float(np.linalg.norm(slopes)) * step
     down = _loss(p, logs, entropy, step)
@@ -129,10 +129,10 @@ def effective_rank_change(singular_values: np.ndarray, distance: float) -> float
 
 
 def _loss(p: np.ndarray, logs: np.ndarray, entropy: float, step: float) -> float:
-    """How much Σ f can fall over the ball of radius ``step``, at most."""
+    """Upper bound on the decrease of Σ f over the ball of radius ``step``."""
     squared = (logs + entropy) ** 2
     value = np.where(p > 0.0, p * (1.0 - logs - entropy), 0.0)
-    rising = p < np.exp(-entropy)  # there f falls only where y < p, and is not below 0
+    rising = p < np.exp(-entropy)  # there f decreases only for y < p, and is not below 0
     inverse = 1.0 / np.where(p > 0.0, p, np.inf)
     best = inf
     for multiplier in _MULTIPLIERS * max(float(np.sqrt(np.sum(squared * (p > 0.0)))) / (2.0 * step), 1e-300):

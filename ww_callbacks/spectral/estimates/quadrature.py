@@ -1,18 +1,17 @@
 r"""Sums over the whole spectrum, Σ f(λ_i), by stochastic Lanczos quadrature.
 
 A random unit vector g gives gᵀf(A)g = ∫ f dμ_g, whose mean over g is Σ f(λ_i)/M; b Krylov columns give b such measures
-with q nodes each (see :mod:`.lanczos`). Three things reduce the error:
+with q nodes each (see :mod:`.lanczos`). Three techniques reduce the error:
 
-* **deflation**: a Ritz value that has converged is an eigenvalue, and counts with weight 1 and not with the weight that
-  the columns happen to see;
+* **deflation**: a converged Ritz value is an eigenvalue, and gets weight 1 instead of its random weight in the columns;
 * **control variates**: two sums are known exactly, Σ 1 = M and Σ λ = ‖W‖_F². The weights w of the other nodes become
-  w·(a + cx) so that both come out, and only what of f no straight line explains is left to chance;
-* **two quadratures**: for f = √x Gauss's lies above and Gauss–Radau's with a node at 0 below the exact value. Where the
-  density of σ does not vanish at 0 (square matrices), √x = |σ| has a kink that no node resolves, and by Euler and
-  Maclaurin's formula a node at the kink errs by twice as much as a kink between two nodes, the other way: the value is
-  (2·Gauss + Radau)/3, and a third of their distance a part of the error. Elsewhere the two agree.
+  w·(a + cx) so that both sums are exact, and only the part of f that no straight line explains is random;
+* **two quadratures**: for f = √x the Gauss quadrature is above and the Gauss–Radau quadrature with a node at 0 is below
+the exact value. If the density of σ does not vanish at 0 (square matrices), √x = |σ| has a kink that no node resolves.
+By the Euler–Maclaurin formula, a node at the kink causes twice the error of a kink between two nodes, with the opposite
+sign: the value is (2·Gauss + Radau)/3, and a third of their distance is part of the error. Otherwise the two agree.
 
-The rest of the error is three standard errors over the columns (99 % for 16), and what rounding in float32 can add.
+The rest of the error is three standard errors over the columns (99 % for 16), and a bound on rounding in float32.
 
 References:
     S. Ubaru, J. Chen and Y. Saad: Fast estimation of tr(f(A)) via stochastic Lanczos quadrature. SIAM J. Matrix Anal.
@@ -35,13 +34,13 @@ from ww_callbacks.spectral.estimates.estimate import UNKNOWN, Estimate
 from ww_callbacks.spectral.estimates.lanczos import ROUNDING, BlockLanczos, Ritz
 
 STANDARD_ERRORS = 3.0
-"""Standard errors over the columns that the error counts."""
+"""Number of standard errors over the columns in the error."""
 
 _DEFLATED = 1e-3
-"""Residual over Ritz value below which a Ritz value is taken for an eigenvalue."""
+"""Ratio of residual to Ritz value below which a Ritz value is treated as an eigenvalue."""
 
 _DROWNED = 3e-7
-"""What products in float32 add to the smallest eigenvalues, in units of the largest."""
+"""Rounding error of the smallest eigenvalues due to products in float32, in units of the largest."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,9 @@ class SpectralMeasure:
 
     Attributes:
         nodes: x = λ·M/‖W‖_F², descending.
-        weights: how many eigenvalues each stands for; 1 for those that were found.
+        weights: number of eigenvalues that each node represents; 1 for those that were found.
         found: number of leading nodes that are eigenvalues.
-        columns: for each random column of the start, the weights of the other nodes that it sees by itself.
+        columns: for each random start column, its own weights of the other nodes.
     """
 
     nodes: np.ndarray
@@ -65,9 +64,9 @@ class SpectralMeasure:
         return float(np.dot(self.weights, values))
 
     def standard_error(self, influence: np.ndarray) -> float:
-        """Standard error of a number that moves by Σ w·φ where the weights do, for its influence φ at the nodes.
+        """Standard error of a number with the influence φ at the nodes, so that it changes by Σ w·φ with the weights.
 
-        What of φ a straight line in x explains is known exactly, and does not count.
+        The part of φ that is linear in x is known exactly, and does not contribute.
         """
         nodes, weights = self.nodes[self.found :], self.weights[self.found :]
         design = np.stack([np.ones_like(nodes), nodes], axis=1)
@@ -78,7 +77,7 @@ class SpectralMeasure:
 
 
 def spectral_measure(ritz: Ritz, side: int, squared_norm: float, found: int) -> SpectralMeasure | None:
-    """The measure of W's eigenvalues that a quadrature gives.
+    """The measure of W's eigenvalues from a quadrature.
 
     Args:
         ritz: the quadrature.
@@ -87,7 +86,7 @@ def spectral_measure(ritz: Ritz, side: int, squared_norm: float, found: int) -> 
         found: number of leading values that are eigenvalues.
 
     Returns:
-        The measure; None where the other nodes cannot take up what is left of M and ‖W‖_F².
+        The measure; None if the other nodes cannot represent the rest of M and ‖W‖_F².
     """
     nodes = ritz.values * (side / squared_norm)
     columns = ritz.weights[:, found:] * side
@@ -103,14 +102,14 @@ def spectral_measure(ritz: Ritz, side: int, squared_norm: float, found: int) -> 
 
 
 def effective_rank(space: BlockLanczos, norm: float) -> Estimate:
-    """exp(−Σ p ln p), p = σ/Σσ, of the matrix that the Krylov space is of.
+    """exp(−Σ p ln p), p = σ/Σσ, of the Krylov space's matrix.
 
     Args:
         space: a Krylov space of W.
         norm: ‖W‖_F.
 
     Returns:
-        The effective rank with its error; unknown where W has fewer directions than the space.
+        The effective rank with its error; unknown if W has fewer directions than the space.
 
     Examples:
         >>> w = np.random.default_rng(0).standard_normal((800, 600))
@@ -155,7 +154,7 @@ def participation_ratio(space: BlockLanczos, norm: float) -> Estimate:
 
 
 def _both(space: BlockLanczos, norm: float, compute: Callable[[SpectralMeasure], tuple[float, np.ndarray]]) -> Estimate:
-    """What ``compute`` gives of both quadratures: a value, and its influence at the nodes."""
+    """Apply ``compute``, which returns a value and its influence at the nodes, to both quadratures."""
     scaled = float(np.ldexp(norm, -space.exponent)) ** 2
     ritz = space.ritz
     open_ = np.flatnonzero(ritz.residuals > _DEFLATED * ritz.values)
@@ -182,5 +181,5 @@ def _exponential(logarithm: Estimate) -> Estimate:
 
 
 def _log(values: np.ndarray) -> np.ndarray:
-    """Ln, and 0 where the value is 0: what it multiplies vanishes there."""
+    """Natural logarithm, and 0 at 0, where its factor vanishes."""
     return np.log(np.where(values > 0.0, values, 1.0))

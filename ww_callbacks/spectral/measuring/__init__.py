@@ -1,1 +1,1 @@
-"""From a layer's weights to its row of values: the register of quantities and what they share."""
+"""From a layer's weights to its row of values: the registry of quantities, cached intermediate results, estimates."""

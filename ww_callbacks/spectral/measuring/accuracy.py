@@ -1,4 +1,4 @@
-"""Exact where that is asked for or cheaper, estimated with an error where a tolerance allows it."""
+"""Chooses per layer between exact values and estimates within a tolerance."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from ww_callbacks.spectral.measuring.reuse import KnownSpectrum
 from ww_callbacks.spectral.measuring.values import measure_quantities
 
 SMALLEST = 512
-"""Matrices whose smaller side is below this are always measured exactly: that takes hundredths of a second."""
+"""Matrices with a smaller side below this are always measured exactly: that takes hundredths of a second."""
 
 LEAST, MOST = 1e-4, 0.1
-"""Tolerances between these can be asked for: float32 products allow no less, and more says nothing."""
+"""The allowed range of tolerances: float32 products permit no smaller ones, and larger ones are meaningless."""
 
 ERROR = "_error"
-"""What a column of errors has after the name of its quantity, in tables and in the record."""
+"""Suffix of a column of errors in tables and in the record."""
 
 _FIRST_STEPS = 5
 _MOST_STEPS = 48
 _TELLING = 10
-"""From so many steps on the errors tell how many more are needed."""
+"""Number of steps from which the errors predict how many more are needed."""
 
 _HOPELESS = 1.5
-"""Steps needed over steps allowed beyond which the exact spectrum is computed at once."""
+"""If the predicted steps exceed the allowed ones by this factor, the exact spectrum is computed at once."""
 
 _SHARE = 2.0
-"""An estimate may cost half of the exact spectrum before that is computed instead."""
+"""An estimate may cost half of the exact spectrum; beyond that the exact spectrum is computed."""
 
 _STEP = 80.0
-"""Cost of one Lanczos step, with its share of the rest, a matrix element, in the units of :func:`_limit`."""
+"""Cost of one Lanczos step per matrix element, overheads included, in the units of :func:`_limit`."""
 
 
 class Measurement(NamedTuple):
-    """What was measured of a layer.
+    """The measured values of a layer.
 
     Attributes:
-        values: by quantity; NaN (``""`` for a text) where there is no value.
-        status: as :func:`.measure_quantities` gives it.
-        errors: by quantity, of those that are estimates; all others are exact.
+        values: quantity → value; NaN (``""`` for a text) if there is no value.
+        status: as returned by :func:`.measure_quantities`.
+        errors: quantity → error, for estimates; all other values are exact.
     """
 
     values: dict[str, Value]
@@ -54,7 +54,7 @@ class Measurement(NamedTuple):
 
 
 def check_accuracy(accuracy: object) -> float | None:
-    """The tolerance that ``accuracy`` stands for; None for ``"exact"``.
+    """The tolerance for an argument ``accuracy``; None for ``"exact"``.
 
     Raises:
         ValueError: if it is neither ``"exact"`` nor a tolerance.
@@ -75,12 +75,12 @@ def check_accuracy(accuracy: object) -> float | None:
 def without_effect(
     quantities: Iterable[Quantity], tolerance: float | None, shapes: Iterable[Sequence[tuple[int, int]]]
 ) -> str:
-    """The quantities that make large layers exact in spite of ``tolerance``; empty if it has an effect.
+    """The quantities because of which large layers are exact despite ``tolerance``; empty if it has an effect.
 
     Args:
-        quantities: what is asked for.
-        tolerance: the relative error that is allowed; None for none.
-        shapes: of the matrices of each layer. Layers that are exact by their size alone are no reason.
+        quantities: the requested quantities.
+        tolerance: the allowed relative error; None for exact values.
+        shapes: the shapes of each layer's matrices. Layers that are exact because of their size are ignored.
 
     >>> from ww_callbacks.spectral.measuring.registry import resolve
     >>> without_effect(resolve(["alpha", "stable_rank"]), 0.01, [[(1024, 1024)]])
@@ -98,15 +98,15 @@ def without_effect(
 
 
 def measure_within(sample: LayerWeights, quantities: Iterable[Quantity], tolerance: float | None) -> Measurement:
-    """Measure ``quantities`` by the cheapest way that keeps each of them within ``tolerance``.
+    """Measure ``quantities`` in the cheapest way that keeps each within ``tolerance``.
 
     Args:
         sample: the layer.
-        quantities: what to measure.
-        tolerance: the relative error that is allowed (of the argument, where the value is a logarithm); None for none.
+        quantities: the quantities to measure.
+        tolerance: the allowed relative error (of the argument, if the value is a logarithm); None for exact values.
 
     Returns:
-        Estimates where all that need a spectrum can be estimated, else exact values.
+        Estimates if all quantities that need a spectrum can be estimated, otherwise exact values.
     """
     quantities = list(quantities)
     found = estimates(sample, [q for q in quantities if needs_spectrum(q, sample)], tolerance) if tolerance else None
@@ -116,7 +116,7 @@ def measure_within(sample: LayerWeights, quantities: Iterable[Quantity], toleran
 
 
 def merged(sample: LayerWeights, quantities: Sequence[Quantity], found: Mapping[str, Estimate]) -> Measurement:
-    """The estimates ``found`` with the rest of ``quantities``, which is measured."""
+    """The estimates ``found``, together with the rest of ``quantities``, measured exactly."""
     values, status = measure_quantities(sample, [q for q in quantities if q.name not in found])
     values |= {name: estimate.value for name, estimate in found.items()}
     errors = {name: estimate.error for name, estimate in found.items() if estimate.error > 0.0}
@@ -127,9 +127,9 @@ class Plan(NamedTuple):
     """How to measure a layer.
 
     Attributes:
-        quantities: those to measure now; the others wait until the layer has moved further.
-        found: those of them that are estimated, or whose old value stands; None if the spectrum is to be computed.
-        vain: the quantities that it was tried in vain to estimate together.
+        quantities: those to measure now; the others wait until the layer has changed more.
+        found: those that are estimated, or whose earlier value is still valid; None if the spectrum must be computed.
+        vain: the quantities whose joint estimation failed.
     """
 
     quantities: list[Quantity]
@@ -140,19 +140,19 @@ class Plan(NamedTuple):
 def plan(
     sample: LayerWeights, quantities: Sequence[Quantity], tolerance: float | None, known: KnownSpectrum | None
 ) -> Plan:
-    """The cheapest way to have ``quantities`` within ``tolerance``, in a series of measurements of one layer.
+    """The cheapest way to measure ``quantities`` within ``tolerance``, in a series of measurements of one layer.
 
-    * What needs the whole spectrum (α) waits while the weights have moved by less than ``tolerance`` of their norm
-      since it was measured; so does nothing else.
-    * A value stands where the move bounds its change within the tolerance.
-    * The others are estimated, if they can be; if not, all is exact. The effective rank stands for long and costs most
-      to estimate, and it is the other way round with λ_1: therefore each is asked by itself.
+    * Quantities that need the whole spectrum (α) are not measured again until the weights have changed by ``tolerance``
+    of their norm.
+    * A value is reused if the change of the weights bounds its change within the tolerance.
+    * The others are estimated if possible; otherwise all are exact. Each quantity is checked separately: the effective
+    rank can be reused for long but is the most expensive to estimate, and for λ_1 it is the opposite.
 
     Args:
         sample: the layer.
-        quantities: what is asked for.
-        tolerance: the relative error that is allowed; None for none.
-        known: what is kept of the layer's last exact spectrum.
+        quantities: the requested quantities.
+        tolerance: the allowed relative error; None for exact values.
+        known: the data kept from the layer's last exact spectrum.
     """
     quantities = list(quantities)
     spectral = [q for q in quantities if needs_spectrum(q, sample)]
@@ -177,19 +177,19 @@ def plan(
 
 
 def needs_spectrum(quantity: Quantity, sample: LayerWeights) -> bool:
-    """Whether measuring it here takes more than reading the elements."""
+    """Whether measuring it here needs more than the elements."""
     if quantity.cost == "cheap" or (quantity.needs == "previous" and sample.previous is None):
         return False
     return quantity.needs in ("", "previous") or sample.initial is not None or sample.reference is not None
 
 
 def estimates(sample: LayerWeights, quantities: Sequence[Quantity], tolerance: float) -> dict[str, Estimate] | None:
-    """Every one of ``quantities`` within ``tolerance`` from a Krylov space; None where the exact spectrum is needed.
+    """All ``quantities`` within ``tolerance`` from a Krylov space; None if the exact spectrum is needed.
 
-    The sample's own space is extended, if it has one already.
+    If the sample already has a space, it is extended.
 
-    The space grows until all errors are small enough, or until the exact spectrum would have cost less than twice as
-    much. Its random start is drawn from the sample's seed: the same weights give the same estimates.
+    The space grows until all errors are small enough, or until it has cost half as much as the exact spectrum. Its
+    random start is drawn from the sample's seed: the same weights give the same estimates.
     """
     limit = _limit(sample)
     if limit < _FIRST_STEPS or not all(q.estimate is not None for q in quantities):
@@ -217,7 +217,7 @@ def _estimate(quantity: Quantity, sample: LayerWeights) -> Estimate:
 
 
 def _excess(quantity: Quantity, estimate: Estimate, tolerance: float) -> float:
-    """The error over the one that is allowed."""
+    """The ratio of the error to the allowed error."""
     if estimate.within(tolerance, quantity.logarithm):
         return 0.0
     allowed = float(np.log10(1.0 + tolerance)) if quantity.logarithm else tolerance * abs(estimate.value)
@@ -225,7 +225,7 @@ def _excess(quantity: Quantity, estimate: Estimate, tolerance: float) -> float:
 
 
 def _limit(sample: LayerWeights) -> int:
-    """Steps that cost half of the exact spectrum, which costs n·m² + 2.2·m³; 0 where none is made."""
+    """Number of steps that cost half of the exact spectrum, n·m² + 2.2·m³; 0 if no step is allowed."""
     if len(sample.matrices) != 1 or not isfinite(sample.largest) or sample.largest == 0.0:
         return 0
     larger, smaller = sample.shape

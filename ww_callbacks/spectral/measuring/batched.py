@@ -1,8 +1,9 @@
-"""Many small layers of one shape at a time: the numbers that they have one by one, without a price for each.
+"""Measures many small layers of the same shape in one batch.
 
-Of a 64×64 matrix LAPACK takes a quarter of a millisecond, and some hundred calls of NumPy several times that. Here the
-matrices of several layers are stacked, so that each call serves them all: products, spectra, norms, the power law, and
-what the spectral density shows of them. All but the D and α of its curve come out to the same bits.
+For a 64×64 matrix, LAPACK takes a quarter of a millisecond, and the hundred or so calls of NumPy take several times as
+long. Here the matrices of several layers are stacked, so that each call processes all of them: products, spectra,
+norms, the power law, and the curves of the spectral density. The results are bit-for-bit those of single layers, except
+for the curve of D and α over xmin.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from ww_callbacks.spectral.linalg.density import CURVES, curves
 from ww_callbacks.spectral.linalg.spectrum import gram_singular_values_of_stack, scaling_exponent
 
 STACK = 64
-"""Layers in one stack: 2 MB of 64×64 matrices in float64, which stay in a core's cache."""
+"""Layers per stack: 2 MB of 64×64 matrices in float64, which fit into a core's cache."""
 
 
 def stackable(array: object) -> bool:
-    """Whether ``array`` is a matrix so small that it pays to measure it together with others."""
+    """Whether ``array`` is a matrix small enough to be measured faster in a batch."""
     return (
         isinstance(array, np.ndarray)
         and is_small(array)
@@ -33,15 +34,15 @@ def stackable(array: object) -> bool:
 
 
 def together(matrices: Sequence[Array], densities: bool = True) -> list[Mapping[str, object]]:
-    """What :class:`~ww_callbacks.spectral.measuring.layer_weights.LayerWeights` computes of each of these matrices.
+    """The cached attributes of :class:`~ww_callbacks.spectral.measuring.layer_weights.LayerWeights` for each matrix.
 
     Args:
-        matrices: one matrix of each layer, all :func:`stackable` and of one shape.
-        densities: whether the curves of the spectral density are wanted.
+        matrices: one matrix per layer, all :func:`stackable` and of the same shape.
+        densities: whether to compute the curves of the spectral density.
 
     Returns:
-        For each the attributes by name, with what goes into ``scratch`` under that name; empty for a matrix that needs
-        more than the usual: zero, not finite, or of extreme scale.
+        For each matrix its attributes by name, and the entries of ``scratch`` under that name; empty for a matrix that
+        needs special treatment: zero, not finite, or of extreme scale.
     """
     stack = np.stack([np.asarray(m) for m in matrices]).astype(np.float64)
     flat = stack.reshape(len(stack), -1)
@@ -81,7 +82,7 @@ def together(matrices: Sequence[Array], densities: bool = True) -> list[Mapping[
 
 
 def _fits(relative: np.ndarray) -> list[Scanned | None]:
-    """The power laws of λ/λ_1, a row each; None where they are not few, or not all usable."""
+    """The power laws fitted to λ/λ_1, one per row; None if there are too many eigenvalues or not all are usable."""
     if not 1 < relative.shape[1] <= FEW:
         return [None] * len(relative)
     usable = relative[:, 0] >= RELATIVE_CUT

@@ -1,7 +1,7 @@
-"""An attribute that is computed at its first use, without a lock.
+"""A cached attribute, computed at its first use without a lock.
 
-``functools.cached_property`` holds one lock per attribute of the *class* in Python before 3.12: while one thread
-decomposes one layer, no other thread could decompose another.
+``functools.cached_property`` holds one lock per attribute of the *class* in Python before 3.12, so only one thread at a
+time could decompose a layer.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ Value = TypeVar("Value")
 
 
 class cached_attribute(Generic[Value]):  # reads like `property`
-    """Decorator: the method's value, kept in the instance's ``__dict__`` under the method's name.
+    """Decorator: caches the method's value in the instance's ``__dict__`` under the method's name.
 
-    Two threads that ask one instance at once may both compute it.
+    Two threads that read it at the same time may both compute it.
     """
 
     def __init__(self, function: Callable[[Any], Value]) -> None:
@@ -31,6 +31,6 @@ class cached_attribute(Generic[Value]):  # reads like `property`
     def __get__(self, instance: object | None, owner: type) -> Value | cached_attribute[Value]:
         if instance is None:
             return self
-        # With no __set__ here, Python finds the value in __dict__ from now on and does not come back.
+        # Without __set__ here, Python finds the value in __dict__ from now on and does not call this again.
         value = instance.__dict__[self.function.__name__] = self.function(instance)
         return value

@@ -1,4 +1,4 @@
-"""One layer at one moment, with what is computed from its weights kept so that no quantity computes it twice."""
+"""The weights of one layer at one time, with cached intermediate results that several quantities share."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from ww_callbacks.spectral.linalg.spectrum import (
 from ww_callbacks.spectral.measuring.cached import cached_attribute
 
 Value = float | str
-"""What a quantity is: a number, or a short text."""
+"""The value of a quantity: a number, or a short text."""
 
 
 @dataclass
 class LayerWeights:
-    """The weights of one layer at one moment: what every quantity function receives.
+    """The weights of one layer at one time: the argument of every quantity function.
 
     Attributes:
         matrices: the layer's matrices W (rows = outputs, columns = inputs), all finite.
         initial: the same matrices at the baseline, W_0, or None.
         previous: the same matrices at the last snapshot, or None.
-        reference: the layer's quantity values at the baseline, or None; it spares a second spectrum of W_0.
-        reference_errors: the errors of those that are estimates.
-        space: a Krylov space of the layer's one matrix, which estimates read; None where all is exact.
+        reference: the layer's quantity values at the baseline, or None; avoids a second spectrum of W_0.
+        reference_errors: the errors of the reference values that are estimates.
+        space: a Krylov space of the layer's only matrix, used by estimates; None if all values are exact.
         seed: seed of the generator from which random nulls of this layer are drawn.
-        scratch: what a family of quantities computes once and shares among them.
+        scratch: intermediate results that a family of quantities shares.
     """
 
     matrices: Sequence[Array]
@@ -50,7 +50,7 @@ class LayerWeights:
     scratch: dict[object, object] = field(default_factory=dict, repr=False)
 
     def release(self, needs: Collection[str]) -> None:
-        """Forget the earlier weights that no quantity with these ``needs`` compares with."""
+        """Drop the earlier weights that no quantity with these ``needs`` compares with."""
         if "previous" not in needs:
             self.previous = None
         if "initial" not in needs and not ("reference" in needs and self.reference is None):
@@ -75,7 +75,7 @@ class LayerWeights:
 
     @cached_attribute
     def resolved_singular_values(self) -> list[np.ndarray]:
-        """σ of each matrix, float64, descending, the smallest ones resolved too, by an SVD where that is needed."""
+        """σ of each matrix, float64, descending, with the smallest ones resolved, by an SVD if needed."""
         return [
             s if resolved(s) else svd_singular_values(w)
             for s, w in zip(self.singular_values, self.matrices, strict=True)
@@ -88,7 +88,7 @@ class LayerWeights:
 
     @cached_attribute
     def pooled_resolved_singular_values(self) -> np.ndarray:
-        """σ of all matrices, one array, the smallest ones resolved too."""
+        """σ of all matrices, one array, with the smallest ones resolved."""
         return np.concatenate(self.resolved_singular_values) if self.resolved_singular_values else np.empty(0)
 
     @cached_attribute
@@ -118,13 +118,13 @@ class LayerWeights:
 
     @cached_attribute
     def relative_eigenvalues(self) -> np.ndarray:
-        """λ/λ_1 of all matrices pooled, ascending, from (σ/σ_1)², so that no scale over- or underflows; 0 for W = 0."""
+        """λ/λ_1 of all matrices pooled, ascending, from (σ/σ_1)² to avoid over- and underflow; 0 for W = 0."""
         values = np.sort(np.concatenate(self.singular_values))
         return (values / values[-1]) ** 2 if len(values) and values[-1] > 0.0 else values
 
     @cached_attribute
     def relative_power_law(self) -> PowerLawFit:
-        """The power law fitted to λ/λ_1 with default settings: the same at every scale of W."""
+        """The power law fitted to λ/λ_1 with default settings; independent of the scale of W."""
         return clauset_fit(self.relative_eigenvalues)
 
     @cached_attribute
@@ -134,7 +134,7 @@ class LayerWeights:
 
     @cached_attribute
     def norm(self) -> float:
-        """‖W‖_F over all matrices; scaled by a power of two where squares would over- or underflow."""
+        """‖W‖_F over all matrices; scaled by a power of two if squares would over- or underflow."""
         exponent = scaling_exponent(self.largest)
         blocks = ((scaled(w, exponent) for (w,) in row_blocks(matrix)) for matrix in self.matrices)
         squares = (float(sum(dot(w, w) for w in matrix)) for matrix in blocks)
@@ -175,7 +175,7 @@ class Difference:
 
     Attributes:
         norm: ‖V‖_F.
-        distance: ‖W−V‖_F, from the differences themselves and not from norms, which would cancel.
+        distance: ‖W−V‖_F, computed from the differences, because norms would cancel.
         product: ⟨W, V⟩.
     """
 
@@ -185,7 +185,7 @@ class Difference:
 
     @classmethod
     def between(cls, matrices: Sequence[Array], others: Sequence[Array] | None) -> Difference:
-        """Compare; all NaN where there is nothing to compare with."""
+        """Compare; all NaN if there is nothing to compare with."""
         if others is None:
             return cls(np.nan, np.nan, np.nan)
         sums = [0.0, 0.0, 0.0]

@@ -1,8 +1,8 @@
-"""One layer's second decomposition on another worker than its first.
+"""Runs a layer's second decomposition on another worker than its first.
 
-A model of few large layers keeps only as many workers busy as it has layers. A part of a quantity's work that needs
-nothing of the rest (see :attr:`Quantity.prefetch`) is therefore a task of its own; the worker that
-measures the layer finds its result promised in the sample's scratch and waits for it where it needs it.
+A model of few large layers keeps only as many workers busy as it has layers. Independent parts of a quantity's work
+(see :attr:`Quantity.prefetch`) are therefore separate tasks; the worker that measures the layer finds a future for the
+result in the sample's scratch.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ Part = Callable[[LayerWeights], object]
 
 
 class Prefetch:
-    """The parts of some quantities that are computed ahead.
+    """The parts of quantities that are computed in advance.
 
     Args:
-        quantities: what is measured; none where there is one worker only, who would read each layer twice for nothing.
+        quantities: the measured quantities; empty with a single worker, which would read each layer twice without
+            benefit.
         seed: seed of the random nulls, as for :class:`LayerWeights`.
     """
 
@@ -38,11 +39,13 @@ class Prefetch:
         self._futures: dict[str, dict[Part, Future[object]]] = {}
 
     def promised(self, spec: LayerSpec) -> Mapping[Part, Future[object]]:
-        """What a layer's sample is to find in its scratch."""
+        """Futures for the scratch of a layer's sample."""
         return self._futures.get(spec.name, {})
 
     def map(self, pool: WorkerPool, measure: Callable[[LayerSpec], Result], specs: Sequence[LayerSpec]) -> list[Result]:
-        """``[measure(spec) for spec in specs]`` over the workers of ``pool``, each layer's parts as another task."""
+        """``[measure(spec) for spec in specs]`` over the workers of ``pool``, with each layer's parts as separate
+        tasks.
+        """
         if not self._parts:
             return pool.map(measure, specs, cost=lambda spec: spec.cost)
         self._futures = {spec.name: {part: Future() for part in self._parts} for spec in specs}
@@ -55,19 +58,20 @@ class Prefetch:
             else:
                 results[spec.name] = measure(spec)
 
-        # The costliest are started first: with this added all parts have begun before anyone can wait for them.
+        # The most expensive layers start first; this order ensures that all parts have started before a worker waits
+        # for them.
         before_all = max(spec.cost for spec in specs)
         tasks = [(spec, ahead) for spec in specs for ahead in (True, False)]
         pool.map(perform, tasks, cost=lambda task: task[0].cost + before_all * task[1])
         return [results[spec.name] for spec in specs]
 
     def _keep_promises(self, spec: LayerSpec) -> None:
-        """Compute a layer's parts; what one raises is raised where its result is needed."""
+        """Compute a layer's parts; an exception is raised again where the result is used."""
         sample: LayerWeights | None = None
         for part, promise in self._futures[spec.name].items():
             try:
                 sample = sample or LayerWeights(spec.matrices(), seed=spec.null_seed(self._seed))
                 with np.errstate(all="ignore"):  # as in `measure`
                     promise.set_result(part(sample))
-            except BaseException as error:  # nobody may be left waiting
+            except BaseException as error:  # no worker may wait forever
                 promise.set_exception(error)

@@ -1,4 +1,4 @@
-"""What is known of every quantity, whoever measures it."""
+"""Name, title, definition, family and cost of a quantity."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ Cost = Literal["cheap", "spectrum", "request", "probe"]
 
 @dataclass(frozen=True, kw_only=True)
 class QuantityInfo:
-    """What is known of one quantity besides its value.
+    """The description of a quantity.
 
     Attributes:
-        name: the key in every record, logger and table; WeightWatcher's name where it has one.
+        name: the key in every record, logger and table; WeightWatcher's name if it has one.
         title: a few words for axis labels.
-        definition: the formula in one line, with its units (log10 or ln, λ or σ); empty for a quantity that nobody
-            declared.
+        definition: the formula in one line, with its units (log10 or ln, λ or σ); empty for an undeclared quantity.
         family: ``norm``, ``rank``, ``power law``, ``distance``, ``update``, ``scale``, ``shape``, ``random matrix``,
             ``localisation``, ``representation``.
         cost: ``cheap`` reads only the elements, ``spectrum`` needs the singular values, ``request`` needs more and is
-            measured only when named, ``probe`` needs the model to run and has a cadence of its own.
-        default: whether it is measured when nothing is said.
+            measured only if named, ``probe`` runs the model and has its own cadence.
+        default: whether it is measured by default.
         headline: whether its model-level summary is streamed by default.
-        worst: which end is worth a look: ``low``, ``high``, ``both`` or nothing.
+        worst: which values are critical: ``low``, ``high``, ``both`` or none.
     """
 
     name: str

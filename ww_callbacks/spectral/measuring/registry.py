@@ -1,7 +1,7 @@
-"""The register of quantities: the one place where a quantity is declared.
+"""The registry of quantities.
 
-A quantity is one function from a :class:`.LayerWeights` to a number (or a short text). Declaring it with
-:func:`quantity` is all it takes to appear in every framework, sink, table and view.
+A quantity is one function from a :class:`.LayerWeights` to a number (or a short text). A quantity declared with
+:func:`quantity` appears in every framework, sink, table and view.
 """
 
 from __future__ import annotations
@@ -25,18 +25,17 @@ class Quantity(QuantityInfo):
     """A quantity of a layer's weights.
 
     Attributes:
-        function: measures it.
-        needs: what else than the current weights it compares with: ``initial`` (W_0), ``previous`` (the weights of the
-            last snapshot), ``reference`` (the quantities' values at W_0) or nothing.
-        unchanged: for those that need ``previous``: the value where the weights did not change since.
-        text: whether the value is a short text and not a number.
-        prefetch: a costly part of it, decorated with :func:`.shared.once`, that needs nothing of the
-            rest, so that a second worker may do it meanwhile.
-        estimate: estimates it from a Krylov space (``layer.space``), with an error; None where only the whole spectrum
-            tells.
-        change: bounds how far it can have moved from the layer's exact value if the weights moved by a distance in
-            ‖·‖_F; None where nothing does.
-        logarithm: whether the value is a log10, so that a tolerance is one of its argument.
+        function: computes the value.
+        needs: what it compares the current weights with: ``initial`` (W_0), ``previous`` (the weights of the last
+            snapshot), ``reference`` (the quantities' values at W_0) or nothing.
+        unchanged: for quantities that need ``previous``: the value if the weights did not change since.
+        text: whether the value is a short text instead of a number.
+        prefetch: an expensive, independent part of it, decorated with :func:`.shared.once`, that a second worker can
+            run in parallel.
+        estimate: estimates it from a Krylov space (``layer.space``), with an error; None if it needs the whole
+            spectrum.
+        change: bounds its change if the weights change by a distance in ‖·‖_F; None if no bound is known.
+        logarithm: whether the value is a log10, so that a tolerance applies to its argument.
     """
 
     function: Callable[[LayerWeights], Value]
@@ -55,10 +54,10 @@ ELSEWHERE = {
     "cka": "cka_to_init",
     "alpha_hat": "alpha_weighted",
 }
-"""Names that other tools and papers give to quantities, and ours."""
+"""Names of quantities in other tools and papers → our names."""
 
 REFERRED = ("frobenius_norm", "log_spectral_norm")
-"""The quantities whose values at W_0 those with ``needs="reference"`` read."""
+"""The quantities whose values at W_0 are read by those with ``needs="reference"``."""
 
 _QUANTITIES: dict[str, Quantity] = {}
 
@@ -84,8 +83,8 @@ def quantity(
     """Declare the decorated function as the quantity ``name``; the arguments are those of :class:`Quantity`.
 
     Raises:
-        ValueError: if the name is that of a built-in quantity. Your own can be declared again, as when a cell of a
-            notebook runs twice: the last declaration counts.
+        ValueError: if the name is that of a built-in quantity. You can declare your own again, for example by running a
+            notebook cell twice: the last declaration is used.
     """
 
     def declare(function: Function) -> Function:
@@ -116,7 +115,7 @@ def quantity(
 
 
 def is_own(function: Callable[..., object]) -> bool:
-    """Whether ``function`` is the user's own and not built in."""
+    """Whether ``function`` is defined outside this package."""
     return (getattr(function, "__module__", None) or "").partition(".")[0] != "ww_callbacks"
 
 
@@ -128,7 +127,7 @@ def all_quantities() -> tuple[Quantity, ...]:
 
 
 def _unknown(name: str, known: Mapping[str, Quantity]) -> str:
-    """What is said of a name that is not declared."""
+    """The error message for an undeclared name."""
     if "," in name:
         return f"Unknown quantity `{name}`: give several as a list, one name each."
     other = ELSEWHERE.get(name.lower())
@@ -146,14 +145,14 @@ def _unknown(name: str, known: Mapping[str, Quantity]) -> str:
 
 
 def resolve(names: str | Iterable[str] = "default") -> tuple[Quantity, ...]:
-    """The quantities that ``names`` stands for, in the order of declaration.
+    """The quantities selected by ``names``, in the order of declaration.
 
     Args:
-        names: ``"default"``, ``"all"`` (the costly ones included), ``"estimable"`` (the default ones that can be had
-            without the whole spectrum, with Hill's α of the top in place of α), one name, or several of these.
+        names: ``"default"``, ``"all"`` (including the expensive ones), ``"estimable"`` (the default ones that do not
+            need the whole spectrum, with Hill's α of the top instead of α), one name, or several of these.
 
     Raises:
-        ValueError: for a name that is not declared, with the nearest ones.
+        ValueError: for an undeclared name; the message suggests similar ones.
     """
     known = {q.name: q for q in all_quantities()}
     wanted: set[str] = set()

@@ -1,4 +1,4 @@
-"""Values of a known spectrum that still hold, because the weights have hardly moved since."""
+"""Reuses values of an earlier spectrum while the change of the weights bounds their error."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from ww_callbacks.spectral.measuring.layer_weights import LayerWeights, Value
 from ww_callbacks.spectral.measuring.registry import Quantity
 
 SMALLEST = 256
-"""Layers with fewer eigenvalues are measured anew each time: that costs no more than the bounds."""
+"""Layers with fewer eigenvalues are always measured again: that costs no more than the bounds."""
 
 _RUNGS = 8
-"""Bounds kept of a quantity, at equal steps up to the distance at which it exceeds the tolerance."""
+"""Number of bounds kept per quantity, evenly spaced up to the distance at which it exceeds the tolerance."""
 
 _FARTHEST = 2.0
-"""The largest distance looked at, in units of the tolerance times ‖V‖_F."""
+"""The largest distance considered, in units of the tolerance times ‖V‖_F."""
 
 _SHORTEST = 2.0**-12
-"""The smallest, in units of the largest."""
+"""The smallest distance considered, in units of the largest."""
 
 
 @dataclass(frozen=True)
 class Reach:
-    """How far a quantity's value can be trusted.
+    """How far the weights can change before a quantity's value is outdated.
 
     Attributes:
         value: the exact value.
         unit: the distance from one bound to the next.
-        bounds: how much the value can have changed after a move of 1, 2, … units; none where no move is allowed.
+        bounds: bounds on the change of the value after a change of the weights of 1, 2, … units; empty if none is
+            allowed.
     """
 
     value: float
@@ -41,10 +42,10 @@ class Reach:
 
     @classmethod
     def of(cls, sample: LayerWeights, quantity: Quantity, value: float, tolerance: float) -> Reach:
-        """As far as the change of ``quantity`` stays within ``tolerance``."""
+        """The bounds up to which ``quantity`` stays within ``tolerance``."""
         change = quantity.change
         assert change is not None
-        if isnan(value) and quantity.needs == "reference":  # what cannot be told of W_0 cannot be told later either
+        if isnan(value) and quantity.needs == "reference":  # not computable for W_0, so not later either
             change = _no_change
 
         def after(distance: float) -> Estimate:
@@ -59,7 +60,7 @@ class Reach:
         return cls(value, unit, tuple(after(rung * unit).error for rung in range(1, _RUNGS + 1)))
 
     def after(self, distance: float) -> Estimate | None:
-        """The value after a move of so much; None where it may have changed by more than the tolerance."""
+        """The value after this change of the weights; None if it may have changed by more than the tolerance."""
         rung = ceil(distance / self.unit) if isfinite(distance) else _RUNGS + 1
         if rung > len(self.bounds):
             return None
@@ -72,13 +73,13 @@ def _no_change(sample: LayerWeights, distance: float) -> float:
 
 @dataclass(frozen=True)
 class KnownSpectrum:
-    """What is kept of a layer's last exact spectrum, as plain values.
+    """The data kept from a layer's last exact spectrum, as plain values.
 
     Attributes:
-        reaches: quantity → its value then, and how far it can be trusted.
-        norm: ‖V‖_F of the weights V then.
-        moved: at least ‖W−V‖_F: the sum of the moves from snapshot to snapshot.
-        inestimable: quantities that it was tried in vain to estimate together; it is not tried again.
+        reaches: quantity → its value then, and its bounds.
+        norm: ‖V‖_F of the weights V at that time.
+        moved: an upper bound of ‖W−V‖_F: the sum of the changes from snapshot to snapshot.
+        inestimable: quantities whose joint estimation failed; it is not tried again.
     """
 
     reaches: Mapping[str, Reach]
@@ -90,13 +91,13 @@ class KnownSpectrum:
     def of(
         cls, sample: LayerWeights, quantities: Sequence[Quantity], values: Mapping[str, Value], tolerance: float
     ) -> KnownSpectrum | None:
-        """What to keep of a layer that was measured exactly; None where it has too few eigenvalues.
+        """The data to keep of a layer that was measured exactly; None if it has too few eigenvalues.
 
         Args:
-            sample: the layer, its singular values computed.
-            quantities: those whose values may be asked for again.
+            sample: the layer, with its singular values computed.
+            quantities: those whose values may be requested again.
             values: their values.
-            tolerance: the relative error that is allowed.
+            tolerance: the allowed relative error.
         """
         if len(sample.eigenvalues) < SMALLEST or not sample.largest_singular_value > 0.0:
             return None
@@ -108,14 +109,14 @@ class KnownSpectrum:
         return cls(reaches, sample.norm)
 
     def after(self, distance: float) -> KnownSpectrum:
-        """The same after another move of the weights."""
+        """The same after a further change of the weights."""
         return replace(self, moved=self.moved + distance)
 
     def near(self, tolerance: float) -> bool:
-        """Whether the weights have moved by less than ``tolerance`` of their norm."""
+        """Whether the weights have changed by less than ``tolerance`` of their norm."""
         return self.moved <= tolerance * self.norm
 
     def standing(self, quantities: Sequence[Quantity]) -> dict[str, Estimate]:
-        """The values of those of ``quantities`` that still hold, each with its bound."""
+        """The values among ``quantities`` that are still valid, each with its bound."""
         found = {q.name: self.reaches[q.name].after(self.moved) for q in quantities if q.name in self.reaches}
         return {name: estimate for name, estimate in found.items() if estimate is not None}

@@ -1,4 +1,4 @@
-"""The rows of many layers: kept in a file as they come, so that an interrupted analysis goes on, until time is up."""
+"""Measures the rows of many layers, with a time limit and a file from which an interrupted analysis resumes."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
 Row = dict[str, "Value"]
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".data", ".keras", ".h5")
 Progress = Callable[[int, int, str], object]
-"""Called with the number of layers done, the number of layers, and the name of the one just done.
+"""Called with the number of layers done, the number of layers, and the name of the last one.
 
-One that has a method ``begin`` is called by that with the name of each layer that is begun, and one with ``share``
-with the share of the work that is done, by cost, before the call itself.
+If it has a method ``begin``, that is called with the name of each layer that is started; if it has a method ``share``,
+that is called before it with the finished share of the work, by cost.
 """
 
 _EACH = 4e6
-"""What a layer costs besides its spectrum, in multiplications."""
+"""Fixed cost of a layer besides its spectrum, in multiplications."""
 
 
 class RowFile:
-    """Rows that are kept in a file, one JSON line each, after a line that says of what they are.
+    """Rows stored in a file, one JSON line each, after a header line that describes their source.
 
-    Nothing is written before the first row. A line that was cut off, as by a power failure, is measured again.
+    Nothing is written before the first row. A truncated line, for example after a power failure, is measured again.
 
     Args:
         path: the file.
-        of: what the rows depend on: the model's files, the quantities, the settings.
+        of: the source of the rows: the model's files, the quantities, the settings.
 
     Raises:
-        ValueError: if the file holds rows of something else, or no rows of ours.
-        FileNotFoundError: if its folder is not there.
+        ValueError: if the file contains rows of another source, or other data.
+        FileNotFoundError: if its folder does not exist.
     """
 
     def __init__(self, path: str | os.PathLike[str], of: Mapping[str, Any]) -> None:
@@ -50,7 +50,7 @@ class RowFile:
         self._of = json.loads(json.dumps({"ww-callbacks": __version__, **of}))
         self._lock = Lock()
         if not self.path.parent.is_dir():
-            raise FileNotFoundError(f"Cannot keep rows in {self.path}: there is no folder {self.path.parent}.")
+            raise FileNotFoundError(f"Cannot write rows to {self.path}: the folder {self.path.parent} does not exist.")
         lines = self.path.read_bytes().split(b"\n")[:-1] if self.path.exists() else []
         if self.path.exists() and self.path.stat().st_size:
             self._check(lines)
@@ -59,7 +59,7 @@ class RowFile:
                 row = json.loads(line)
                 self.rows[row["layer"]] = row
             except (ValueError, KeyError, TypeError):
-                break  # what follows a damaged line is measured again
+                break  # rows after a damaged line are measured again
         self._begun = False
 
     def _check(self, lines: Sequence[bytes]) -> None:
@@ -67,18 +67,18 @@ class RowFile:
             there = json.loads(lines[0])
             different = sorted(key for key in {*there, *self._of} if there.get(key) != self._of.get(key))
         except (ValueError, IndexError, TypeError, AttributeError):
-            raise ValueError(f"{self.path} holds no rows of an analysis: name another file to keep them in.") from None
+            raise ValueError(f"{self.path} contains no rows of an analysis: choose another file.") from None
         if different:
             raise ValueError(
-                f"{self.path} holds the rows of another analysis ({', '.join(different)} differ): "
-                "name another file, or remove it to begin anew."
+                f"{self.path} contains the rows of another analysis ({', '.join(different)} differ): "
+                "choose another file, or remove it to start again."
             )
 
     def add(self, row: Row) -> None:
-        """Keep one more row; it is on disk when this returns."""
+        """Append a row; it is on disk when this returns."""
         with self._lock:
             if not self._begun:
-                # Written anew, so that a line that was cut off does not spoil the next one.
+                # The file is rewritten, so that a truncated line does not corrupt the next one.
                 known = [json.dumps(line, default=_plain) for line in (self._of, *self.rows.values())]
                 partial = self.path.with_name(self.path.name + ".partial")
                 partial.write_text("".join(f"{line}\n" for line in known), encoding="utf-8")
@@ -102,15 +102,15 @@ def collect(
     max_time: float | None = None,
     kept: RowFile | None = None,
 ) -> tuple[list[Row], tuple[str, ...]]:
-    """The rows of ``specs`` in their order, and the names of those for which there was no time.
+    """The rows of ``specs`` in their order, and the names of those that the time limit left out.
 
     Args:
-        perform: maps a function over the layers, several at a time.
+        perform: maps a function over the layers in parallel.
         row: measures one layer.
         specs: the layers.
-        progress: told after each layer, from one thread at a time.
-        max_time: seconds after which no further layer is begun; the cheapest layers are measured first then.
-        kept: rows of an earlier analysis, where new ones are added.
+        progress: called after each layer, by one thread at a time.
+        max_time: seconds after which no further layer starts; the cheapest layers are then measured first.
+        kept: rows of an earlier analysis, to which new ones are appended.
     """
     rows: dict[str, Row] = {} if kept is None else {s.name: kept.rows[s.name] for s in specs if s.name in kept.rows}
     end = math.inf if max_time is None else monotonic() + max_time
@@ -150,10 +150,10 @@ def collect(
 
 
 def check_max_time(max_time: float | None) -> None:
-    """Refuse a ``max_time`` that is no positive number of seconds.
+    """Raise if ``max_time`` is not a positive number of seconds.
 
     Raises:
-        ValueError: for any such value.
+        ValueError: if it is not.
     """
     if max_time is None:
         return
@@ -162,13 +162,13 @@ def check_max_time(max_time: float | None) -> None:
 
 
 def files_of(source: Any, argument: str) -> list[list[Any]]:
-    """What tells the files of ``source`` from others: their names, sizes and times of change.
+    """The identity of the files of ``source``: their names, sizes and modification times.
 
     Raises:
-        ValueError: if it is not the path of a file or a folder.
+        ValueError: if it is not the path of a file or folder.
     """
     if not isinstance(source, str | os.PathLike):
-        raise ValueError(f"`resume` needs the path of a file or folder as `{argument}`: weights in memory may change.")
+        raise ValueError(f"`resume` needs `{argument}` to be the path of a file or folder.")
     name = str(source)
     path = next((p for p in (Path(name), Path(name.rpartition(":")[0])) if str(p) != "." and p.exists()), Path(name))
     files = [path] if not path.is_dir() else [p for p in sorted(path.rglob("*")) if p.suffix in _WEIGHTS]

@@ -11,7 +11,7 @@ from ww_callbacks.spectral.measuring.layer_weights import LayerWeights, Value
 from ww_callbacks.spectral.measuring.registry import Quantity, is_own
 
 PARTLY = "partly: "
-"""What the status of a layer starts with if only the user's own quantities failed."""
+"""Prefix of a layer's status if only the user's own quantities failed."""
 
 
 def is_measured(status: str) -> bool:
@@ -24,18 +24,19 @@ def is_measured(status: str) -> bool:
 
 
 def measure_quantities(sample: LayerWeights, quantities: Sequence[Quantity]) -> tuple[dict[str, Value], str]:
-    """The values of ``quantities`` on one layer, and its status; never raises for what is in the weights.
+    """The values of ``quantities`` on one layer, and its status; never raises because of the values of the weights.
 
     Args:
-        sample: the layer; it forgets earlier weights once nothing more is to be compared with them.
-        quantities: what to measure, see :func:`ww_callbacks.spectral.measuring.registry.resolve`.
+        sample: the layer; it drops earlier weights once no quantity compares with them.
+        quantities: the quantities to measure, see :func:`ww_callbacks.spectral.measuring.registry.resolve`.
 
     Returns:
-        Values by name: NaN (``""`` for a text) where there is no value; and the status: ``ok``, ``non-finite`` (no
-        value is given), ``zero`` (all elements are 0: sizes and distances are given), or ``failed: `` with the
+        Values by name: NaN (``""`` for a text) if there is no value; and the status: ``ok``, ``non-finite`` (no
+        values), ``zero`` (all elements are 0; only sizes and distances have values), or ``failed: `` with the
         quantities and the reason; ``partly: `` instead, if only the user's own quantities failed.
     """
-    # Those that read elements come first: before a spectrum takes its memory, W_0 and the last weights can go.
+    # Quantities that read elements come first, so that W_0 and the last weights are freed before a spectrum is
+    # computed.
     spectral = [q for q in quantities if q.cost != "cheap"]
     ordered = [*(q for q in quantities if q.cost == "cheap"), *spectral]
     values: dict[str, Value] = {q.name: "" if q.text else np.nan for q in quantities}
@@ -59,7 +60,7 @@ def measure_quantities(sample: LayerWeights, quantities: Sequence[Quantity]) -> 
                 value = q.function(sample)
                 if isinstance(value, str) or not isinf(value):
                     values[q.name] = value if q.text else float(value)
-                elif q.needs != "previous":  # what was infinite at the last snapshot was said there
+                elif q.needs != "previous":  # infinite values at the last snapshot were reported there
                     raise OverflowError("beyond the range of float64")
             except Exception as error:  # One quantity's failure must neither hide the others nor reach the training.
                 failures[q.name] = f"{type(error).__name__}: {error}"
@@ -75,6 +76,6 @@ def measure_quantities(sample: LayerWeights, quantities: Sequence[Quantity]) -> 
 
 
 def _by_reason(failures: Mapping[str, str]) -> Iterator[str]:
-    """The names of what failed for each reason, with that reason."""
+    """The names of the failed quantities, grouped by reason."""
     for reason in dict.fromkeys(failures.values()):
         yield f"{', '.join(name for name, why in failures.items() if why == reason)}: {reason}"
