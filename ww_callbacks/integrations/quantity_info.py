@@ -1,4 +1,4 @@
-"""What the views say about a quantity: title, definition, family."""
+"""Title, definition and family of a quantity, for the views."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ww_callbacks.spectral.measuring.quantity_info import QuantityInfo
 
 @cache
 def quantity_info(name: str) -> QuantityInfo:
-    """What is known of the quantity ``name``; one that nobody declared keeps its bare name.
+    """The description of the quantity ``name``; an undeclared one gets its name as title.
 
     >>> quantity_info("stable_rank").title, quantity_info("of_mine").title
     ('stable rank', 'of mine')

@@ -1,4 +1,4 @@
-"""What a logger gets of a snapshot: few numbers for the whole model, and which layers are worth a look."""
+"""The scalars of a snapshot for loggers: a few numbers for the whole model, and the worst layers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ LEAST_SECONDS, MOST_COST = 60, 0.1
 
 @dataclass(frozen=True)
 class Outlier:
-    """A layer that stands at the bad end of a quantity.
+    """A layer with one of the worst values of a quantity.
 
     Attributes:
         quantity: the quantity.
         layer: the layer.
         value: its value.
-        median: the median over the layers that count.
+        median: the median over the measured layers.
     """
 
     quantity: Quantity
@@ -37,16 +37,16 @@ class Outlier:
 
 
 def scalars(snapshot: Snapshot) -> dict[str, float]:
-    """``spectral/<quantity>/<statistic>`` and the callback's own cost; values that could not be had are left out."""
+    """``spectral/<quantity>/<statistic>`` and the callback's cost; missing values are left out."""
     values = {PREFIX + name: value for name, value in snapshot.model.items()}
     values[PREFIX + "overhead"] = snapshot.overhead
     return {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
 
 def costs_too_much(overhead: float, seconds: float, budget: float | None) -> bool:
-    """Whether the callback has cost more than the share ``budget`` of the time; without one, more than a tenth.
+    """Whether the callback has used more than the share ``budget`` of the time; without a budget, a tenth.
 
-    Of a training of less than a minute the share says nothing.
+    For a training of less than a minute, the share is meaningless.
 
     >>> costs_too_much(0.02, 600, 0.01), costs_too_much(0.02, 600, None), costs_too_much(0.5, 20, None)
     (True, False, False)
@@ -65,7 +65,7 @@ def layer_scalars(snapshot: Snapshot) -> dict[str, float]:
 
 
 def describe(name: str) -> str:
-    """The definition of the quantity that the scalar ``name`` is of; empty if it is of none."""
+    """The definition of the quantity of the scalar ``name``; empty if it belongs to none."""
     parts = name.replace(PREFIX + UPDATES, PREFIX).split("/")
     known = quantity_info(parts[-1] if name.startswith(LAYER_PREFIX) else parts[1] if len(parts) > 1 else "")
     return f"{known.title}: {known.definition}" if known.definition else ""
@@ -74,7 +74,7 @@ def describe(name: str) -> str:
 def outliers(snapshot: Snapshot, count: int = 3) -> list[Outlier]:
     """The ``count`` worst layers of each headline quantity, worst first.
 
-    Which end is the bad one is the quantity's to say; where both are, it is the distance from the median.
+    The quantity defines which values are critical; if both ends are, the distance from the median counts.
     """
     found = []
     for quantity in all_quantities():
@@ -96,7 +96,7 @@ def unmeasured(snapshot: Snapshot) -> list[tuple[str, str]]:
 
 
 def layers_text(layers: Sequence[str], most: int = 3) -> str:
-    """Names of layers in a sentence: a few of them and how many more; ``the model`` for none."""
+    """Names of layers in a sentence: a few of them and the number of others; ``the model`` for none."""
     if not layers:
         return "the model"
     rest = len(layers) - most

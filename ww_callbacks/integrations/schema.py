@@ -121,7 +121,7 @@ class Snapshot:
     verdict: Verdict | None = None
 
     def __repr__(self) -> str:
-        """One line: what a notebook shows of hundreds of layers would bury the cell."""
+        """One line: a representation of hundreds of layers would flood a notebook cell."""
         values = ", ".join(f"{name}={value:.4g}" for name, value in list(self.model.items())[:4])
         return f"Snapshot(step={self.step}, epoch={self.epoch:g}, {self.kind}, {len(self.rows)} layers: {values}, …)"
 

@@ -1,4 +1,4 @@
-"""Which quantity raised a kind of alert, and beyond which threshold: what the views draw as the reason."""
+"""The quantity and threshold behind each kind of alert, which the views draw as its evidence."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Relative = Literal["", "highest", "first", "usual"]
 
 @dataclass(frozen=True)
 class Rule:
-    """What a detector compares.
+    """The comparison that a detector makes.
 
     Attributes:
         quantity: the quantity of the layers that it reads.
-        title: what is drawn, in words.
-        thresholds: beyond which it raises an alert.
-        worst: which end raises it: ``low``, ``high`` or ``both``.
+        title: title of the panel.
+        thresholds: the thresholds beyond which it raises an alert.
+        worst: which values raise it: ``low``, ``high`` or ``both``.
         relative: what each layer's values are divided by: its ``highest`` value so far, its ``first``, its ``usual``
             one (the median of its first five above zero), or nothing.
         log: whether the axis is logarithmic.
@@ -39,7 +39,7 @@ class Rule:
 
 @cache
 def rules() -> dict[str, tuple[Rule, ...]]:
-    """Kind of alert → what may have raised it, with the detectors' own default thresholds."""
+    """Kind of alert → the rules that may have raised it, with the detectors' default thresholds."""
     from ww_callbacks.spectral.detectors.layerwise.alpha_range import AlphaRange
     from ww_callbacks.spectral.detectors.layerwise.correlation_trap import CorrelationTrap
     from ww_callbacks.spectral.detectors.layerwise.dead_layer import DeadLayer
@@ -52,31 +52,35 @@ def rules() -> dict[str, tuple[Rule, ...]]:
     alpha, trap, dead, features = AlphaRange(), CorrelationTrap(), DeadLayer(), RepresentationCollapse()
     return {
         scale.kind: (
-            Rule("frobenius_norm", "norm, as a share of its own highest", (math.exp(-scale.drop),), "low", "highest"),
+            Rule("frobenius_norm", "norm relative to its highest value", (math.exp(-scale.drop),), "low", "highest"),
             Rule("scale_collapse", "scale against init, log10", (math.log10(scale.ratio),), "low"),
         ),
         rank.kind: (
-            Rule("effective_rank", "effective rank, as a share of its own highest", (rank.share,), "low", "highest"),
+            Rule("effective_rank", "effective rank relative to its highest value", (rank.share,), "low", "highest"),
         ),
         growth.kind: (
-            Rule("frobenius_norm", "norm, in multiples of its first", (growth.growth,), "high", "first", log=True),
-            Rule("relative_update_norm", "change between snapshots, share of the norm", (growth.update_limit,), "high"),
+            Rule("frobenius_norm", "norm relative to its first value", (growth.growth,), "high", "first", log=True),
+            Rule("relative_update_norm", "change per snapshot relative to the norm", (growth.update_limit,), "high"),
         ),
         dead.kind: (
-            Rule("relative_update_norm", "change, in units of its own usual", (dead.share,), "low", "usual", log=True),
+            Rule("relative_update_norm", "change relative to its usual value", (dead.share,), "low", "usual", log=True),
         ),
         alpha.kind: (Rule("alpha", "α", (alpha.low, alpha.high), "both"),),
         trap.kind: (Rule(trap.quantity, "z of the largest λ of the shuffled weights", (trap.z,), "high"),),
         features.kind: (
             Rule(
-                QUANTITY, "effective rank of the features, share of its own highest", (features.fall,), "low", "highest"
+                QUANTITY,
+                "effective rank of features relative to its highest",
+                (features.fall,),
+                "low",
+                "highest",
             ),
         ),
     }
 
 
 def rule_for(kind: str, layers: Sequence[str], run: RunView) -> Rule | None:
-    """The rule behind an alert of ``kind`` about ``layers``: the first that one of them broke in ``run``."""
+    """The rule behind an alert of ``kind`` for ``layers``: the first that one of them violated in ``run``."""
     known = [rule for rule in rules().get(kind, ()) if rule.quantity in run.quantities]
     rows = [row for row, layer in enumerate(run.layers) if layer in layers]
     for rule in known:
@@ -96,7 +100,7 @@ def score_threshold() -> float:
 
 
 def relative_to(values: np.ndarray, relative: Relative) -> np.ndarray:
-    """``values``, shape (layers, T), each row divided by what ``relative`` names; NaN where that is zero or unknown."""
+    """``values``, shape (layers, T), each row divided by its ``relative`` value; NaN if that is zero or unknown."""
     if not relative or not values.size:
         return values
     if relative == "highest":

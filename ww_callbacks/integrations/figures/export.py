@@ -1,4 +1,4 @@
-"""Figures to files."""
+"""Saves figures to files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def save(
         figure: the figure.
         path: the file.
         width: in pixels.
-        height: in pixels; None keeps the figure's own.
+        height: in pixels; None keeps the figure's height.
         scale: bitmap pixels per pixel of the figure.
 
     Raises:

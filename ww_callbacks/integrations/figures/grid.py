@@ -1,4 +1,4 @@
-"""Panels joined to one plotly figure, in rows of at most three."""
+"""Joins panels into one plotly figure, in rows of at most three."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ww_callbacks.integrations.figures.text import escape, wrap
 
 COLUMNS = 3
 WIDTH = 1100
-"""The width in pixels that room is reckoned for."""
+"""The width in pixels for which the layout is computed."""
 BETWEEN, LEFT, RIGHT, BOTTOM = 66, 64, 24, 50
 BAR = 90
 LEGEND_LINE, LETTER = 20, 6.6
 
 
 def joined(panels: Sequence[Spec], columns: int = COLUMNS) -> Spec:
-    """One figure of ``panels``, in rows of at most ``columns``, those that are ``wide`` in a row of their own."""
+    """One figure of ``panels``, in rows of at most ``columns``, with ``wide`` panels in separate rows."""
     rows = list(_rows(panels, columns))
     heights = [max(_inner(one) for one in row) for row in rows]
     names = {
@@ -73,7 +73,7 @@ def _inner(one: Spec) -> float:
 
 
 def _domains(count: int, columns: int, room: float) -> list[list[float]]:
-    """The share of the width of each of ``count`` panels in a row, beside the ``room`` that names take between them."""
+    """The share of the width of each of ``count`` panels in a row, with ``room`` for names between them."""
     width = (1 - room * (columns - 1)) / columns
     return [[left, min(left + width, 1.0)] for left in (at * (width + room) for at in range(count))]
 
@@ -98,7 +98,7 @@ def _place(
     whole[f"xaxis{suffix}"] = {**one["layout"]["xaxis"], "domain": across, "anchor": y, **matches}
     whole[f"yaxis{suffix}"] = {**one["layout"]["yaxis"], "domain": down, "anchor": x, "automargin": True}
     if "coloraxis" in one["layout"]:
-        # Panels of one scale share its bar.
+        # Panels with the same colour scale share one colour bar.
         same = next((name for name, axis in whole.items() if name.startswith("coloraxis") and axis == _bar(one)), None)
         colours = same or f"coloraxis{suffix}"
         whole[colours] = _bar(one)
@@ -125,7 +125,7 @@ def _place(
 
 
 def _bar(one: Spec) -> Spec:
-    """The panel's colour scale, its bar at the right of the figure."""
+    """The panel's colour scale, with its bar to the right of the figure."""
     scale = dict(one["layout"]["coloraxis"])
     scale["colorbar"] = {
         name: value
@@ -159,7 +159,7 @@ def _heading(one: Spec, x: float, y: float) -> Spec:
 
 
 def _key(colour: str, text: str) -> dict[str, Any]:
-    """A legend's entry for a colour that is no line, or for words alone."""
+    """A legend entry for a colour without a line, or for text only."""
     colour = colour or "rgba(0,0,0,0)"
     marker = {
         "symbol": "square",

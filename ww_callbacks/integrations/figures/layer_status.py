@@ -1,4 +1,4 @@
-"""Which layers are well, which are not, and since when: the table beside the figures."""
+"""The status of each layer and since when it has had alerts: the table next to the figures."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class LayerStatus:
 
     Attributes:
         layer: its name.
-        severity: of the worst alert about it; empty if there is none.
-        said: the kinds of alert about it, the worst and latest first.
-        since_epoch: when the first of those began, or None.
+        severity: severity of its worst alert; empty if there is none.
+        said: the kinds of its alerts, the worst and latest first.
+        since_epoch: when the first of those started, or None.
         status: ``ok``, or why values are missing; empty if it was not measured.
-        evidence: ``sufficient``, or why alpha is not to be trusted.
-        values: quantity → value; NaN where there is none.
+        evidence: ``sufficient``, or why alpha is not reliable.
+        values: quantity → value; NaN if there is none.
         frozen: whether it was not trained.
     """
 
@@ -39,7 +39,7 @@ class LayerStatus:
 
     @property
     def in_words(self) -> str:
-        """What to say of the layer in a few words."""
+        """Short description of the layer's status."""
         if self.said:
             return f"{', '.join(self.said)} since epoch {epoch_text(self.since_epoch or 0.0)}"
         if self.status not in ("ok", ""):
@@ -54,7 +54,7 @@ class LayerStatus:
 
 
 def layer_statuses(run: RunView) -> list[LayerStatus]:
-    """Every layer as it stands, in depth order."""
+    """The status of every layer, in depth order."""
     full = np.flatnonzero(run.full)
     rows = []
     last = {name: _last(run, name) for name in run.quantities}
@@ -82,6 +82,6 @@ def layer_statuses(run: RunView) -> list[LayerStatus]:
 
 
 def _last(run: RunView, name: str) -> np.ndarray:
-    """The last value of a quantity in every layer."""
+    """The last value of a quantity for every layer."""
     when = run.measured(name)
     return run.values(name)[:, when[-1]] if len(when) else np.full(len(run.layers), np.nan)

@@ -1,4 +1,4 @@
-"""Names of layers that fit beside an axis."""
+"""Short names of layers for axis labels."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from itertools import groupby
 from ww_callbacks.integrations.figures.text import escape
 
 BETWEEN = " · "
-"""Stands for the components that were left out between a block and what is in it."""
+"""Separator that replaces omitted components between a block and its layer."""
 _SHORTEST = 5
 
 
 def short_names(layers: Sequence[str], width: int = 28) -> list[str]:
-    """Names for axis labels: short, unique, escaped; a digit is never cut off.
+    """Names for axis labels: short, unique, escaped; digits are never removed.
 
-    Left out is what tells nothing: components that all share, before the block's number and after it those that are
-    not needed to tell the block's layers apart. What is still too long loses the ends of its longest words.
+    Components that all names share before the block's number are omitted, and those after it that are not needed to
+    distinguish the block's layers. Names that are still too long have their longest words shortened.
 
     >>> short_names(["net.h.1.attn.c_attn.weight[q]", "net.h.11.attn.c_attn.weight[q]", "net.h.11.mlp.c_fc.weight"])
     ['h.1 · c_attn[q]', 'h.11 · c_attn[q]', 'h.11 · c_fc']
@@ -34,7 +34,7 @@ def short_names(layers: Sequence[str], width: int = 28) -> list[str]:
         unclear = {
             name.inner[-count:] for name, count, text in zip(split, taken, short, strict=True) if short.count(text) > 1
         }
-        # All blocks name the same layer alike.
+        # All blocks use the same name for the same layer.
         grown = [
             count + (name.inner[-count:] in unclear and count < len(name.inner))
             for name, count in zip(split, taken, strict=True)
@@ -63,7 +63,7 @@ def blocks(layers: Sequence[str]) -> list[int]:
 
 
 class _Name:
-    """A name taken apart: the components up to the block's number, and those in the block, separators kept."""
+    """Split a name into the components up to the block's number and those in the block, with separators."""
 
     def __init__(self, block: tuple[str, ...], inner: tuple[str, ...]) -> None:
         self.block, self.inner = block, inner
@@ -82,7 +82,7 @@ class _Name:
             return "".join(self.inner[1 if same[:1] == [True] else 0 :])
         block = "".join(self.block[len(shared) :])
         inner = self.inner[-count:]
-        # A number says nothing without the word before it.
+        # A number is meaningless without the word before it.
         if re.fullmatch(r"\d+[./]?", inner[0]) and len(self.inner) > count:
             inner = self.inner[-count - 1 :]
         if len(inner) == len(self.inner) == 1:
@@ -91,7 +91,7 @@ class _Name:
 
 
 def _without_end(layers: Sequence[str]) -> list[str]:
-    """The names without the last component that says that it is the weight, where something else is left to tell."""
+    """The names without a last component such as ``weight``, if other components remain."""
     found = [
         re.fullmatch(r"(.*?[^./\d][^./]*|.+[./].+)[./](?:weight|kernel)((?:\[[^\]]*\])?)", name) for name in layers
     ]
@@ -100,7 +100,7 @@ def _without_end(layers: Sequence[str]) -> list[str]:
 
 
 def _shared_start(names: Sequence[_Name]) -> tuple[str, ...]:
-    """The components that the names of all blocks begin with; the word of a block's number is kept."""
+    """The leading components that all names share; the word before a block's number is kept."""
     blocks = [name.block for name in names if name.block]
     if len(blocks) < 2:
         return ()
@@ -110,7 +110,7 @@ def _shared_start(names: Sequence[_Name]) -> tuple[str, ...]:
 
 
 def _shortened(name: str, width: int) -> str:
-    """``name`` with the ends of its longest words left out until it fits, if it can."""
+    """``name`` with its longest words shortened until it fits, if possible."""
     while len(name) > width:
         word = max(re.findall(r"[^\W\d_]+(?!…)", name), key=len, default="")
         if len(word) <= _SHORTEST:

@@ -1,8 +1,7 @@
-"""The colours: told apart by colour-blind readers, on white and on dark, and never the only thing that tells.
+"""Colours that colour-blind readers can distinguish, for light and dark pages; never the only distinction.
 
-Runs differ by dash as well, severities by symbol, layers without sufficient evidence by hollow marks. Figures are made
-for a white page; :func:`dark` turns them into ones for a dark page, and the page of the dashboards does the same with
-the same table.
+Runs also differ by dash, severities by symbol, and layers without sufficient evidence have hollow marks. Figures are
+made for a light page; :func:`dark` converts them for a dark page, and the dashboards do the same with the same table.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ SEVERITY_COLOURS = {"info": SKY, "warning": ORANGE, "critical": VERMILION}
 SEVERITY_SYMBOLS = {"info": "circle", "warning": "triangle-up", "critical": "x"}
 
 CIVIDIS = ((0.0, "#00224e"), (0.25, "#434e6c"), (0.5, "#7d7c78"), (0.75, "#bcae6c"), (1.0, "#fee838"))
-"""Five stops of cividis (Nuñez, Anderton, Renslow 2018), which reads the same with and without colour blindness."""
+"""Five stops of cividis (Nuñez, Anderton, Renslow 2018), which looks the same with and without colour blindness."""
 
 ALPHA_RANGE = (1.0, 8.0)
 ALPHA_SCALE = tuple(
@@ -56,7 +55,7 @@ DARK = {
     "#123b78": "#8fc0ff",
     "#00224e": "#1d3f6e",
 }
-"""Colours on white → colours on dark; those that are not named serve both."""
+"""Colours on light pages → colours on dark pages; others serve both."""
 
 _COLOUR = re.compile(r"#[0-9a-f]{6}", re.IGNORECASE)
 _WITH_OPACITY = re.compile(r"#[0-9a-f]{8}", re.IGNORECASE)
@@ -78,7 +77,7 @@ def faint(colour: str, opacity: float = 0.15) -> str:
 
 
 def written_out(value: Any) -> Any:
-    """A figure, or a part of one, with each ``#rrggbbaa`` as ``rgba(…)``: plotly's Python before 7 refuses the former.
+    """A figure, or a part of one, with each ``#rrggbbaa`` as ``rgba(…)``: plotly before 7 rejects the former in Python.
 
     >>> written_out({"fillcolor": "#0072b280", "line": {"color": "#0072b2"}})
     {'fillcolor': 'rgba(0,114,178,0.502)', 'line': {'color': '#0072b2'}}

@@ -1,4 +1,4 @@
-"""A run in words: what the verdict is, or how things stand while there is none yet."""
+"""A run in words: the verdict, or the current state before there is one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IN_WORDS = {
         "{} grow or jump without any gain in the loss.",
     ),
     "dead layer": ("{} no longer learns, while other layers do.", "{} no longer learn, while other layers do."),
-    "non-finite": ("{} holds NaN or infinity.", "{} hold NaN or infinity."),
+    "non-finite": ("{} contains NaN or infinity.", "{} contain NaN or infinity."),
     "representation collapse": (
         "{} distinguishes its inputs less and less: its features are collapsing.",
         "{} distinguish their inputs less and less: their features are collapsing.",
@@ -35,7 +35,7 @@ IN_WORDS = {
 }
 """Kind of alert → what it means for one layer and for several, without numbers."""
 OF_THE_MODEL = {
-    "overtraining": "Training on makes the model worse.",
+    "overtraining": "Further training makes the model worse.",
     "non-finite": "The training loss is NaN or infinite.",
     "internal error": "The callback hit an internal error; training was not affected.",
 }
@@ -43,14 +43,14 @@ OF_THE_MODEL = {
 
 @dataclass(frozen=True)
 class Headline:
-    """What to say first of a run.
+    """The summary of a run.
 
     Attributes:
-        tone: ``good``, ``watch``, ``bad`` or ``open`` (nothing can be said yet).
-        title: the verdict, or what stands for it.
-        text: what is the matter, in plain words.
-        advice: what to do; empty if nothing.
-        why: the reason with its numbers; empty where ``text`` says it all.
+        tone: ``good``, ``watch``, ``bad`` or ``open`` (undecided).
+        title: the verdict, or a description of the current state.
+        text: the problem, in plain words.
+        advice: the recommendation; may be empty.
+        why: the reason with its numbers; empty if ``text`` contains it.
     """
 
     tone: str
@@ -61,9 +61,9 @@ class Headline:
 
 
 def tone(state: str) -> str:
-    """How a verdict's state sounds: ``good``, ``watch``, ``bad`` or ``open``.
+    """The tone of a verdict's state: ``good``, ``watch``, ``bad`` or ``open``.
 
-    Only ``healthy`` is good: without validation values a run without a sign may be overtrained all the same.
+    Only ``healthy`` is good: without validation values, a run without signs may still be overtrained.
 
     >>> [tone(state) for state in ("healthy", "no sign of overtraining", "watch", "diverging")]
     ['good', 'open', 'watch', 'bad']
@@ -98,7 +98,7 @@ def headline(run: RunView) -> Headline:
 
 
 def _so_far(run: RunView, decided: Sequence[Alert]) -> Headline:
-    """How things stand without a verdict."""
+    """The current state of a run without a verdict."""
     if not len(run.steps):
         return Headline(OPEN, "nothing measured yet", "The first snapshot appears when training starts.", "")
     if not decided:
@@ -117,9 +117,9 @@ def _so_far(run: RunView, decided: Sequence[Alert]) -> Headline:
 
 
 def deciding_alerts(run: RunView) -> list[Alert]:
-    """The last alert of each kind that the verdict, or the present standing, rests on; the deciding one first.
+    """The last alert of each kind on which the verdict, or the current state, is based; the deciding one first.
 
-    Notes decide nothing.
+    Notes are not included.
     """
     verdict = run.verdict
     if verdict is not None and verdict.state in QUIET:
@@ -136,7 +136,7 @@ def deciding_alerts(run: RunView) -> list[Alert]:
 
 
 def in_plain_words(alert: Alert) -> str:
-    """What an alert means, in a sentence without numbers; of a kind that is not known, its own message."""
+    """The meaning of an alert, in a sentence without numbers; for an unknown kind, its message."""
     if alert.kind in IN_WORDS and alert.layers:
         one, several = IN_WORDS[alert.kind]
         named = [f"`{layer}`" for layer in alert.layers]
@@ -148,7 +148,7 @@ def in_plain_words(alert: Alert) -> str:
 
 
 def alerted_layers(run: RunView, most: int = 4) -> str:
-    """Which layers have an alert, which kind and since when, in a sentence; the worst and the earliest first."""
+    """A sentence on which layers have an alert, of which kind and since when; the worst and the earliest first."""
     rows = [row for row in layer_statuses(run) if row.severity not in ("", "info")]
     if not rows:
         return ""
@@ -159,7 +159,7 @@ def alerted_layers(run: RunView, most: int = 4) -> str:
 
 
 def over_budget(run: RunView) -> bool:
-    """Whether the callback cost more than it was allowed to; without a budget, more than a tenth of the time."""
+    """Whether the callback exceeded its budget; without a budget, a tenth of the time."""
     overhead, time = run.model("overhead"), run.model("time")
     if overhead is None or time is None or not len(overhead):
         return False
@@ -168,7 +168,7 @@ def over_budget(run: RunView) -> bool:
 
 
 def cost_in_words(run: RunView, *, always: bool = False) -> str:
-    """What the callback has cost; empty where it is within its budget, unless ``always``."""
+    """The cost of the callback; empty if it is within its budget, unless ``always``."""
     overhead, time = run.model("overhead"), run.model("time")
     if overhead is None or time is None or not len(overhead) or not (always or over_budget(run)):
         return ""
@@ -181,7 +181,7 @@ def cost_in_words(run: RunView, *, always: bool = False) -> str:
 
 
 def notes(run: RunView) -> list[str]:
-    """What a person should know before reading the figures: a torn record, what was left out."""
+    """Remarks on the figures: an incomplete record, quantities that were left out."""
     said = []
     if run.record.torn:
         said.append(f"The record ends with {run.record.torn}; it is left out here.")

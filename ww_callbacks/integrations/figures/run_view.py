@@ -1,4 +1,4 @@
-"""A run as the figures see it: one matrix a quantity, layers down in depth order, snapshots across."""
+"""A run as matrices: one per quantity, with layers in depth order as rows and snapshots as columns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ww_callbacks.integrations.schema import Alert, Verdict
 from ww_callbacks.spectral.measuring.accuracy import ERROR
 
 Run = RunRecord | str | os.PathLike[str]
-"""What the figures take for a run: its record, or the path of it."""
+"""A run for the figures: its record, or the path of the record."""
 
 SUFFICIENT = "sufficient"
 _NOT_QUANTITIES = {"step", "epoch", "kind", "layer", "index", "status", "changed", "frozen"}
@@ -28,11 +28,11 @@ _NOT_QUANTITIES = {"step", "epoch", "kind", "layer", "index", "status", "changed
 
 @dataclass(frozen=True)
 class RunView:
-    """A run's record turned into matrices, each made when first asked for.
+    """A run's record as matrices, each computed on first use.
 
     Attributes:
         record: the record.
-        label: what the figures call the run.
+        label: the name of the run in figures.
     """
 
     record: RunRecord
@@ -40,7 +40,7 @@ class RunView:
 
     @cached_property
     def layers(self) -> list[str]:
-        """The names of the layers in depth order: those of the header, then any that only rows name."""
+        """The names of the layers in depth order: those in the header, then those that only appear in rows."""
         names = [info.name for info in self.record.run.layers]
         return list(dict.fromkeys([*names, *self.record.layers["layer"].unique()]))
 
@@ -51,7 +51,7 @@ class RunView:
 
     @cached_property
     def blocks(self) -> list[int]:
-        """The positions of the layers with which a new block begins."""
+        """The positions at which a new block begins."""
         return blocks(self.layers)
 
     @cached_property
@@ -76,7 +76,7 @@ class RunView:
 
     @cached_property
     def quantities(self) -> list[str]:
-        """The quantities measured that are numbers."""
+        """The measured quantities that are numbers."""
         frame = self.record.layers
         return [
             str(name)
@@ -88,7 +88,7 @@ class RunView:
 
     @cached_property
     def _cells(self) -> tuple[np.ndarray, np.ndarray]:
-        """The matrix cell of each row of the layers' table."""
+        """The index into the matrices for each row of the layers' table."""
         frame = self.record.layers
         place = {name: position for position, name in enumerate(self.layers)}
         rows = frame["layer"].map(place).to_numpy(dtype=np.int64)
@@ -114,23 +114,23 @@ class RunView:
         return {}
 
     def values(self, quantity: str) -> np.ndarray:
-        """The values of ``quantity``, shape (layers, T); NaN where there is none."""
+        """The values of ``quantity``, shape (layers, T); NaN if there is none."""
         if quantity not in self._matrices:
             self._matrices[quantity] = self._matrix(quantity, np.nan, np.float64)
         return self._matrices[quantity]
 
     def errors(self, quantity: str) -> np.ndarray:
-        """The errors of the values of ``quantity`` that are estimates, shape (layers, T); NaN where it is exact."""
+        """The errors of the values of ``quantity`` that are estimates, shape (layers, T); NaN if it is exact."""
         return self.values(quantity + ERROR)
 
     @cached_property
     def evidence(self) -> np.ndarray:
-        """``sufficient``, or why alpha is not to be trusted; shape (layers, T), empty where nothing was said."""
+        """``sufficient``, or why alpha is not reliable; shape (layers, T), empty if not measured."""
         return self._matrix("alpha_evidence", "", object)
 
     @cached_property
     def status(self) -> np.ndarray:
-        """``ok``, or why values are missing; shape (layers, T), empty where the layer was not measured."""
+        """``ok``, or why values are missing; shape (layers, T), empty if the layer was not measured."""
         return self._matrix("status", "", object)
 
     @cached_property
@@ -139,18 +139,19 @@ class RunView:
         return self._matrix("frozen", False, bool)
 
     def sure(self, quantity: str) -> np.ndarray:
-        """Where the value of ``quantity`` rests on sufficient evidence, shape (layers, T).
+        """Whether each value of ``quantity`` has sufficient evidence, shape (layers, T).
 
-        Only what is read from a power-law fit can lack it.
+        Only quantities of a power-law fit can lack it.
         """
         if rests_on_fit(quantity) and "alpha_evidence" in self.record.layers.columns:
             return self.evidence == SUFFICIENT
         return np.ones((len(self.layers), len(self.steps)), dtype=bool)
 
     def measured(self, quantity: str) -> np.ndarray:
-        """The snapshots that measured ``quantity``, as positions, one a step, the last where there are several.
+        """The positions of the snapshots that measured ``quantity``, one per step (the last if there are several).
 
-        Cheap snapshots are left out for what needs a spectrum, and those between two probes for what a probe measures.
+        Cheap snapshots are skipped for quantities that need a spectrum, and those between two probes for quantities of
+        a probe.
         """
         cost = quantity_info(quantity).cost
         when = np.arange(len(self.steps)) if cost == "cheap" else np.flatnonzero(self.full)
@@ -160,25 +161,25 @@ class RunView:
         return when[np.sort(len(when) - 1 - from_the_end)]
 
     def model(self, name: str) -> np.ndarray | None:
-        """A column of the model's table, shape (T,), or None if there is none."""
+        """A column of the model's table, shape (T,), or None."""
         if name not in self.record.model.columns:
             return None
         return self.record.model[name].to_numpy(dtype=np.float64)
 
     @property
     def metrics(self) -> list[str]:
-        """The names of what the loop told."""
+        """The names of the metrics that the loop logged."""
         prefix = "metrics/"
         return [str(name)[len(prefix) :] for name in self.record.model.columns if str(name).startswith(prefix)]
 
     @property
     def alerts(self) -> list[Alert]:
-        """The alerts in the order they were given."""
+        """The alerts in order."""
         return self.record.alerts
 
     @property
     def verdict(self) -> Verdict | None:
-        """The verdict as it stands."""
+        """The current verdict."""
         return self.record.verdict
 
     @property
@@ -188,11 +189,11 @@ class RunView:
 
 
 def views(runs: Run | RunView | Sequence[Run | RunView]) -> list[RunView]:
-    """``runs``, one or several, as views with labels that tell them apart.
+    """``runs``, one or several, as views with distinct labels.
 
     Raises:
-        FileNotFoundError: for a path at which there is no record.
-        ValueError: if there is no run at all.
+        FileNotFoundError: if a path has no record.
+        ValueError: if there is no run.
     """
     given = [runs] if isinstance(runs, (RunRecord, RunView, str, os.PathLike)) else list(runs)
     if not given:
@@ -206,7 +207,7 @@ def views(runs: Run | RunView | Sequence[Run | RunView]) -> list[RunView]:
 
 
 def _labels(paths: Sequence[tuple[str, ...]]) -> list[str]:
-    """The shortest ends of the paths that differ from one another; numbered where even the whole paths are the same."""
+    """The shortest distinct ends of the paths; numbered if the whole paths are the same."""
     depth = 1
     longest = max(map(len, paths))
     while depth < longest and len({path[-depth:] for path in paths}) < len(paths):

@@ -1,4 +1,4 @@
-"""What the figures share: axes, layouts, and the panel that every view is made of."""
+"""Shared style of the figures: axes, layouts, and the panels that views consist of."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ww_callbacks.integrations.figures.text import wrap
 from ww_callbacks.integrations.quantity_info import quantity_info
 
 Spec = dict[str, Any]
-"""A figure as plotly's own description of it: ``data``, ``layout`` and perhaps ``frames``.
+"""A plotly figure specification: ``data``, ``layout`` and optionally ``frames``.
 
 A *panel* is a figure with one pair of axes and, besides, a ``title`` (plain text), ``about`` (plain text that explains
-it), ``key`` (pairs of colour and text that explain colours), ``wide`` (a row of its own), ``legend`` (whether its lines
+it), ``key`` (pairs of colour and text that explain colours), ``wide`` (a separate row), ``legend`` (whether its lines
 are named below its title) and ``group`` (panels of the same group are zoomed together). The dashboards put panels into
 a grid as wide as the window; :mod:`.grid` joins them to one figure.
 """
@@ -22,12 +22,12 @@ MARGIN = {"l": 58, "r": 16, "t": 8, "b": 44}
 
 
 def rests_on_fit(name: str) -> bool:
-    """Whether the quantity ``name`` is only as good as the power-law fit it is read from."""
+    """Whether the quantity ``name`` depends on the power-law fit."""
     return quantity_info(name).family == "power law" or name in ("alpha", "alpha_weighted")
 
 
 def axis(title: str = "", **more: Any) -> Spec:
-    """An axis in the style of all figures."""
+    """An axis in the common style."""
     return {
         "title": {"text": title, "standoff": 6, "font": {"size": 11}},
         "showline": True,
@@ -43,12 +43,12 @@ def axis(title: str = "", **more: Any) -> Spec:
 
 
 def over_time(**more: Any) -> Spec:
-    """The axis of epochs; the dashboards may show steps or time on it."""
+    """The axis of epochs; the dashboards can show steps or time instead."""
     return axis("epochs completed", nticks=8, **more)
 
 
 def layout(height: int, **more: Any) -> Spec:
-    """The layout in the style of all figures; ``uirevision`` keeps zoom and selection over a refresh."""
+    """The layout in the common style; ``uirevision`` keeps zoom and selection across refreshes."""
     return {
         "height": height,
         "font": {"family": "system-ui, 'Segoe UI', Helvetica, Arial, sans-serif", "size": 12, "color": INK},
@@ -84,12 +84,12 @@ def panel(
         xaxis: the axis across.
         yaxis: the axis upwards.
         data: the traces.
-        about: what explains it.
-        key: what colours mean that are no lines of a run: (colour, text).
-        wide: whether it takes a row of its own.
+        about: an explanation.
+        key: the meaning of colours that are not lines of a run: (colour, text).
+        wide: whether it takes a separate row.
         legend: whether its lines are named below its title.
         group: panels of the same group are zoomed together.
-        more: of the layout.
+        more: further entries of the layout.
     """
     return {
         "data": list(data),
@@ -104,7 +104,7 @@ def panel(
 
 
 def message_panel(message: str, height: int = 160) -> Spec:
-    """A panel that says why there is nothing to draw."""
+    """An empty panel that shows the reason."""
     hidden = {"visible": False}
     made = panel("", height, xaxis=dict(hidden), yaxis=dict(hidden), wide=True)
     made["layout"]["annotations"] = [

@@ -1,4 +1,4 @@
-"""Words in figures: escaped where plotly reads HTML, wrapped for hover labels."""
+"""Text in figures: escaped for plotly's HTML, wrapped for hover labels."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ww_callbacks.integrations.quantity_info import quantity_info
 
 
 def escape(text: object) -> str:
-    """``text`` for a place where plotly reads HTML; a layer's name may hold anything."""
+    """``text`` escaped for plotly's HTML; a layer's name may contain any character."""
     return html.escape(str(text), quote=False)
 
 
 def wrap(text: str, width: int = 72) -> str:
-    """``text`` escaped and broken into lines for a hover label, what stands in backticks in bold."""
+    """``text`` escaped and wrapped for a hover label, with text in backticks in bold."""
     lines = "<br>".join(escape(line) for line in textwrap.wrap(text, width) or [""])
     return re.sub(r"`([^`]*)`", r"<b>\1</b>", lines)
 

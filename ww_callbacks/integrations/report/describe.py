@@ -1,4 +1,4 @@
-"""What the page knows of the runs besides the figures, as plain values."""
+"""The data of the page besides the figures, as plain values."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def describe_page(runs: Sequence[RunView]) -> dict[str, Any]:
-    """What all runs share: the quantities and the colours."""
+    """The data common to all runs: quantities and colours."""
     return {
         "quantities": describe_quantities(runs),
         "style": {"colours": RUN_COLOURS, "dashes": RUN_DASHES, "dark": DARK},
@@ -100,7 +100,7 @@ def describe_quantities(runs: Sequence[RunView]) -> dict[str, dict[str, str]]:
 
 
 def describe_layers(run: RunView) -> list[dict[str, Any]]:
-    """The table of the layers: how each stands, and its values."""
+    """The table of the layers: status and values of each."""
     return [
         {
             "layer": row.layer,
@@ -137,7 +137,7 @@ def _losses(run: RunView) -> dict[str, float]:
 
 
 def _since(run: RunView) -> float | None:
-    """Since when the worst alert holds, where there is no verdict."""
+    """The start of the worst alert, if there is no verdict."""
     decided = deciding_alerts(run)
     worst = max(decided, key=lambda alert: SEVERITIES.index(alert.severity), default=None)
     return None if worst is None else worst.since_epoch

@@ -1,4 +1,6 @@
-"""Figures and tables for the page: JSON with arrays in binary, as plotly.js reads them, or smaller for a file."""
+"""Serialises figures and tables for the page: JSON with binary arrays for plotly.js, or a more compact form for
+files.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ import numpy as np
 import orjson
 
 MANTISSA_BITS = 15
-"""Bits that floats keep after the point: 1.5e-5 of the value, below a pixel and below what hover texts show."""
+"""Mantissa bits that floats keep: an error of 1.5e-5 of the value, below a pixel and below the precision of hover
+texts."""
 
 
 def pack(value: Any) -> bytes:
@@ -34,15 +37,15 @@ def _pack(value: Any) -> Any:
 
 
 def compact(value: Any, bits: int = MANTISSA_BITS) -> bytes:
-    """``value`` for a file that is compressed: JSON, and behind it the numbers of all float arrays.
+    """``value`` for a compressed file: JSON, followed by the numbers of all float arrays.
 
-    A float is kept with ``bits`` of its mantissa, at most 15, as an integer of three bytes; written is the difference
-    to the one before, first the low bytes of all numbers, then the middle ones, then the high ones. So smooth curves
-    are mostly zeros, and compress to a third of what they need as they are. In the JSON stands where an array begins,
-    how many numbers it has, and in how many rows.
+    A float is stored with ``bits`` of its mantissa, at most 15, as an integer of three bytes. Each number is stored as
+    the difference from the one before: first the low bytes of all numbers, then the middle ones, then the high ones.
+    Smooth curves are then mostly zeros and compress to a third of their size. The JSON contains the start, length and
+    number of rows of each array.
 
     Returns:
-        The length of the JSON and the bits that integers lack to be floats, each as four bytes, the JSON, the numbers.
+        The length of the JSON and the number of dropped bits, each as four bytes, then the JSON, then the numbers.
     """
     shift = 23 - bits
     parts: list[np.ndarray] = []

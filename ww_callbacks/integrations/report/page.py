@@ -1,4 +1,4 @@
-"""Writing the report: the page, its data and its charting library in one file that needs no network."""
+"""Writes the report: the page, its data and its charting library in one file that needs no network."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ MODULES = (
     *("views/about", "views/table", "views/overview", "views/heat_map", "views/layer", "views/flow"),
     "app",
 )
-"""The page's scripts, each after those that it imports."""
+"""The page's scripts, in import order."""
 MOST_SPECTRA, MOST_IN_ALL, LEAST_SPECTRA = 48, 3600, 6
-"""Epochs of a layer's spectrum in the report: fewer where there are many layers, so that one can send it."""
+"""Maximum number of epochs of a layer's spectrum in the report; fewer for many layers, to limit the file's size."""
 BITS = {"heat_map": 12, "spectrum": 10}
-"""Bits of the mantissa that views keep: off by at most 1.2e-4 and 5e-4 of a value, less than a pixel."""
+"""Mantissa bits in views: errors of at most 1.2e-4 and 5e-4 of a value, less than a pixel."""
 
 Progress = Callable[[int, int], None]
 
@@ -49,14 +49,14 @@ Progress = Callable[[int, int], None]
 def write_report(runs: Run | Sequence[Run], path: str | os.PathLike[str], progress: Progress | None = None) -> Path:
     """Write the report on ``runs``, side by side, to ``path``.
 
-    The page has the views that TensorBoard's tab has, the verdict in words, the settings and versions, and what the
-    quantities mean. Every epoch is in the overview, the heat map and the histories; of each layer's spectrum at most
-    48 epochs are kept, evenly chosen, and fewer of more than 75 layers.
+    The page has the views of TensorBoard's tab, the verdict in words, the settings and versions, and the definitions of
+    the quantities. The overview, the heat map and the histories contain every epoch; each layer's spectrum at most 48
+    evenly spaced epochs, and fewer for more than 75 layers.
 
     Args:
         runs: the records or their paths.
-        path: the HTML file; it is replaced as a whole or not at all.
-        progress: called with the number of parts that are done and their number in all.
+        path: the HTML file; it is replaced atomically.
+        progress: called with the number of finished parts and their total number.
 
     Raises:
         FileNotFoundError: for a path at which there is no record.
@@ -83,11 +83,9 @@ def write_report(runs: Run | Sequence[Run], path: str | os.PathLike[str], progre
     )
     target = Path(path)
     if target.is_dir():
-        raise IsADirectoryError(
-            f"{target} is a folder. Give the report a file's name, such as {target / 'report.html'}."
-        )
+        raise IsADirectoryError(f"{target} is a folder. Choose a file name, such as {target / 'report.html'}.")
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"The folder {target.parent} does not exist. Make it first, or name another.")
+        raise FileNotFoundError(f"The folder {target.parent} does not exist. Create it, or choose another.")
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         beside.write_text(page, "utf-8")
@@ -127,12 +125,12 @@ def _packed(name: str, compressed: bytes) -> str:
 
 
 def _inline(script: str) -> str:
-    """``script`` for a script element: nothing in it may look like the element's end."""
+    """``script`` escaped for a script element, so that nothing in it ends the element."""
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 def _parts(runs: Sequence[RunView], spectra: int) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """The names that the page knows its data by, each with what makes the data."""
+    """The names of the page's data, each with the function that creates it."""
     quantities = describe_quantities(runs)
     layers = list(dict.fromkeys(layer for run in runs for layer in run.layers))
     yield (
@@ -162,7 +160,7 @@ def _parts(runs: Sequence[RunView], spectra: int) -> Iterator[tuple[str, Callabl
 
 
 def _relative(runs: Sequence[RunView], quantity: str) -> list[Spec]:
-    """The heat map relative to each layer's first value, without the values: the page reckons them."""
+    """The heat map relative to each layer's first value, without the values, which the page computes."""
     panels = draw("heat_map", runs, quantity=quantity, relative=True)
     for trace in (trace for one in panels for trace in one["data"]):
         if trace.get("meta", {}).get("part") in ("sure", "unsure"):
@@ -172,7 +170,7 @@ def _relative(runs: Sequence[RunView], quantity: str) -> list[Spec]:
 
 
 def _spectra(run: RunView, layer: str, most: int, frame: Spectra) -> Any:
-    """The spectra of a layer as what they do not share with ``frame``, or a panel that says why there is none."""
+    """The spectra of a layer without the parts shared with ``frame``, or a panel with the reason why there are none."""
     try:
         steps = run.record.density_steps(layer)
         spectra = read_spectra(run, layer, spread(steps, most), axis_epochs=0)
@@ -200,7 +198,7 @@ def _spectra(run: RunView, layer: str, most: int, frame: Spectra) -> Any:
 
 
 def _columns(epochs: Sequence[Spec], shared: Spec) -> dict[str, list[Any]]:
-    """What one trace has of its own, epoch by epoch."""
+    """The values of one trace that differ between epochs."""
     names = dict.fromkeys(name for trace in epochs for name in trace)
     return {
         name: [trace.get(name) for trace in epochs]

@@ -1,4 +1,4 @@
-"""The page's views by name: the one list that the report and the TensorBoard plugin draw from."""
+"""The page's views by name, for the report and the TensorBoard plugin."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def draw(
     relative: bool = False,
     notes: bool = False,
 ) -> list[Spec]:
-    """The panels of ``view``; what cannot be drawn gives a panel that says why.
+    """The panels of ``view``; if it cannot be drawn, a panel with the reason.
 
     Args:
         view: one of :data:`VIEWS`.
@@ -35,11 +35,11 @@ def draw(
         quantity: for ``heat_map``.
         layer: for ``spectrum`` and ``history``.
         epoch: for ``spectrum``; None means the last one.
-        relative: for ``heat_map``: whether each layer is compared with its own first value.
-        notes: for ``alerts``: whether alerts that only inform are shown; ``heat_map`` has them always, for the page.
+        relative: for ``heat_map``: whether to show each layer relative to its first value.
+        notes: for ``alerts``: whether to show notes; ``heat_map`` always contains them, for the page.
 
     Raises:
-        KeyError: for a view that there is not.
+        KeyError: for an unknown view.
     """
     drawers = {
         "evidence": lambda: evidence_panels(runs),
@@ -57,5 +57,5 @@ def draw(
         return [message_panel("No run is chosen.")]
     try:
         return drawer()
-    except ValueError as error:  # a layer that this run does not have, a damaged line of its densities
+    except ValueError as error:  # an unknown layer, or a damaged line of its densities
         return [message_panel(str(error))]

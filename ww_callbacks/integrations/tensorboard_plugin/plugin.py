@@ -31,21 +31,21 @@ NO_RECORD = """No record of a run was found in {folders}.
 
 Train with a spectral callback whose log folder is there (or give TensorBoard that folder as --logdir): it writes \
 spectral.jsonl, and this page fills by itself."""
-NOT_LOCAL = "TensorBoard was started without a local log folder; the records of the runs are read from one (--logdir)."
+NOT_LOCAL = "TensorBoard was started without a local log folder (--logdir) from which to read the records."
 
 
 class SpectraPlugin(base_plugin.TBPlugin):
-    """The tab SPECTRA. Reads our own record under the log folder, because TensorBoard samples what it does not know."""
+    """The tab SPECTRA. Reads the records in the log folder, because TensorBoard samples data of unknown plugins."""
 
     plugin_name = "spectra"
 
     def __init__(self, context: base_plugin.TBContext) -> None:
-        """Take the log folder from TensorBoard's ``context``."""
+        """Get the log folder from TensorBoard's ``context``."""
         super().__init__(context)
         self._runs = LiveRuns(_folders(context.logdir, getattr(context.flags, "logdir_spec", "") or ""))
 
     def get_plugin_apps(self) -> dict[str, Callable[..., Any]]:
-        """The routes, relative to the plugin's own."""
+        """The routes, relative to the plugin's route."""
         self._runs.start()
         answers = {
             **dict.fromkeys(FILES, self._static),
@@ -58,11 +58,11 @@ class SpectraPlugin(base_plugin.TBPlugin):
         return {route: wrappers.Request.application(answer) for route, answer in answers.items()}
 
     def is_active(self) -> bool:
-        """Whether there is any record; the tab is among the inactive ones otherwise, and says there what to do."""
+        """Whether there is any record; otherwise the tab is inactive and explains what to do."""
         return len(self._runs) > 0
 
     def frontend_metadata(self) -> base_plugin.FrontendMetadata:
-        """Where the page begins. It refreshes by itself, without TensorBoard's own reload."""
+        """The entry page. It refreshes itself, without TensorBoard's reload."""
         return base_plugin.FrontendMetadata(es_module_path="/index.js", tab_name="Spectra", disable_reload=True)
 
     def _static(self, request: wrappers.Request) -> wrappers.Response:
@@ -96,7 +96,7 @@ class SpectraPlugin(base_plugin.TBPlugin):
         )
 
     def _message(self, runs: list[LiveRun]) -> str:
-        """What the page says where there is nothing to show."""
+        """The message of the page if there is nothing to show."""
         if not self._runs.folders:
             return NOT_LOCAL
         if not runs:
@@ -129,7 +129,7 @@ class SpectraPlugin(base_plugin.TBPlugin):
         return _json(request, describe_layers(runs[0][1]) if runs else [])
 
     def _chosen(self, names: Iterable[str]) -> list[tuple[LiveRun, RunView]]:
-        """The runs of these names that there are: only what was found below the log folder can be asked for."""
+        """The existing runs of these names: only runs found below the log folder can be requested."""
         known = {run.name: run for run in self._runs.current(0)}
         chosen = [known[name] for name in names if name in known]
         return [(run, view) for run in chosen if (view := run.view) is not None]
@@ -141,12 +141,12 @@ def _described(run: LiveRun) -> dict[str, Any]:
         return {"name": run.name, "problem": run.problem, "notes": []}
     described = describe_run(view)
     if run.problem:
-        described["notes"].append(f"What follows could not be read: {run.problem}")
+        described["notes"].append(f"The rest could not be read: {run.problem}")
     return {**described, "problem": ""}
 
 
 def _version(runs: Iterable[LiveRun]) -> str:
-    """A text that changes when any run does."""
+    """A string that changes when any run does."""
     parts = "\n".join(f"{run.name}\t{run.version}\t{id(run)}" for run in runs)
     return hashlib.blake2b(parts.encode(), digest_size=8).hexdigest()
 
@@ -156,7 +156,7 @@ def _json(request: wrappers.Request, value: Any, code: int = 200) -> wrappers.Re
 
 
 def _folders(logdir: str, spec: str) -> dict[str, Path]:
-    """The local folders that TensorBoard was started on: ``--logdir``, or ``--logdir_spec name:path,name:path``."""
+    """The local folders with which TensorBoard was started: ``--logdir``, or ``--logdir_spec name:path,name:path``."""
     if logdir:
         return {} if "://" in logdir else {"": Path(logdir).expanduser().absolute()}
     folders = {}

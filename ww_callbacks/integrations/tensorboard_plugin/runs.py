@@ -1,4 +1,4 @@
-"""The runs below a log folder, read as they grow."""
+"""The runs below a log folder, read incrementally."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ww_callbacks.integrations.figures.run_view import RunView
 from ww_callbacks.integrations.record import Follower, RecordError, find_runs
 
 POLL = 1.0
-"""Seconds between two looks at the records."""
+"""Seconds between two reads of the records."""
 IDLE = 30.0
-"""Seconds after the last request until the looks stop."""
+"""Seconds after the last request until reading stops."""
 READING = "being read"
 SEARCH = 5.0
-"""Seconds, at least, between two searches for new records; longer where one search takes long."""
+"""Minimum seconds between two searches for new records; longer if a search takes long."""
 
 
 @dataclass
@@ -27,12 +27,12 @@ class LiveRun:
 
     Attributes:
         name: its folder below the log folder.
-        follower: what reads it.
+        follower: reads it.
         lock: held while the follower or its densities are read.
-        view: what was read so far, or None.
-        problem: why it cannot be read, or that it has not begun; empty if all is well.
-        version: grows with each change.
-        changed: the record's time of change, when last seen.
+        view: the data read so far, or None.
+        problem: why it cannot be read, or that it has not started; empty if there is no problem.
+        version: increases with each change.
+        changed: the record's modification time at the last read.
     """
 
     name: str
@@ -54,25 +54,25 @@ class LiveRun:
                 problem = str(error)
             if not fresh and problem == self.problem:
                 return
-            # Of a damaged record, what was read before the damage.
+            # For a damaged record, the data before the damage.
             record = self.follower.record
             if record is not None:
                 self.view = RunView(record, self.name)
             elif not problem:
-                problem = "the record has not begun yet: its header is still being written"
+                problem = "the record has not started yet: its header is still being written"
             if record is not None or problem != self.problem:
                 self.version += 1
             self.problem = problem
 
     def index(self) -> None:
-        """Find the spectral densities now, and not when a person opens a layer."""
+        """Index the spectral densities now instead of when a layer is opened."""
         if self.view is not None:
-            with self.lock, contextlib.suppress(RecordError, OSError):  # said where the layer is opened
+            with self.lock, contextlib.suppress(RecordError, OSError):  # reported when the layer is opened
                 self.view.record.index.update()
 
 
 class LiveRuns:
-    """All records below some folders, kept up to date by a thread of their own while somebody looks.
+    """All records below some folders, kept up to date by a thread while there are requests.
 
     Args:
         folders: prefix of the runs' names (may be empty) → folder.
@@ -90,7 +90,7 @@ class LiveRuns:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to look, if that has not begun."""
+        """Start reading, if not started."""
         with self._start:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._watch, name="spectra-records", daemon=True)
@@ -103,7 +103,7 @@ class LiveRuns:
         return len(self._runs)
 
     def current(self, patience: float = 1.5) -> list[LiveRun]:
-        """The runs by name, after a look at their records, or as they are after ``patience`` seconds."""
+        """The runs by name, after reading their records, or in their state after ``patience`` seconds."""
         self.start()
         idle = time.monotonic() - self._last_request > IDLE
         self._last_request = time.monotonic()

@@ -1,1 +1,1 @@
-"""Each view as plotly's own description of a figure: plain dictionaries and arrays, made without importing plotly."""
+"""The views as plotly figure specifications: plain dictionaries and arrays, without importing plotly."""

@@ -1,4 +1,4 @@
-"""The alerts as a narrow strip over the epochs: one row a kind and run, bars from since when to now."""
+"""The alert lane: a narrow strip over the epochs, one row per kind and run, with bars over the time of each alert."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from ww_callbacks.integrations.schema import Alert
 from ww_callbacks.spectral.detectors.base import epoch_text
 
 ROW = 30
-"""Pixels of a row."""
+"""Height of a row in pixels."""
 BAR = 0.72
-"""Where in a row its bar lies, below the kind's name."""
+"""Position of the bar in its row, below the kind's name."""
 MOST_ROWS = 12
 
 
 def alert_lane(runs: Sequence[RunView], notes: bool = False) -> Spec | None:
-    """The strip of ``runs``, a row for each kind of alert in each run; None if there is nothing in it.
+    """The alert lane of ``runs``, one row per kind of alert and run; None if it is empty.
 
     Args:
         runs: the runs.
-        notes: whether alerts that only inform are shown as well.
+        notes: whether to show notes as well.
     """
     rows = _rows(runs, notes)
     if not rows:
@@ -37,8 +37,7 @@ def alert_lane(runs: Sequence[RunView], notes: bool = False) -> Spec | None:
         yaxis=axis(
             range=[len(shown), 0], showticklabels=False, ticks="", showgrid=False, showline=False, fixedrange=True
         ),
-        about="A bar reaches from since when an alert held to now, its mark is where it was said: ● note, ▲ warning, "
-        "✕ critical.",
+        about="A bar starts where the alert began, its mark is where it was reported: ● note, ▲ warning, ✕ critical.",
         key=[("", f"and {len(rows) - len(shown)} more in other runs")] if len(rows) > len(shown) else [],
         wide=True,
         group="time",
@@ -65,7 +64,7 @@ def alert_lane(runs: Sequence[RunView], notes: bool = False) -> Spec | None:
 
 
 def _rows(runs: Sequence[RunView], notes: bool) -> list[tuple[str, RunView, list[Alert]]]:
-    """Kind, run and its alerts of that kind: the worst and the earliest kind first, its runs in their order."""
+    """Kind, run and alerts: the worst and earliest kinds first, with runs in their order."""
     found = [
         (kind, run, [a for a in run.alerts if a.kind == kind and (notes or a.severity != "info")])
         for kind in _kinds(runs, notes)
@@ -86,7 +85,7 @@ def _kinds(runs: Sequence[RunView], notes: bool) -> list[str]:
 
 
 def _bar(run: RunView, alerts: Sequence[Alert], height: float) -> list[Spec]:
-    """The bar of a kind in one run, and a mark where it was said, the worst where several were said at once."""
+    """The bar of a kind in one run, with a mark at each report; the worst if several were reported together."""
     worst = max(alerts, key=lambda alert: SEVERITIES.index(alert.severity))
     since = min(alert.since_epoch for alert in alerts)
     now = max([alert.epoch for alert in alerts] + ([float(run.epochs[-1])] if len(run.epochs) else []))
@@ -123,7 +122,7 @@ def _bar(run: RunView, alerts: Sequence[Alert], height: float) -> list[Spec]:
 
 
 def describe_alerts(alerts: Sequence[Alert], label: str = "", most: int = 4) -> str:
-    """What a hover label says of alerts given together."""
+    """The hover label of alerts reported together."""
     parts = [escape(label)] if label else []
     for alert in alerts[:most]:
         where = ", ".join(alert.layers[:3]) + (f" and {len(alert.layers) - 3} more" if len(alert.layers) > 3 else "")

@@ -1,4 +1,4 @@
-"""What several panels mark on the axis of epochs: its range, since when the verdict holds, the snapshot to keep."""
+"""Shared marks on the axis of epochs: its range, the start of the verdict, and the snapshot to keep."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ww_callbacks.integrations.figures.text import escape
 from ww_callbacks.spectral.detectors.base import epoch_text
 
 MOST_MARKED = 3
-"""Runs whose verdicts are marked; of more, the marks would hide the lines."""
+"""Maximum number of runs with marked verdicts; more marks would hide the lines."""
 SHADES = {BAD: faint(VERMILION, 0.13), WATCH: faint(ORANGE, 0.12)}
 FLAG = 15
 
 
 def epoch_range(runs: Sequence[RunView]) -> list[float]:
-    """The epochs of all ``runs`` with a little room at both ends, so that panels above one another agree."""
+    """The range of epochs of all ``runs`` with padding, so that stacked panels are aligned."""
     ends = [(float(run.epochs.min()), float(run.epochs.max())) for run in runs if len(run.epochs)]
     low, high = (min(a for a, _ in ends), max(b for _, b in ends)) if ends else (0.0, 1.0)
     room = 0.02 * (high - low) or 0.5
@@ -26,7 +26,7 @@ def epoch_range(runs: Sequence[RunView]) -> list[float]:
 
 
 def mark_verdicts(panel: Spec, runs: Sequence[RunView], *, flags: bool = False) -> None:
-    """Shade the time since which each verdict holds and mark the snapshot to keep; ``flags`` says so in words above."""
+    """Shade the time since each verdict's start and mark the snapshot to keep; ``flags`` adds labels above."""
     if len(runs) > MOST_MARKED:
         return
     low, high = epoch_range(runs)
@@ -65,7 +65,7 @@ def _upright(start: float, end: float) -> Spec:
 
 
 def _flag(text: str, epoch: float, row: int, colour: str, *, left: bool) -> Spec:
-    """A note above the panel that begins or ends at ``epoch``."""
+    """A label above the panel that starts or ends at ``epoch``."""
     return {
         "text": f"▏{escape(text)}" if left else f"{escape(text)}▕",
         "x": epoch,

@@ -1,4 +1,4 @@
-"""Why a run got its verdict: the quantity that raised it, with its threshold and the layers that crossed it."""
+"""The evidence for a verdict: the quantity that raised it, its threshold, and the layers that crossed it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LINE_COLOURS = ("#d55e00", "#882255", "#cc6677", "#8a5a2b", "#e69f00")
 
 
 def evidence_panels(runs: Sequence[RunView]) -> list[Spec]:
-    """For each of ``runs`` that has a finding, at most three of them, the quantities that raised it."""
+    """For at most three of ``runs`` with a finding, the quantities that raised it."""
     found = [(run, deciding_alerts(run)) for run in runs]
     found = [(run, alerts) for run, alerts in found if alerts]
     found.sort(key=lambda pair: -SEVERITIES.index(pair[1][0].severity))
@@ -47,7 +47,7 @@ def _panel(run: RunView, alert: Alert) -> Spec | None:
 
 
 def _layers(run: RunView, alert: Alert, rule: Rule) -> Spec:
-    """The worst layers of the alert as lines, all others as a band, and the threshold."""
+    """The worst layers of the alert as lines, the others as a band, and the threshold."""
     when = run.measured(rule.quantity)
     values = relative_to(run.values(rule.quantity)[:, when], rule.relative)
     place = {name: row for row, name in enumerate(run.layers)}
@@ -100,7 +100,7 @@ def _worst_first(values: np.ndarray, rows: Sequence[int], rule: Rule) -> list[in
 
 
 def _near(values: np.ndarray, threshold: float, rule: Rule) -> bool:
-    """Whether a threshold is worth its place: of several, only those that are about where the values are."""
+    """Whether to show a threshold: of several, only those near the values."""
     known = values[np.isfinite(values)]
     if len(rule.thresholds) == 1 or not len(known):
         return True
@@ -109,7 +109,7 @@ def _near(values: np.ndarray, threshold: float, rule: Rule) -> bool:
 
 
 def _hold(made: Spec, levels: Sequence[float]) -> None:
-    """Let the axis hold the thresholds too: shapes do not stretch it."""
+    """Extend the axis to include the thresholds, because shapes do not."""
     x = made["layout"]["xaxis"]["range"]
     for value in levels:
         made["data"].append(
@@ -118,7 +118,7 @@ def _hold(made: Spec, levels: Sequence[float]) -> None:
 
 
 def _overtraining(run: RunView) -> Spec | None:
-    """The validation values with their best, or the score of the training signals with its threshold."""
+    """The validation values with the best so far, or the score of the training signals with its threshold."""
     for name, best in (("val_loss", np.nanmin), ("val_accuracy", np.nanmax)):
         values = run.model(f"metrics/{name}")
         if values is not None and np.isfinite(values).sum() >= 3:
@@ -135,7 +135,7 @@ def _overtraining(run: RunView) -> Spec | None:
     score = run.model(SCORE)
     if score is None or not np.isfinite(score).any():
         return None
-    made = _time_panel(run, "overtraining: probability that training on makes the model worse")
+    made = _time_panel(run, "overtraining: probability that further training makes the model worse")
     made["data"].append(_named(run, score, LINE_COLOURS[0], "solid", "probability"))
     made["layout"]["shapes"].append(level(score_threshold()))
     made["layout"]["yaxis"].update(range=[-0.03, 1.03], tickformat=".0%")
@@ -145,8 +145,8 @@ def _overtraining(run: RunView) -> Spec | None:
 
 
 def _non_finite(run: RunView) -> Spec:
-    """How many layers hold NaN or infinity."""
-    made = _time_panel(run, "non-finite: layers that hold NaN or infinity")
+    """Number of layers that contain NaN or infinity."""
+    made = _time_panel(run, "non-finite: layers that contain NaN or infinity")
     count = (run.status == "non-finite").sum(axis=0).astype(float)
     when = np.flatnonzero(run.full)
     made["data"].append(

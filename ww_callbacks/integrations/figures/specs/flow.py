@@ -1,4 +1,4 @@
-"""The correlation flow: alpha along the depth of the model, epochs overlaid, and against the shuffled weights."""
+"""The correlation flow: alpha along the depth of the model, and rand_distance against alpha."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MOST_EPOCHS = 9
 HEIGHT, RANDOM_HEIGHT = 330, 280
 MOST_TICKS = 12
 EPOCH_SCALE = ((0.0, "#3a6fb0"), (0.5, "#8a8783"), (1.0, "#b98000"))
-"""Blue to amber as cividis has it, no darker and no lighter than what shows on a dark page and on white."""
+"""Blue to amber of cividis, limited to colours that are visible on light and dark pages."""
 TICK_ANGLE, LETTER = 40, 5.6
 
 
 def flow_panels(runs: Sequence[RunView]) -> list[Spec]:
-    """Alpha against depth, one panel a run.
+    """Alpha against depth, one panel per run.
 
-    Up to nine epochs are overlaid, evenly chosen, the first and the last always among them.
+    Up to nine evenly spaced epochs are overlaid, including the first and the last.
     """
     drawn = [run for run in runs if "alpha" in run.quantities and len(run.measured("alpha"))]
     if not drawn:
@@ -39,7 +39,7 @@ def flow_panels(runs: Sequence[RunView]) -> list[Spec]:
 
 
 def random_panels(runs: Sequence[RunView]) -> list[Spec]:
-    """rand_distance against alpha, one panel for each run that measured it."""
+    """rand_distance against alpha, one panel per run that measured it."""
     return [_against_random(run, alone=len(runs) == 1) for run in runs if "rand_distance" in run.quantities]
 
 
@@ -57,7 +57,7 @@ def _along_depth(run: RunView, top: float, first: float, last: float, *, alone: 
     made["layout"]["shapes"] = [_level(level) for level in (2, 6)]
     below = 40 + max(map(len, made["layout"]["xaxis"]["ticktext"])) * LETTER * math.sin(math.radians(TICK_ANGLE))
     made["layout"]["margin"].update(b=round(below))
-    made["layout"]["height"] += max(round(below) - 66, 0)  # long names take no room from the lines
+    made["layout"]["height"] += max(round(below) - 66, 0)  # long names do not reduce the space for the lines
     made["data"] = _epochs(run, scale)
     made["key"] = [
         (_between(EPOCH_SCALE, 0.0), f"epoch {epoch_text(first)}"),
@@ -69,7 +69,7 @@ def _along_depth(run: RunView, top: float, first: float, last: float, *, alone: 
 
 
 def _depth_ticks(run: RunView) -> Spec:
-    """The layers' names under the axis, as long as there is room for them; else those of the blocks."""
+    """The layers' names under the axis if there is room, otherwise those of the blocks."""
     rows = list(range(len(run.layers)))
     names = run.short_names
     if len(rows) > MOST_TICKS:
@@ -91,14 +91,16 @@ def _level(level: float) -> Spec:
 
 
 def _last_sure(run: RunView) -> np.ndarray:
-    """The last alphas that evidence supports."""
+    """The last alphas with sufficient evidence."""
     when = run.measured("alpha")[-1]
     values = run.values("alpha")[:, when]
     return values[run.sure("alpha")[:, when] & np.isfinite(values)]
 
 
 def _epochs(run: RunView, scale: Spec) -> list[Spec]:
-    """One line an epoch along the depth; layers without sufficient evidence as hollow grey marks of the last epoch."""
+    """One line per epoch along the depth; layers without sufficient evidence have hollow grey marks in the last
+    epoch.
+    """
     when = run.measured("alpha")
     chosen = when[np.unique(np.linspace(0, len(when) - 1, MOST_EPOCHS).round().astype(int))]
     depth = np.arange(len(run.layers))
@@ -113,7 +115,7 @@ def _epochs(run: RunView, scale: Spec) -> list[Spec]:
             {
                 "type": "scatter",
                 "mode": "lines+markers",
-                # Broken where a layer says nothing: no line is drawn past it.
+                # Interrupted at layers without a value.
                 "x": depth,
                 "y": np.where(keep, values, np.nan),
                 "marker": {"size": 7 if last else 4 if len(depth) < 40 else 2, "color": colour},
@@ -143,14 +145,14 @@ def _epochs(run: RunView, scale: Spec) -> list[Spec]:
 
 
 def _between(stops: Sequence[tuple[float, str]], share: float) -> str:
-    """The colour at ``share`` of a colour scale."""
+    """The colour at the position ``share`` of a colour scale."""
     places = [place for place, _ in stops]
     parts = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for _, colour in stops])
     return "#" + "".join(f"{round(float(np.interp(share, places, parts[:, i]))):02x}" for i in range(3))
 
 
 def _against_random(run: RunView, *, alone: bool) -> Spec:
-    """rand_distance of every layer against its alpha, at the last snapshot that has both."""
+    """rand_distance of every layer against its alpha, at the last snapshot with both."""
     distance = quantity_info("rand_distance").title
     title = f"{distance} against α"
     made = panel(

@@ -1,4 +1,4 @@
-"""Layers down, epochs across: any quantity of every layer at every snapshot, with its alerts on it."""
+"""The heat map: a quantity of every layer (rows) at every snapshot (columns), with its alerts."""
 
 from __future__ import annotations
 
@@ -30,32 +30,32 @@ from ww_callbacks.spectral.representation.quantities import PROBE_QUANTITIES
 
 ROW, LEAST_ROWS, MOST, MOST_OF_SEVERAL = 18, 180, 900, 460
 LABEL = 13
-"""Pixels that a row's name needs."""
+"""Height in pixels that a row's name needs."""
 FAINT = 0.35
-"""Opacity of values that the evidence does not support."""
+"""Opacity of values without sufficient evidence."""
 TOP, BOTTOM, LETTER = 46, 44, 6.2
 
 
 def heat_map_panels(
     runs: Sequence[RunView], quantity: str = "alpha", relative: bool = False, notes: bool = False
 ) -> list[Spec]:
-    """The heat map of ``quantity``, one panel a run on one colour scale.
+    """The heat map of ``quantity``, one panel per run with a common colour scale.
 
     Args:
         runs: the runs.
         quantity: the quantity.
-        relative: whether each layer is compared with its own first value.
-        notes: whether alerts that only inform are marked as well.
+        relative: whether to show each layer relative to its first value.
+        notes: whether to mark notes as well.
 
     Raises:
-        ValueError: if no run measured it, or it is one value for the whole model.
+        ValueError: if no run measured it, or if it has one value for the whole model.
     """
     known = dict.fromkeys(name for run in runs for name in run.quantities)
     if not any(len(run.steps) for run in runs):
         return [message_panel("No snapshot yet: the first one appears when training starts.")]
     if quantity in PROBE_QUANTITIES and PROBE_QUANTITIES[quantity].scope == "model":
         raise ValueError(
-            f"Expected a quantity of layers, but `{quantity}` is one value for the whole model: where a probe measured "
+            f"Expected a quantity of layers, but `{quantity}` has one value for the whole model: if a probe measured "
             "it, it is drawn in the timeline (`figures.timeline`)."
         )
     if quantity not in known:
@@ -83,7 +83,9 @@ def _values(run: RunView, quantity: str, relative: bool) -> tuple[np.ndarray, np
 
 
 def _difference(runs: Sequence[RunView], quantity: str) -> bool:
-    """Whether a quantity is compared with its start by a difference: a ratio of what may be zero tells nothing."""
+    """Whether a quantity is compared with its first value by a difference, because a ratio of values near zero is
+    meaningless.
+    """
     if quantity.startswith("log_") or quantity_info(quantity).family in ("scale", "distance", "update"):
         return True
     return any(bool((run.values(quantity) <= 0).any()) for run in runs if quantity in run.quantities)
@@ -141,7 +143,7 @@ _WHOLE = "whole model"
 
 
 def _labels(run: RunView, offset: int, pixels: float) -> dict[str, str]:
-    """Category → label: every row's name where there is room, else the blocks', thinned until they fit."""
+    """Category → label: every row's name if there is room, otherwise those of the blocks, thinned until they fit."""
     names = {escape(layer): short for layer, short in zip(run.layers, run.short_names, strict=True)}
     kept = names
     if pixels < LABEL:
@@ -164,7 +166,7 @@ def _line_above(row: int) -> Spec:
 def _colours(
     shown: Sequence[np.ndarray], runs: Sequence[RunView], quantity: str, relative: bool, by_difference: bool
 ) -> Spec:
-    """The colour axis that all panels share: alpha by its meaning, others between the 2 % and 98 % quantiles."""
+    """The common colour axis: fixed ranges for alpha, the 2 % to 98 % quantiles for other quantities."""
     bar = {
         "title": {"text": ""},
         "orientation": "h",
@@ -204,7 +206,7 @@ def _colours(
 def _cells(
     run: RunView, when: np.ndarray, values: np.ndarray, quantity: str, said: str, by: Spec
 ) -> tuple[list[Spec], list[tuple[str, str]]]:
-    """The values, those without evidence faintly, in a colour of their own what is no value; and what that means."""
+    """The values: those without evidence are faint, and missing ones have a separate colour; with the legend."""
     if not len(when):
         return [], [("", "not measured in this run")]
     sure, status = run.sure(quantity)[:, when], run.status[:, when]
@@ -267,7 +269,7 @@ def _cells(
 
 
 def _marks(run: RunView, quantity: str, notes: bool) -> list[tuple[Alert, str]]:
-    """The alerts that ``quantity`` raises, each in the rows of its layers, or in the row of the whole model."""
+    """The alerts that ``quantity`` raises, in the rows of their layers, or in the row of the whole model."""
     kinds = {kind for kind, read in rules().items() if any(rule.quantity == quantity for rule in read)} | {"non-finite"}
     known = set(run.layers)
     return [
@@ -279,7 +281,9 @@ def _marks(run: RunView, quantity: str, notes: bool) -> list[tuple[Alert, str]]:
 
 
 def _mark_traces(marks: Sequence[tuple[Alert, str]], label: str) -> list[Spec]:
-    """A symbol where an alert was said and a line back to when it began; the worst where several were said at once."""
+    """A symbol where an alert was reported and a line back to its start; the worst if several were reported
+    together.
+    """
     spots: dict[tuple[float, str], list[Alert]] = {}
     for alert, row in sorted(marks, key=lambda pair: -SEVERITIES.index(pair[0].severity)):
         spots.setdefault((alert.epoch, row), []).append(alert)

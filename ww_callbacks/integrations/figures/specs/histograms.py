@@ -1,4 +1,4 @@
-"""How alpha and the log spectral norm are spread over the layers: several runs, or the start and the end of one."""
+"""Histograms of alpha and log spectral norm over the layers: of several runs, or of the start and end of one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ww_callbacks.integrations.quantity_info import quantity_info
 QUANTITIES = ("alpha", "log_spectral_norm")
 HEIGHT = 300
 MOST_OUTLINES = 4
-"""Sides up to which their histograms are drawn over one another; of more, each is a box in a row of its own."""
+"""Maximum number of overlaid histograms; more samples are drawn as box plots, one per row."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class _Side:
     dash: str
 
     def sample(self, name: str) -> np.ndarray:
-        """The values that count."""
+        """The values with sufficient evidence."""
         if name not in self.run.quantities:
             return np.empty(0)
         values = self.run.values(name)[:, self.column]
@@ -38,10 +38,10 @@ class _Side:
 
 
 def histograms_panels(runs: Sequence[RunView]) -> list[Spec]:
-    """The values over the layers at the last epoch of each of ``runs``; of one run, at its first epoch as well.
+    """The values over the layers at the last epoch of each of ``runs``; for a single run, also at its first epoch.
 
-    Up to four are histograms over one another, more are boxes. Only layers whose alpha rests on sufficient evidence
-    count in alpha's; how many do is said.
+    Up to four are overlaid histograms, more are box plots. Alpha's include only layers with sufficient evidence, and
+    show their number.
     """
     sides = _sides(runs)
     if not sides:
@@ -79,7 +79,7 @@ def _outlines(sides: Sequence[_Side], name: str) -> Spec:
                 "x": np.repeat(edges, 2)[1:-1],
                 "y": np.repeat(count, 2),
                 "line": {"color": side.colour, "dash": side.dash, "width": 2},
-                # Only the last one is filled: fills over fills are read as a third colour.
+                # Only the last one is filled: overlapping fills look like a third colour.
                 **({"fill": "tozeroy", "fillcolor": faint(side.colour, 0.18)} if number == len(sides) - 1 else {}),
                 "name": escape(side.label),
                 "showlegend": True,
@@ -140,7 +140,7 @@ def _edges(pooled: np.ndarray) -> np.ndarray:
 
 
 def _sides(runs: Sequence[RunView]) -> list[_Side]:
-    """What is compared: run, snapshot, label."""
+    """The compared samples: run, snapshot, label."""
     full = [(position, run, np.flatnonzero(run.full)) for position, run in enumerate(runs)]
     full = [(position, run, when) for position, run, when in full if len(when)]
     if len(full) == 1 and len(full[0][2]) > 1:

@@ -1,4 +1,4 @@
-"""One layer over time: each of its quantities, with its uncertainty where one is known."""
+"""The history of one layer: each of its quantities, with its uncertainty if known."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ww_callbacks.integrations.quantity_info import quantity_info
 
 HEIGHT = 190
 FEW = 60
-"""Points up to which each is marked."""
+"""Maximum number of points that are marked."""
 MOST_BANDS = 3
-"""Runs up to which each has its band: more would hide one another."""
+"""Maximum number of runs with a band; more would hide one another."""
 
 
 def history_panels(runs: Sequence[RunView], layer: str, quantities: Sequence[str] | None = None) -> list[Spec]:
-    """The quantities of ``layer`` over time, one panel each, the runs that watch it overlaid.
+    """The quantities of ``layer`` over time, one panel each, with runs overlaid.
 
     Raises:
         ValueError: if no run watches that layer, or none measured one of ``quantities``.
@@ -46,11 +46,11 @@ def history_panels(runs: Sequence[RunView], layer: str, quantities: Sequence[str
 
 
 def history_frame(runs: Sequence[RunView]) -> list[Spec]:
-    """The panels of every quantity with traces that hold no values: the same for all layers.
+    """The panels of every quantity with traces without values: the same for all layers.
 
-    ``meta`` of a trace says which values it shows: of which ``run`` and ``quantity``, and as ``part`` the ``line``, the
-    ``hollow`` marks, or the edges ``low`` and ``high`` of the band, whose half width is the product of the sizes of the
-    quantities in ``error``.
+    ``meta`` of a trace describes its values: ``run``, ``quantity``, and ``part``: the ``line``, the ``hollow`` marks,
+    or the edges ``low`` and ``high`` of the band, whose half width is the product of the magnitudes of the quantities
+    in ``error``.
     """
     known = dict.fromkeys(name for run in runs for name in run.quantities)
     names = sorted(known, key=lambda name: not quantity_info(name).headline)
@@ -110,17 +110,17 @@ def _course(run: RunView, layer: str, name: str) -> _Course:
 
 
 def uncertainty(run: RunView, layer: int, name: str) -> np.ndarray | None:
-    """The standard error of the quantity over time, shape (T,), where one is known.
+    """The standard error of the quantity over time, shape (T,), if known.
 
     alpha's is σ = (α − 1)/√n of its maximum-likelihood estimate over the n eigenvalues of the tail; alpha_weighted =
-    α·log10 λ_1 carries it times the size of log10 λ_1, λ_1 being known exactly.
+    α·log10 λ_1 has this error times |log10 λ_1|, because λ_1 is known exactly.
     """
     factors = _error_factors(run, name)
     return np.prod([np.abs(run.values(factor)[layer]) for factor in factors], axis=0) if factors else None
 
 
 def _error_factors(run: RunView, name: str) -> tuple[str, ...]:
-    """The quantities whose sizes' product is the standard error of ``name``."""
+    """The quantities whose magnitudes multiply to the standard error of ``name``."""
     factors = {"alpha": ("sigma",), "alpha_weighted": ("sigma", "log_spectral_norm")}.get(name, ())
     return factors if set(factors) <= set(run.quantities) else ()
 

@@ -15,7 +15,9 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
 
 
 def model_series_spec(series: Mapping[str, ModelSeries], metric: str, accuracy: str) -> Spec:
-    """One mark a model, one colour and symbol a series; the legend gives its RMSE and Kendall's τ with the p-value."""
+    """One mark per model, one colour and symbol per series; the legend shows its RMSE and Kendall's τ with the
+    p-value.
+    """
     drawn = {name: one for name, one in series.items() if len(one.points)}
     if not drawn:
         return joined([message_panel("No model has both numbers.")])

@@ -1,6 +1,6 @@
-"""Inside one layer: its spectral density with what it is compared with, and how good each start of the tail would be.
+"""The spectrum of one layer: its density with reference curves, and the fit distance D against xmin.
 
-Both panels show one epoch; a slider moves through all that the record kept.
+Both panels show one epoch; a slider selects it among those in the record.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Spectra:
     """The spectra of one layer, ready to be drawn.
 
     Attributes:
-        panels: the two panels without traces, with axes that hold all of them.
-        epochs: the epochs that there are.
-        traces: for each of those that were read the traces of both panels, always equally many in the same order.
-        ghost: the outline of the first epoch's density, to be drawn behind the others.
-        ghost_epoch: that epoch.
+        panels: the two panels without traces, with axes for all epochs.
+        epochs: the available epochs.
+        traces: for each epoch that was read, the traces of both panels, always the same number in the same order.
+        ghost: the outline of the first epoch's density, drawn behind the others.
+        ghost_epoch: the epoch of that outline.
     """
 
     panels: tuple[Spec, Spec]
@@ -59,7 +59,7 @@ class Spectra:
 
 
 def spectrum_spec(run: RunView, layer: str) -> Spec:
-    """The spectrum of ``layer`` with plotly's own slider over the epochs, the last one shown first.
+    """The spectrum of ``layer`` with plotly's slider over the epochs, starting at the last one.
 
     Raises:
         ValueError: if the run does not watch that layer.
@@ -92,8 +92,8 @@ def spectrum_spec(run: RunView, layer: str) -> Spec:
 def spectrum_panels(run: RunView, layer: str, epoch: float | None = None) -> list[Spec]:
     """The spectrum of ``layer`` at the epoch nearest to ``epoch``, the last one by default.
 
-    Only what is drawn is read, so that it costs the same however long the run is. ``layout.meta`` of the first panel
-    holds all ``epochs`` and, as ``at``, the place of the one drawn.
+    Only the drawn epoch is read, so the cost does not depend on the length of the run. ``layout.meta`` of the first
+    panel contains all ``epochs`` and, as ``at``, the index of the drawn one.
 
     Raises:
         ValueError: if the run does not watch that layer.
@@ -124,7 +124,7 @@ def read_spectra(
 ) -> Spectra | None:
     """The spectra of ``layer`` at ``steps``, or all; None if there are none.
 
-    The axes hold so many more epochs, evenly chosen, so that a slider moves the curves and not the axes.
+    The axes also fit this many evenly spaced further epochs, so that they do not change with the slider.
 
     Raises:
         ValueError: if the run does not watch that layer.
@@ -144,13 +144,13 @@ def read_spectra(
 
 
 def empty_spectra() -> Spectra:
-    """Panels and traces without values: what the spectra of all layers and epochs share."""
+    """Panels and traces without values, common to all layers and epochs."""
     nothing = {"step": 0, "log10_lambda_edges": [0.0, 1.0], "count": [1.0]}
     return Spectra(_panels([nothing]), [0.0], [_traces(nothing, "")], _ghost(nothing, 0.0), 0.0)
 
 
 def missing_epochs(run: RunView, layer: str) -> str:
-    """Why snapshots of the run have no spectrum of ``layer``, in a sentence; empty if all have one."""
+    """Why some snapshots have no spectrum of ``layer``, in a sentence; empty if all have one."""
     has = np.isin(run.steps, _steps(run, layer))
     missing = ~has
     if not missing.any():
@@ -168,7 +168,7 @@ def missing_epochs(run: RunView, layer: str) -> str:
 
 
 def spread(steps: Sequence[int], most: int) -> list[int]:
-    """At most ``most`` of ``steps``, evenly chosen, the first and the last among them."""
+    """At most ``most`` evenly spaced ``steps``, including the first and the last."""
     chosen = np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int))
     return [steps[position] for position in chosen]
 
@@ -192,7 +192,7 @@ def _number(density: Density, name: str) -> float:
 
 
 def _traces(density: Density, evidence: str) -> tuple[list[Spec], list[Spec]]:
-    """The traces of one epoch, always the same number in the same order, so that frames fit on one another."""
+    """The traces of one epoch, always the same number in the same order, so that animation frames match."""
     edges, count = _bins(density)
     height = count / (count.sum() * np.diff(edges))
     floor, top = height[height > 0].min() / 3, height.max() * 2
@@ -200,7 +200,7 @@ def _traces(density: Density, evidence: str) -> tuple[list[Spec], list[Spec]]:
     tail = _number(density, "num_pl_spikes")
     sure = evidence in ("", SUFFICIENT)
     fit_x = np.array([xmin, _number(density, "xmax")])
-    # The tail's density (α−1)/xmin·(λ/xmin)^−α, weighted with the share of eigenvalues that the tail holds.
+    # The tail's density (α−1)/xmin·(λ/xmin)^−α, weighted with the share of eigenvalues in the tail.
     fit_y = tail / count.sum() * (alpha - 1) / xmin * (fit_x / xmin) ** -alpha if xmin > 0 else fit_x * np.nan
     fit = f"power law: α = {alpha:.3g} ± {sigma:.2g} ({tail:.0f} eigenvalues)" if tail > 0 else "power law: no fit"
     bulk_x, bulk_y = marchenko_pastur(_number(density, "mp_minus"), _number(density, "mp_plus"), edges[0])
@@ -241,7 +241,7 @@ def _traces(density: Density, evidence: str) -> tuple[list[Spec], list[Spec]]:
             "showlegend": False,
         },
         {
-            **_line(np.array([xmin]), np.array([_number(density, "D")]), "the xmin chosen", colour, "", 2),
+            **_line(np.array([xmin]), np.array([_number(density, "D")]), "chosen xmin", colour, "", 2),
             "mode": "markers",
             "marker": {
                 "size": 13,
@@ -256,7 +256,7 @@ def _traces(density: Density, evidence: str) -> tuple[list[Spec], list[Spec]]:
 
 
 def _ghost(density: Density, epoch: float) -> Spec:
-    """The outline of a density, to be drawn behind another."""
+    """The outline of a density, drawn behind another."""
     edges, count = _bins(density)
     height = count / (count.sum() * np.diff(edges))
     x, y = np.repeat(edges, 2)[1:-1], np.repeat(np.where(height > 0, height, np.nan), 2)
@@ -267,10 +267,10 @@ def marchenko_pastur(minus: float, plus: float, smallest: float) -> tuple[np.nda
     """Density per eigenvalue of the Marchenko–Pastur law with the edges λ− and λ+.
 
     With λ± = s²(√N ± √M)², s²M = ((√λ+ − √λ−)/2)², so that the density √((λ+ − λ)(λ − λ−)) / (2π s²M λ) follows from
-    the edges alone. Of a square matrix λ− is 0: the grid then begins at ``smallest``.
+    the edges alone. For a square matrix λ− is 0: the grid then begins at ``smallest``.
 
     Returns:
-        λ, on a grid fine both in λ and in log λ, and the density; empty where there is no bulk.
+        λ, on a grid that is fine in λ and in log λ, and the density; empty if there is no bulk.
     """
     if not (np.isfinite(minus) and np.isfinite(plus) and 0 <= minus < plus):
         return np.empty(0), np.empty(0)
@@ -306,7 +306,7 @@ def _upright(x: float, bottom: float, top: float, name: str, colour: str, dash: 
 
 
 def _panels(densities: Sequence[Density]) -> tuple[Spec, Spec]:
-    """The two panels, with axes that hold all of ``densities``."""
+    """The two panels, with axes for all of ``densities``."""
     low = min(density["log10_lambda_edges"][0] for density in densities)
     high = max(density["log10_lambda_edges"][-1] for density in densities)
     ends = [
@@ -341,7 +341,7 @@ def _panels(densities: Sequence[Density]) -> tuple[Spec, Spec]:
 
 
 def log_axis(decades: float) -> Spec:
-    """The ticks of a log axis that are never so many that plotly turns their labels, over the axis's title.
+    """The ticks of a log axis, few enough that plotly does not rotate their labels into the axis title.
 
     >>> [log_axis(decades)["dtick"] for decades in (1.2, 4.0, 6.5, 14.0)]
     ['D2', 1, 2, 3]
@@ -350,7 +350,7 @@ def log_axis(decades: float) -> Spec:
 
 
 def _bins(density: Density) -> tuple[np.ndarray, np.ndarray]:
-    """Edges λ and counts, neighbouring bins taken together where there are few eigenvalues to fill them."""
+    """Edges λ and counts, with neighbouring bins merged if they contain few eigenvalues."""
     edges = 10.0 ** np.asarray(density["log10_lambda_edges"], dtype=float)
     count = np.asarray(density["count"], dtype=float)
     together = 4 if count.sum() < 100 else 2 if count.sum() < 400 else 1

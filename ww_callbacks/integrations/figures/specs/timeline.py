@@ -1,4 +1,4 @@
-"""The run over time: the loss, below it the model-level quantities; alerts in a strip above."""
+"""The timeline of a run: the loss, the model-level quantities below, and the alert lane above."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ LOSS_DASHES = ("solid", "dot", "dashdot", "longdash")
 
 
 def timeline_panels(runs: Sequence[RunView]) -> list[Spec]:
-    """The panels of ``runs``, overlaid: losses, other metrics, the score of overtraining, the quantities."""
+    """The panels of the overlaid ``runs``: losses, other metrics, the score of overtraining, the quantities."""
     if not any(len(run.steps) for run in runs):
         return [message_panel("No snapshot yet: the first one appears when training starts.")]
     panels = _loss_panels(runs)
     for name in sorted({name for run in runs for name in run.metrics if "accuracy" in name}):
-        panels.append(_time_panel(name.replace("_", " "), "as the training loop reported it"))
+        panels.append(_time_panel(name.replace("_", " "), "as reported by the training loop"))
         _add(panels[-1], runs, f"metrics/{name}")
     if any((score := run.model(SCORE)) is not None and (score > 0).any() for run in runs):
         panels.append(_score_panel(runs))
@@ -53,7 +53,9 @@ def timeline_panels(runs: Sequence[RunView]) -> list[Spec]:
 
 
 def _loss_panels(runs: Sequence[RunView]) -> list[Spec]:
-    """The losses: of one run in one panel, told apart by dash; of several runs, which dashes tell, a panel each."""
+    """The losses: for one run, one panel with a dash per loss; for several runs, one panel per loss with a dash per
+    run.
+    """
     losses = sorted(
         {name for run in runs for name in run.metrics if "loss" in name and name != "first_loss"}, key=_loss_order
     )
@@ -70,7 +72,7 @@ def _loss_panel(runs: Sequence[RunView], losses: Sequence[str]) -> Spec:
         for i, name in enumerate(losses[:4])
     ]
     title = ", ".join(named) if losses else "no loss was reported by the training loop"
-    made = _time_panel(title, "as the training loop reported it", height=LOSS if losses else PANEL)
+    made = _time_panel(title, "as reported by the training loop", height=LOSS if losses else PANEL)
     for number, name in enumerate(losses):
         for position, run in enumerate(runs):
             for line in _line(run, f"metrics/{name}", position):
@@ -88,10 +90,10 @@ _DASH_WORDS = ("line", "dotted", "dash-dotted", "dashed")
 
 
 def _score_panel(runs: Sequence[RunView]) -> Spec:
-    """The probability that training on makes the weights worse, with the threshold of an alarm."""
+    """The probability that further training makes the model worse, with the threshold of an alarm."""
     made = _time_panel(
-        "probability that training on makes the model worse",
-        f"{SCORE}: by the training signals, where no validation values decide. Above the dotted line an epoch counts "
+        "probability that further training makes the model worse",
+        f"{SCORE}: from the training signals, without validation values. Above the dotted line an epoch counts "
         "towards an alarm.",
     )
     _add(made, runs, SCORE)
@@ -123,7 +125,7 @@ def _loss_order(name: str) -> tuple[bool, str]:
 
 
 def _headlines(runs: Sequence[RunView]) -> list[str]:
-    """The quantities of which the record holds a median, headline ones first in the order of the columns."""
+    """The quantities with a median in the record, headline ones first, in the order of the columns."""
     names = [
         column.removesuffix("/median") for run in runs for column in map(str, run.record.model) if "/median" in column
     ]
@@ -131,7 +133,7 @@ def _headlines(runs: Sequence[RunView]) -> list[str]:
 
 
 def _of_model(runs: Sequence[RunView]) -> list[str]:
-    """The quantities with one value for the whole model that one of ``runs`` measured."""
+    """The measured quantities with one value for the whole model."""
     return [
         name
         for name, quantity in PROBE_QUANTITIES.items()
@@ -141,7 +143,7 @@ def _of_model(runs: Sequence[RunView]) -> list[str]:
 
 
 def _shown(name: str, runs: int) -> str:
-    """What the panel of a quantity shows of its layers."""
+    """Which statistics of the layers the panel of a quantity shows."""
     if runs > 1:
         return "median over the layers"
     worst = {"low": ", lowest layer dotted", "high": ", highest layer dotted"}.get(quantity_info(name).worst, "")
@@ -175,7 +177,7 @@ def _line(run: RunView, column: str, position: int) -> list[Spec]:
 
 
 def _single(run: RunView, name: str, position: int) -> list[Spec]:
-    """One value for the whole model, at the snapshots that have it: few, so that each is marked."""
+    """One value for the whole model, with a mark at each snapshot that has it."""
     lines = _line(run, name, position)
     for trace in lines:
         keep = np.isfinite(trace["y"])
@@ -184,8 +186,9 @@ def _single(run: RunView, name: str, position: int) -> list[Spec]:
 
 
 def _band(run: RunView, name: str, position: int, *, alone: bool) -> list[Spec]:
-    """Median as a line; of a run alone the inner 80 % of the layers as a band and the layer at the bad end."""
-    # Cheap snapshots have no summary of what needs a spectrum: leave them out, so that the line is not torn there.
+    """The median as a line; for a single run also the inner 80 % of the layers as a band, and the worst layer."""
+    # Cheap snapshots have no summary of quantities that need a spectrum: skip them, so that the line is not
+    # interrupted.
     keep = run.measured(name)
     lines = _line(run, f"{name}/median", position)
     if alone:
@@ -206,7 +209,7 @@ def _edges(run: RunView, name: str, keep: np.ndarray) -> list[Spec]:
 
 
 def _worst(run: RunView, name: str) -> list[Spec]:
-    """The layer at the end that is worth a look, as a thin line."""
+    """The worst layer as a thin line."""
     worst = quantity_info(name).worst
     if worst not in ("low", "high"):
         return []
