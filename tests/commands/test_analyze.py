@@ -193,7 +193,7 @@ def test_describe_of_a_file_that_holds_nothing(tmp_path, capsys):
         (["analyze", "MODEL", "--layers", "x.*"], "matches nothing"),
         (["analyze", "MODEL", "--quantities", "alfa"], "Did you mean `alpha`"),
         (["analyze", "MODEL", "-o", "table.docx"], "expected one of .csv, .parquet, .html, .json"),
-        (["analyze", "MODEL", "-o", "nowhere/table.csv"], "there is no folder nowhere"),
+        (["analyze", "MODEL", "-o", "nowhere/table.csv"], "the folder nowhere does not exist"),
         (["analyze", "MODEL", "--workers", "0"], "`workers`"),
         (["compare", "MODEL", "nothing.safetensors"], "nothing.safetensors"),
     ],

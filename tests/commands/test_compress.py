@@ -81,7 +81,7 @@ def test_nothing_to_gain_writes_nothing_and_says_so(tmp_path, capsys):
     model = tmp_path / "flat.safetensors"
     save_file({"w": torch.eye(20)}, model)
     assert compress(model, "--to", tmp_path / "low.safetensors") == 1
-    assert "nothing to gain" in capsys.readouterr().out
+    assert "no gain at this rank" in capsys.readouterr().out
     assert not (tmp_path / "low.safetensors").exists()
 
 
@@ -91,12 +91,12 @@ def test_nothing_to_gain_writes_nothing_and_says_so(tmp_path, capsys):
         (["--rank", "0"], "--rank"),
         (["--energy", "1.5"], "--energy"),
         (["--to", "low.pt"], ".safetensors"),
-        (["--to", "nowhere/low.safetensors"], "no folder"),
+        (["--to", "nowhere/low.safetensors"], "the folder nowhere does not exist"),
         (["-o", "table.txt"], "table.txt"),
         (["--layers", "encoder.*"], "matches nothing"),
-        (["--rule", "tail", "--rank", "3"], "give one of them"),
-        (["--energy", "0.9", "--rule", "effective"], "does nothing with --rule effective"),
-        (["--energy", "0.9", "--rank", "3"], "does nothing with --rank 3"),
+        (["--rule", "tail", "--rank", "3"], "use only one of them"),
+        (["--energy", "0.9", "--rule", "effective"], "has no effect with --rule effective"),
+        (["--energy", "0.9", "--rank", "3"], "has no effect with --rank 3"),
     ],
 )
 def test_wrong_arguments_are_refused_before_the_work(arguments, message, weights, tmp_path, capsys):
@@ -118,7 +118,7 @@ def test_the_source_is_never_written_over(way, weights, tmp_path, capsys):
         target.hardlink_to(model)
     source = tmp_path if way == "part of the folder" else model
     assert compress(source, "--to", target, "--rank", 5) == 2
-    assert "Give another name" in capsys.readouterr().err
+    assert "Choose another name" in capsys.readouterr().err
     assert model.read_bytes() == before
 
 

@@ -47,7 +47,7 @@ def test_the_share_goes_by_cost():
     assert [fields["layers"] for fields in bar.told] == ["1/4", "2/4", "3/4", "4/4"]
     shares = [fields["completed"] for fields in bar.told]
     assert shares[0] > 0.8 and shares[-1] == pytest.approx(1.0)  # the costliest comes first, and is most of the work
-    assert layers.waits_for() == "no layer is in work"
+    assert layers.waits_for() == "no layer is in progress"
 
 
 def test_progress_that_is_a_mere_function_is_told_as_ever():

@@ -69,7 +69,7 @@ def test_values_of_the_whole_model_are_drawn_in_the_timeline_and_in_no_heat_map(
         assert list(points) == [0, 2, 4]
         assert (list(points), list(points.values())) in drawn
         assert sum(f"{quantity_info(name).title}: one value" in title for title in titles) == 1
-        with pytest.raises(ValueError, match=f"`{name}` is one value for the whole model.*timeline"):
+        with pytest.raises(ValueError, match=f"`{name}` has one value for the whole model.*timeline"):
             figures.heat_map(tmp_path, name)
 
 

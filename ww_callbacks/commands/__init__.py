@@ -1,8 +1,8 @@
 """The command ``ww-callbacks``.
 
-Each module of this folder whose name does not begin with an underscore is the subcommand of that name. It exposes
+Each module of this folder without a leading underscore is the subcommand of that name. It exposes
 ``add_parser(subparsers)``, which declares its arguments, and ``run(args) -> int``, which does the work and returns the
-exit code. The modules are imported for ``--help`` too, so they import what is heavy inside ``run``.
+exit code. The modules are also imported for ``--help``, so ``run`` imports heavy packages.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ EXIT_INTERRUPTED: Final = 130  #: ended with Ctrl-C (128 + SIGINT, as shells hav
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code; ``argv`` defaults to ``sys.argv[1:]``.
 
-    What a user can put right (a path, an argument, a package that is not installed) is said in one line on standard
-    error. Any other exception is a fault of ours and keeps its traceback.
+    Errors that the user can fix (a path, an argument, a missing package) are printed in one line on standard error. Any
+    other exception is a bug and keeps its traceback.
     """
     args, unknown = _parser().parse_known_args(argv)
-    if unknown:  # said by the subcommand, whose usage is the one that helps
+    if unknown:  # reported by the subcommand, which prints its own usage
         args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         return int(args.execute(args))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader (`| head`) has gone; without this Python complains once more when it flushes at exit.
+        # The reader (`| head`) has closed the pipe; without this, Python prints another error when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except (OSError, ValueError, ImportError) as error:
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _in_words(error: Exception) -> str:
-    """``error`` for a person: the system's without its number.
+    """``error`` in words: system errors without their number.
 
     >>> _in_words(PermissionError(13, "Permission denied", "runs/a"))
     'runs/a: permission denied'
@@ -61,8 +61,8 @@ def _in_words(error: Exception) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ww-callbacks",
-        description="Look at the spectra of a model's weights: of a file, or of a run while it trains.",
-        epilog=f"Exit codes: {EXIT_OK} done; {EXIT_FINDING} done, and something to look at; {EXIT_ERROR} not done.",
+        description="Inspect the spectra of a model's weights: of a file, or of a run during training.",
+        epilog=f"Exit codes: {EXIT_OK} done; {EXIT_FINDING} done, with findings; {EXIT_ERROR} not done.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

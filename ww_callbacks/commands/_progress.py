@@ -1,4 +1,4 @@
-"""How far a command has got: a bar whose time left goes by cost, and what Ctrl-C waits for."""
+"""Progress of a command: a bar that estimates the remaining time by cost, and a message on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import Any
 from ww_callbacks.spectral.layers.names import printable
 
 _NAMED = 3
-"""Layers in work that are named."""
+"""Maximum number of layers in progress that are named."""
 
 
 class LayersDone:
-    """Told by ``spectral.analyze`` of every layer that is begun and done, and of the share of the work that is done.
+    """Called by ``spectral.analyze`` when a layer starts or finishes, and with the finished share of the work.
 
     Args:
-        bar: rich's bar.
+        bar: rich's progress bar.
         task: its task.
-        what: what is done with the layers.
+        what: description of the work.
     """
 
     def __init__(self, bar: Any, task: Any, what: str) -> None:
@@ -32,11 +32,11 @@ class LayersDone:
         self.in_work: dict[str, None] = {}
 
     def begin(self, name: str) -> None:
-        """The layer ``name`` is being measured from now on."""
+        """The measurement of the layer ``name`` starts."""
         self.in_work[name] = None
 
     def share(self, done: float) -> None:
-        """A share of the work is done, from 0 to 1."""
+        """The finished share of the work, from 0 to 1."""
         self._share = done
 
     def __call__(self, done: int, total: int, name: str) -> None:
@@ -49,21 +49,21 @@ class LayersDone:
         self._bar.update(self._task, completed=share, total=1.0, description=text, layers=f"{done}/{total}")
 
     def waits_for(self) -> str:
-        """The layers in work, in words."""
+        """The layers in progress, in words."""
         names = list(self.in_work)
         if not names:
-            return "no layer is in work"
+            return "no layer is in progress"
         named = ", ".join(map(printable, names[:_NAMED]))
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         layers = "layers" if len(names) > 1 else "layer"
-        return f"waiting for the {layers} in work: {named}{more}"
+        return f"waiting for the {layers} in progress: {named}{more}"
 
 
 @contextmanager
 def progress(what: str, quiet: bool, command: str = "") -> Iterator[LayersDone]:
-    """A progress bar on standard error, so that the output stays clean; none where that is no terminal.
+    """A progress bar on standard error, so that the output stays clean; none if that is not a terminal.
 
-    While it is shown, Ctrl-C says at once what it waits for, and a second one ends the process.
+    While it is shown, Ctrl-C reports at once what it waits for, and a second one ends the process.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -76,7 +76,7 @@ def progress(what: str, quiet: bool, command: str = "") -> Iterator[LayersDone]:
     )
     silent = quiet or not sys.stderr.isatty()
     console = Console(stderr=True, highlight=False)
-    # A layer may take minutes: its speed is that of the whole run, not of the last half minute.
+    # A layer may take minutes, so the speed is averaged over the whole run, not over the last half minute.
     with Progress(
         *columns, console=console, transient=True, disable=silent, speed_estimate_period=1e9, refresh_per_second=4
     ) as bar:
@@ -92,10 +92,10 @@ def progress(what: str, quiet: bool, command: str = "") -> Iterator[LayersDone]:
 
 @contextmanager
 def _heeding_interrupts(say: Any, console: Any) -> Iterator[None]:
-    """Call ``say`` on the first Ctrl-C as it comes, and end the process on the second.
+    """Call ``say`` immediately on the first Ctrl-C, and end the process on the second.
 
-    Python's own handler waits until the main thread comes back from LAPACK. The byte that the system's handler writes
-    into a socket is read by a thread of its own, at once.
+    Python's handler waits until the main thread returns from LAPACK. The system's handler writes a byte to a socket,
+    which a separate thread reads at once.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""A run on one screen of a terminal: how it stands, the model-level quantities, the layers worth a look."""
+"""A run on one terminal screen: its status, the model-level quantities, the layers with problems first."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ww_callbacks.integrations.quantity_info import quantity_info
 from ww_callbacks.spectral.detectors.base import epoch_text
 
 FIXED_LINES = 24
-"""Lines of the screen that are no layer's."""
+"""Number of lines besides those of layers."""
 GAP, NUMBER, SIGN = 3, 9, 1
-"""Characters between two columns, and of a column of numbers."""
+"""Characters between two columns, and width of a column of numbers."""
 
 STYLES = {GOOD: "green", WATCH: "yellow", BAD: "bold red", OPEN: "dim"}
 SIGNS = {"critical": ("✕", "bold red"), "warning": ("▲", "yellow"), "info": ("●", "cyan"), "": (" ", "")}
@@ -30,7 +30,9 @@ BARS, BARS_MOST = "▁▂▃▄▅▆▇█", 40
 
 
 def screen(run: RunView, rows: int, width: int) -> RenderableType:
-    """``run`` as it stands, with at most ``rows`` layers, those with an alert first, ``width`` characters wide."""
+    """The current state of ``run``, with at most ``rows`` layers, those with an alert first, ``width`` characters
+    wide.
+    """
     said = headline(run)
     text = Text(f"{_progress(run)}\n", style="dim").append_text(_rich(said.text))
     if said.advice:
@@ -40,7 +42,7 @@ def screen(run: RunView, rows: int, width: int) -> RenderableType:
 
 
 def _rich(text: str, style: str = "not dim") -> Text:
-    """``text`` with what stands in backticks in bold."""
+    """``text`` with text in backticks in bold."""
     parts = text.split("`")
     return Text.assemble(*((part, f"{style} bold" if place % 2 else style) for place, part in enumerate(parts)))
 
@@ -59,7 +61,7 @@ def _progress(run: RunView) -> str:
 
 
 def _model(run: RunView, width: int) -> Table:
-    """The model-level quantities as they are and how they moved."""
+    """The current model-level quantities and their history."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("over the layers", no_wrap=True)
     for name in ("median", "10 %", "90 %"):
@@ -96,7 +98,7 @@ def _summarised(run: RunView, quantity: str) -> bool:
 
 
 def sparkline(values: np.ndarray, width: int = BARS_MOST) -> str:
-    """``values`` as a row of at most ``width`` bars between their least and their greatest; a dot for what is missing.
+    """``values`` as a row of at most ``width`` bars between their minimum and maximum; a dot for missing values.
 
     The last bar is the last value.
 
@@ -114,7 +116,7 @@ def sparkline(values: np.ndarray, width: int = BARS_MOST) -> str:
 
 
 def _layers(run: RunView, rows: int, width: int) -> Table:
-    """The layers: those with an alert first, then in depth order; numbers as far as there is room beside the words."""
+    """The layers: those with an alert first, then in depth order; numbers if there is room next to the text."""
     short = dict(zip(run.layers, run.plain_names, strict=True))
     ordered = sorted(layer_statuses(run), key=lambda row: -SEVERITIES.index(row.severity) - 1 if row.severity else 0)
     shown = ordered[:rows]

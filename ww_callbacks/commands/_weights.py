@@ -1,4 +1,4 @@
-"""What the subcommands on files of weights share: arguments, progress, tables, and what they write."""
+"""Shared code of the subcommands on files of weights: arguments, progress, tables, output files."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ th {{ position: sticky; top: 0; background: #fff; }}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare which layers, how, and where the table goes."""
-    parser.add_argument("--layers", nargs="+", default=(), metavar="PATTERN", help="names to take, such as 'encoder.*'")
-    parser.add_argument("--exclude", nargs="+", default=(), metavar="PATTERN", help="names to leave out")
-    parser.add_argument("--types", nargs="+", default=(), metavar="TYPE", help="kinds to take, such as conv")
-    parser.add_argument("--min-eigenvalues", type=int, default=1, metavar="N", help="leave smaller layers out")
+    """Declare the arguments for the choice of layers, the measurement, and the output."""
+    parser.add_argument("--layers", nargs="+", default=(), metavar="PATTERN", help="names to include: 'encoder.*'")
+    parser.add_argument("--exclude", nargs="+", default=(), metavar="PATTERN", help="names to exclude")
+    parser.add_argument("--types", nargs="+", default=(), metavar="TYPE", help="kinds to include, such as conv")
+    parser.add_argument("--min-eigenvalues", type=int, default=1, metavar="N", help="exclude smaller layers")
     parser.add_argument("--convolution", choices=CONVENTIONS, default="matrix", help="how kernels become matrices")
-    parser.add_argument("--workers", type=int, metavar="N", help="layers at a time; all cores by default")
+    parser.add_argument("--workers", type=int, metavar="N", help="layers measured in parallel; all cores by default")
     parser.add_argument(
-        "--max-time", type=_seconds, metavar="TIME", help="begin no further layer after 90s, 10m or 2h; cheapest first"
+        "--max-time", type=_seconds, metavar="TIME", help="start no further layer after 90s, 10m or 2h; cheapest first"
     )
     parser.add_argument(
-        "--resume", type=Path, metavar="FILE", help="keep rows in FILE as they are measured, and go on from those there"
+        "--resume", type=Path, metavar="FILE", help="save rows to FILE when measured, and continue from those in it"
     )
     parser.add_argument(
         "-o",
@@ -51,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write .csv, .parquet, .html, .json",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON for machines")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress bar")
 
 
 def _seconds(text: str) -> float:
@@ -69,12 +69,12 @@ def _seconds(text: str) -> float:
 
 @contextmanager
 def interruptible(args: argparse.Namespace) -> Iterator[None]:
-    """Say after Ctrl-C how the measured rows are had, and end as any command that was interrupted."""
+    """Report after Ctrl-C where the measured rows are, and exit like any interrupted command."""
     try:
         yield
     except KeyboardInterrupt:
         kept = args.resume is not None and args.resume.exists()
-        how = f"its rows are in {args.resume}, and the same command goes on from there" if kept else "nothing is kept"
+        how = f"its rows are in {args.resume}, and the command can resume from it" if kept else "nothing was saved"
         print(f"ww-callbacks {args.command}: interrupted: {how}{'' if kept else ' (see --resume)'}", file=sys.stderr)
         raise
 
@@ -90,10 +90,10 @@ def add_order(parser: argparse.ArgumentParser, concern: str) -> None:
 
 
 def check_order(order: str, columns: Sequence[str]) -> None:
-    """Refuse an order that the table will not have, before the work is done.
+    """Raise for an order that the table will not have, before the work starts.
 
     Raises:
-        ValueError: for such an order.
+        ValueError: if there is no such order.
     """
     from ww_callbacks.spectral.printed_tables import ORDERS
 
@@ -108,18 +108,18 @@ def selection(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def check_outputs(paths: Sequence[Path]) -> None:
-    """Refuse what could not be written, before the work is done.
+    """Raise if an output cannot be written, before the work starts.
 
     Raises:
-        ValueError: for an unknown suffix.
-        FileNotFoundError: if the folder is not there.
-        ImportError: if Parquet is asked for and cannot be written.
+        ValueError: if a suffix is unknown.
+        FileNotFoundError: if the folder does not exist.
+        ImportError: if Parquet is requested and not installed.
     """
     for path in paths:
         if path.suffix not in SUFFIXES:
             raise ValueError(f"cannot write {path}: expected one of {', '.join(SUFFIXES)} but got {path.suffix!r}.")
         if not path.parent.is_dir():
-            raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}.")
+            raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist.")
         if path.suffix == ".parquet":
             try:
                 import pyarrow  # noqa: F401
@@ -152,13 +152,13 @@ def as_json(document: Mapping[str, Any]) -> bytes:
 
 
 def print_table(heading: str, table: pd.DataFrame, marks: Mapping[str, Mapping[str, str]], notes: str = "") -> None:
-    """Print ``table`` to the terminal, or as plain aligned text where the output is none.
+    """Print ``table`` to the terminal, or as plain aligned text if the output is not a terminal.
 
     Args:
         heading: the line above it.
-        table: what to print.
-        marks: column → value → style of a cell that is worth a look.
-        notes: what has to be known to read it, said below.
+        table: the table.
+        marks: column → value → style of a highlighted cell.
+        notes: explanations, printed below.
     """
     from rich import box
     from rich.console import Console
@@ -207,7 +207,7 @@ _KEPT = ("layer", "status", "hint", "finding", "unusable_before", "what", "measu
 def _fitting(cells: Mapping[str, Sequence[str]], width: int) -> list[str]:
     """The columns that fit into ``width`` characters.
 
-    Those that say the same of every row go first, then the last ones; those that say what is wrong stay.
+    Columns with equal values are dropped first, then the last ones; those that show problems stay.
     """
     constant = [column for column in cells if column != "layer" and _is_constant(cells[column])]
     later = [column for column in reversed(list(cells)) if column not in (*constant, *_KEPT)]

@@ -17,7 +17,7 @@ _MARKS = {
     "status": {"non-finite": "bold red", "zero": "bold red"},
 }
 _DESCRIBE = ("model", "describe", "convolution", "layers", "exclude", "types", "output", "json", "quiet", "command")
-"""The arguments that ``--describe`` heeds."""
+"""The arguments that ``--describe`` uses."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -28,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
         description=(
             "Measure the spectra of the weights in a safetensors, GGUF, ONNX or Keras file, a torch checkpoint "
             "(nothing in it is executed) or a folder of Hugging Face, PEFT, diffusers or a Trainer. FILE:KEY chooses "
-            "one of several sets of weights. Exit code 1 says that a layer is not finite, all zero or could not be "
+            "one of several sets of weights. Exit code 1 means that a layer is not finite, all zero or could not be "
             "measured; an α below 2 or above 6 is only a hint and never sets it."
         ),
     )
@@ -89,7 +89,7 @@ def _describe(args: argparse.Namespace) -> int:
 
 
 def _filtered(specs: list[LayerSpec], args: argparse.Namespace) -> list[LayerSpec]:
-    """What the filters choose, among the parameters that are not measured too."""
+    """The parameters chosen by the filters, including those that are not measured."""
     from ww_callbacks.spectral.layers.selection import select
 
     if not (args.layers or args.exclude or args.types):
@@ -103,7 +103,7 @@ def _analyze(args: argparse.Namespace) -> int:
     from ww_callbacks import spectral
     from ww_callbacks.spectral.measuring.registry import resolve
 
-    # α without its error and its evidence would say more than is known.
+    # α without its error and evidence would suggest false precision.
     quantities = [*args.quantities, *(("sigma", "alpha_evidence") if "alpha" in args.quantities else ())]
     columns = [q.name for q in resolve([*quantities, *(["warning"] if "default" in quantities else [])])]
     _weights.check_order(args.sort, ("layer", "matrices", "status", *columns))

@@ -15,9 +15,9 @@ def add_parser(subparsers: Any) -> None:
         "compare",
         help="what changed between two checkpoints, by how much, and in which layers",
         description=(
-            "Compare two files of weights of one model, layer by layer: how far each moved, relative to its norm and "
-            "to noise, and its spectrum before and after. Exit code 1 says that a layer broke: not finite, zero, "
-            "effective rank below half, norm ten times larger or a tenth. α never sets it."
+            "Compare two files of weights of one model, layer by layer: how far each changed, relative to its norm and "
+            "to noise, and its spectrum before and after. Exit code 1 means that a layer broke: not finite, zero, "
+            "effective rank below half, norm ten times larger or smaller. α never sets it."
         ),
     )
     parser.add_argument("before", metavar="A", help="the earlier weights")

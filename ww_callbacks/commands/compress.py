@@ -26,12 +26,12 @@ def add_parser(subparsers: Any) -> None:
         help="write a low-rank copy of a file of weights, with a table of size and error",
         description=(
             "Factorise each matrix W of a safetensors file, a torch checkpoint or a Hugging Face folder into U·V where "
-            "that takes fewer values, and write the factors as NAME.u (rows × rank) and NAME.v (rank × columns) beside "
+            "that takes fewer values, and write the factors as NAME.u (rows × rank) and NAME.v (rank × columns) with "
             "the other parameters, unchanged. A rank is a guess from the spectrum alone: measure the accuracy before "
-            "you use it. Exit code 1 says that no layer got smaller, and then nothing is written."
+            "you use it. Exit code 1 means that no layer got smaller; then nothing is written."
         ),
     )
-    parser.add_argument("model", metavar="MODEL", help="the file or folder; of an ONNX file only the table is made")
+    parser.add_argument("model", metavar="MODEL", help="the file or folder; for an ONNX file, only the table")
     parser.add_argument(
         "--to", type=Path, metavar="FILE", help="the low-rank copy (default: MODEL-lowrank.safetensors)"
     )
@@ -83,28 +83,28 @@ def _target(args: argparse.Namespace) -> Path | None:
     if args.rank is not None and args.rank < 1:
         raise ValueError(f"expected --rank to be 1 or more but got {args.rank}.")
     if args.rank is not None and args.rule is not None:
-        raise ValueError(f"--rank {args.rank} and --rule {args.rule} both set the rank: give one of them.")
+        raise ValueError(f"--rank {args.rank} and --rule {args.rule} both set the rank: use only one of them.")
     if args.energy is not None and (args.rank is not None or args.rule not in (None, "energy")):
         other = f"--rule {args.rule}" if args.rank is None else f"--rank {args.rank}"
-        raise ValueError(f"--energy belongs to the rule 'energy' and does nothing with {other}: leave one of them out.")
+        raise ValueError(f"--energy belongs to the rule 'energy' and has no effect with {other}: use only one of them.")
     if args.energy is not None and not 0 < args.energy <= 1:
         raise ValueError(f"expected --energy in (0, 1] but got {args.energy}.")
     if args.table_only:
         return None
     if Path(args.model).suffix == ".onnx":
-        raise ValueError("of an ONNX file only the table can be made: add --table-only.")
+        raise ValueError("an ONNX file only supports the table: add --table-only.")
     target = args.to or Path(f"{Path(args.model).resolve().stem}-lowrank.safetensors")
     if target.suffix != ".safetensors":
         raise ValueError(f"cannot write {target}: expected a name ending in .safetensors.")
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {target}: there is no folder {target.parent}.")
+        raise FileNotFoundError(f"cannot write {target}: the folder {target.parent} does not exist.")
     if target.exists() and any(part.exists() and part.samefile(target) for part in _parts(Path(args.model))):
-        raise ValueError(f"cannot write {target}: it holds the weights to compress. Give another name with --to.")
+        raise ValueError(f"cannot write {target}: it contains the weights to compress. Choose another name with --to.")
     return target
 
 
 def _parts(model: Path) -> list[Path]:
-    """The files that hold the weights."""
+    """The files that contain the weights."""
     return sorted(model.glob("*.safetensors")) if model.is_dir() else [model]
 
 
@@ -114,18 +114,18 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _check_source(model: Path) -> None:
-    """Refuse a copy that this command wrote: it would factorise the factors."""
+    """Raise for a file that this command wrote, because it would factorise the factors."""
     from safetensors import safe_open
 
     for part in filter(_is_safetensors, _parts(model)):
         with safe_open(part, "np") as file:
             if (file.metadata() or {}).get("ww-callbacks") == "low rank":
-                raise ValueError(f"{part} is a low-rank copy already: compress the weights that it was made of.")
+                raise ValueError(f"{part} is already a low-rank copy: compress the original weights.")
 
 
 @dataclass(frozen=True)
 class _Factorised:
-    """A row of the table, and the factors if the layer gets smaller by them."""
+    """A row of the table, and the factors if they make the layer smaller."""
 
     row: dict[str, Any]
     factors: Factors | None = None
@@ -140,10 +140,10 @@ def _factorise(spec: LayerSpec, args: argparse.Namespace) -> _Factorised:
     matrices = spec.matrices()
     whole = len(matrices) == len(spec.parameters) == 1 and np.size(matrices[0]) == np.prod(spec.shape)
     if not whole:
-        return _Factorised({**row, "what": "left: it is not one matrix"})
+        return _Factorised({**row, "what": "unchanged: not one matrix"})
     matrix = np.asarray(matrices[0], dtype=np.float64)
     if not np.isfinite(matrix).all() or not matrix.any():
-        return _Factorised({**row, "what": "left: zero or not finite"})
+        return _Factorised({**row, "what": "unchanged: zero or not finite"})
     sigma = singular_values(matrix)
     share = 0.9 if args.energy is None else args.energy
     ranks = suggest_ranks(sigma, (matrix.shape[0], matrix.shape[1]), clauset_fit(sigma**2).xmin, share)
@@ -151,7 +151,7 @@ def _factorise(spec: LayerSpec, args: argparse.Namespace) -> _Factorised:
     row |= {f"{rule}_rank": value for rule, value in by_rule.items()}
     rank = args.rank if args.rank is not None else by_rule[args.rule or "energy"]
     if not 1 <= rank <= ranks.break_even:
-        return _Factorised({**row, "rank": rank, "what": "left: nothing to gain at this rank"})
+        return _Factorised({**row, "rank": rank, "what": "unchanged: no gain at this rank"})
     return _at_rank(row, matrix, sigma, rank, args)
 
 
@@ -176,7 +176,7 @@ def _at_rank(
 
 
 def _write(model: str, pairs: dict[str, Factors], target: Path) -> None:
-    """The other parameters as they are stored, the factors in their matrix's type and layout."""
+    """The other parameters as stored, and the factors in the type and layout of their matrix."""
     try:
         import torch
         from safetensors.torch import save_file
@@ -192,12 +192,12 @@ def _write(model: str, pairs: dict[str, Factors], target: Path) -> None:
         shapes[f"{name}.shape"] = ",".join(map(str, value.shape))
         for suffix, factor in (("u", factors.u), ("v", factors.v)):
             tensors[f"{name}.{suffix}"] = torch.from_numpy(np.ascontiguousarray(factor)).to(value.dtype)
-    # The shape folds U·V back where the matrix was a kernel of more than two axes.
+    # The shape restores a kernel with more than two axes from U·V.
     save_file(tensors, target, metadata={"format": "pt", "ww-callbacks": "low rank", **shapes})
 
 
 def _stored(path: Path) -> dict[str, Any]:
-    """Name → torch tensor, in the type that it is stored in."""
+    """Name → torch tensor, in its stored type."""
     import torch
     from safetensors.torch import load_file
 
@@ -207,7 +207,7 @@ def _stored(path: Path) -> dict[str, Any]:
     if path.is_dir():
         parts = _parts(path)
         if not parts:
-            raise ValueError(f"expected safetensors files in {path}, from which to write a low-rank copy; got none.")
+            raise ValueError(f"expected safetensors files in {path}, but found none.")
         return {name: tensor for part in parts for name, tensor in load_file(part).items()}
     found = load_file(path) if _is_safetensors(path) else contents(entries(path)).weights
     return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}

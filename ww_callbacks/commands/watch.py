@@ -1,4 +1,4 @@
-"""``ww-callbacks watch``: a running training, followed in the terminal."""
+"""``ww-callbacks watch``: follow a running training in the terminal."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "watch",
         help="follow a running training in the terminal",
         description="Follow a run while it trains, until its verdict: a live table in a terminal, plain lines "
-        "elsewhere. The exit code is 1 if the run ended badly, or, with --once, if it goes badly.",
+        "elsewhere. The exit code is 1 if the verdict (with --once, the current state) is bad.",
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run, or its spectral.jsonl")
     parser.add_argument("--once", action="store_true", help="show the current state and exit")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line for each snapshot, alert, verdict")
+    parser.add_argument("--json", action="store_true", help="one JSON line for each snapshot, alert and verdict")
     parser.add_argument(
         "--interval", type=_seconds, default=1.0, metavar="S", help="seconds between refreshes (default: 1)"
     )
@@ -37,7 +37,7 @@ def _seconds(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Follow the run and return the exit code that its end stands for."""
+    """Follow the run and return the exit code of its verdict."""
     import sys
     from pathlib import Path
 
@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
         return _exit_code(record)
     path = Path(args.run).expanduser()
     if path.is_dir() and not (path / RECORD_NAME).exists() and find_runs(path):
-        record_file(path)  # raises, and names the runs below
-    # A run that begins later is waited for.
+        record_file(path)  # raises, and lists the runs below
+    # Wait for a run that starts later.
     follower = Follower(args.run)
     if args.json:
         _json_lines(follower, args.interval)
@@ -79,7 +79,7 @@ def _headline(record: RunRecord) -> dict[str, str]:
 
 
 def _updates(follower: Follower, interval: float) -> Iterator[Update]:
-    """What is new, look by look, until there is a verdict."""
+    """Yield updates until there is a verdict."""
     while True:
         update = follower.poll()
         yield update
@@ -89,7 +89,7 @@ def _updates(follower: Follower, interval: float) -> Iterator[Update]:
 
 
 def _once(record: RunRecord, as_json: bool) -> None:
-    """How the run stands, as one JSON object or as the live screen would show it."""
+    """The current state of the run, as one JSON object or as on the live screen."""
     from rich.console import Console
 
     from ww_callbacks.commands._screen import screen
@@ -106,7 +106,7 @@ def _once(record: RunRecord, as_json: bool) -> None:
 
 
 def _live(follower: Follower, interval: float) -> None:
-    """A screen that is redrawn with each snapshot."""
+    """A screen that is redrawn at each snapshot."""
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
@@ -124,7 +124,7 @@ def _live(follower: Follower, interval: float) -> None:
 
 
 def _plain_lines(follower: Follower, interval: float) -> None:
-    """The lines that the run's own console prints."""
+    """The lines that the run's console prints."""
     from ww_callbacks.integrations.sinks.console import ConsoleSink
 
     sink = ConsoleSink()

@@ -542,4 +542,4 @@ def test_the_evidence_of_overtraining_is_what_it_was_judged_by(tmp_path, validat
     ]
     assert any("keep epoch 2" in note.text for note in figure.layout.annotations)
     timeline = figures.timeline(tmp_path)
-    assert any("probability that training on" in note.text for note in timeline.layout.annotations)
+    assert any("probability that further training" in note.text for note in timeline.layout.annotations)

@@ -117,7 +117,7 @@ def test_overview(watched, server, live):
     assert "critical alert" in figure(page, "alerts", "figure.data.map(trace => trace.name)")
     assert "live/version_0: train loss" in figure(page, "timeline", "figure.data.map(trace => trace.name)")
     assert "net.1.weight" in figure(page, "evidence", "figure.data.map(trace => trace.name)")
-    assert "as a share of its own highest" in page.locator("[data-figure=evidence] figcaption").inner_text()
+    assert "relative to its highest" in page.locator("[data-figure=evidence] figcaption").inner_text()
     page.get_by_text("Settings and versions").click()
     assert page.get_by_role("cell", name="2.13.0").is_visible()
     page.get_by_text("What the quantities mean").click()
@@ -229,7 +229,7 @@ def test_records_that_cannot_be_read_are_said_and_torn_ones_are_shown(watched, s
     page.get_by_text("torn: epoch 1, 100 steps done").wait_for()
     choose(page, "damaged")
     page.get_by_text("damaged: epoch 2, 200 steps done").wait_for()
-    assert page.get_by_text("damaged: What follows could not be read").is_visible()
+    assert page.get_by_text("damaged: The rest could not be read").is_visible()
     choose(page)
     page.get_by_text("No run is chosen.").wait_for()
 

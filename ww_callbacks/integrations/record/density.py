@@ -1,4 +1,4 @@
-"""The spectral densities that lie beside a record: found through an index, read only when a view asks for them."""
+"""The spectral densities stored with a record: indexed, and read only when a view needs them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PREFIX = re.compile(rb'\{"step":(\d{1,18}),"epoch":[^,{}\[\]]{1,32},"layer":("(
 
 
 class DensityIndex:
-    """Where in ``spectra.jsonl`` the density of each layer at each step lies; grows as the file does."""
+    """The positions in ``spectra.jsonl`` of each layer's density at each step; grows with the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -23,10 +23,10 @@ class DensityIndex:
         self._places: dict[str, dict[int, tuple[int, int, int]]] = {}
 
     def update(self) -> None:
-        """Take in what was appended since.
+        """Index what was appended since the last call.
 
         Raises:
-            RecordError: for a line that is not a density's.
+            RecordError: if a line is not a density.
         """
         try:
             file = self.path.open("rb")
@@ -45,23 +45,23 @@ class DensityIndex:
                     layer = orjson.loads(match[2])
                 except orjson.JSONDecodeError:
                     raise RecordError(self.path, self._line, "the layer's name is damaged") from None
-                # The last one counts: after a resume the same step is measured again.
+                # The last one is used: after a resume the same step is measured again.
                 self._places.setdefault(layer, {})[int(match[1])] = (self._offset, len(line), self._line)
                 self._offset += len(line)
 
     def layers(self) -> list[str]:
-        """The layers of which there is a density."""
+        """The layers with a density."""
         return list(self._places)
 
     def steps(self, layer: str) -> set[int]:
-        """The steps at which there is a density of ``layer``."""
+        """The steps with a density of ``layer``."""
         return set(self._places.get(layer, ()))
 
     def read(self, layer: str, steps: set[int]) -> list[dict[str, Any]]:
-        """The densities of ``layer`` at those of ``steps`` that there are, in order of step.
+        """The densities of ``layer`` at the available ones of ``steps``, in order of step.
 
         Raises:
-            RecordError: for a line that is damaged.
+            RecordError: if a line is damaged.
         """
         places = sorted((step, *place) for step, place in self._places.get(layer, {}).items() if step in steps)
         found: list[dict[str, Any]] = []
@@ -82,16 +82,16 @@ class DensityIndex:
 
 
 def _problem(density: dict[str, Any]) -> str:
-    """What a view would stumble over; empty if nothing."""
+    """The problem with a density that a view could not handle; empty if there is none."""
     edges, count = density.get("log10_lambda_edges"), density.get("count")
     if not (_numbers(edges) and _numbers(count)):
-        return "the histogram is not one of numbers"
+        return "the histogram does not consist of numbers"
     if (len(edges), len(count)) != (0, 0) and len(edges) != len(count) + 1:
         return f"the histogram has {len(edges)} edges for {len(count)} counts"
     for name, value in density.items():
         curves = value if isinstance(value, dict) else {}
         if not all(map(_numbers, curves.values())) or len({len(curve) for curve in curves.values()}) > 1:
-            return f"`{name}` does not hold lists of numbers, equally long"
+            return f"`{name}` does not contain lists of numbers of equal length"
         if not (isinstance(value, (int, float, str, list, dict)) or value is None):
             return f"`{name}` is {value!r}"
     return ""

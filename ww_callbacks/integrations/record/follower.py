@@ -1,4 +1,4 @@
-"""Following a record while training writes it."""
+"""Follows a record while training writes it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from ww_callbacks.integrations.schema import Alert, RunInfo, Verdict
 
 @dataclass(frozen=True)
 class Update:
-    """What a poll found new.
+    """The new entries found by a poll.
 
     Attributes:
-        run: the header, where a run began or was resumed since the last poll.
-        snapshots: the new snapshots as they were parsed; :attr:`layers` and :attr:`model` are their tables.
+        run: the header, if a run started or was resumed since the last poll.
+        snapshots: the new snapshots; :attr:`layers` and :attr:`model` are their tables.
         alerts: the new alerts.
         verdict: the verdict, if it is new.
-        dropped_from: what was told before of this step and later no longer counts (the run was resumed before
-            it); None if all stays. 0 where another run took the place of the one before.
+        dropped_from: earlier entries from this step on are superseded, because the run was resumed before it; None if
+            there are none; 0 if another run replaced the previous one.
     """
 
     run: RunInfo | None = None
@@ -55,14 +55,14 @@ class Update:
 T = TypeVar("T")
 
 _HEAD = 256
-"""Bytes of the header, the run's identifier among them, by which another run in the same place is told."""
+"""Bytes of the header, with the run's identifier, that distinguish another run at the same path."""
 
 
 class Follower:
     """Reads the new lines of a record at each poll; the cost depends only on the new lines.
 
     Args:
-        path: the record, or the folder in which it is or will be.
+        path: the record, or the folder in which it is or will be created.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -79,14 +79,14 @@ class Follower:
 
     @property
     def record(self) -> RunRecord | None:
-        """All that was polled so far, or None if no run has begun yet."""
+        """Everything polled so far, or None if no run has started yet."""
         return as_record(self._parser, self._index) if self._parser.run is not None else None
 
     def poll(self) -> Update:
-        """What was written since the last poll; an empty update if nothing, or if there is no record yet.
+        """The entries written since the last poll; an empty update if there are none, or no record yet.
 
         Raises:
-            RecordError: if the file is not a record, or damaged.
+            RecordError: if the file is not a record, or is damaged.
         """
         parser = self._parser
         restarted = False
@@ -116,9 +116,9 @@ class Follower:
         )
 
     def _feed(self, file: BinaryIO) -> None:
-        """Give the parser the new whole lines, up to the end of the last snapshot that is closed.
+        """Pass the new complete lines to the parser, up to the end of the last complete snapshot.
 
-        The rest is left to the next poll: if training is killed, a resume cuts it off.
+        The rest is left to the next poll: if training is killed, a resume removes it.
         """
         file.seek(self._offset)
         position, number = self._offset, self._line
@@ -136,6 +136,6 @@ class Follower:
 
 
 def _without(items: list[T], old: list[T]) -> list[T]:
-    """Those of ``items`` that are not in ``old``, by identity; ``old`` keeps its own alive meanwhile."""
+    """The ``items`` that are not in ``old``, by identity; ``old`` must stay alive until then."""
     known = set(map(id, old))
     return [item for item in items if id(item) not in known]

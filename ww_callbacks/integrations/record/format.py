@@ -1,6 +1,6 @@
-"""One line of the record: what it is in memory and what it is on disk.
+"""Conversion between objects and lines of the record.
 
-A record is a file of JSON objects, one a line. ``record`` names the kind of line: ``run``, ``layer``, ``model``,
+A record is a file of JSON objects, one per line. ``record`` is the kind of line: ``run``, ``layer``, ``model``,
 ``alert``, ``verdict``. The lines are strictly valid JSON: NaN and infinities are written as null and come back as NaN.
 """
 
@@ -26,10 +26,10 @@ from ww_callbacks.spectral.measuring.accuracy import ERROR
 RECORD_NAME = "spectral.jsonl"
 DENSITY_NAME = "spectra.jsonl"
 SIGNIFICANT = 6
-"""Significant digits that the spectral densities are kept with: they are drawn, not computed with."""
+"""Significant digits of the stored spectral densities, which are only drawn."""
 
 _POWERS = 10.0 ** np.arange(23)
-"""The powers of ten that are float64s exactly."""
+"""The powers of ten that float64 represents exactly."""
 
 T = TypeVar("T")
 
@@ -45,21 +45,21 @@ class RecordError(ValueError):
 
 
 def encode(record: Mapping[str, Any]) -> bytes:
-    """``record`` as one line of JSON with its newline; whatever JSON cannot hold is written as its text."""
+    """``record`` as one line of JSON with a newline; values that JSON does not support are written as strings."""
     options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
     try:
         return orjson.dumps(record, default=_describe, option=options)
-    except TypeError:  # an integer beyond 64 bits, a key that is no string, a lone surrogate in a path
+    except TypeError:  # an integer beyond 64 bits, a key that is not a string, a lone surrogate in a path
         return orjson.dumps(plain(record), option=options)
 
 
 def header_line(run: RunInfo, resumed: bool, schema: int) -> bytes:
-    """The line that begins a run, and each time it is resumed."""
+    """The line at the start of a run, and each time it is resumed."""
     return encode({"record": "run", "schema": schema, "resumed": resumed, **dataclasses.asdict(run)})
 
 
 def snapshot_lines(snapshot: Snapshot) -> bytes:
-    """A snapshot's lines: one a layer, then the model's, which closes it."""
+    """A snapshot's lines: one per layer, then the model's, which completes it."""
     lines = [
         encode(
             {
@@ -95,9 +95,9 @@ def snapshot_lines(snapshot: Snapshot) -> bytes:
 
 
 def density_lines(snapshot: Snapshot) -> bytes:
-    """The lines of the layers' spectral densities, their numbers rounded to :data:`SIGNIFICANT` digits."""
+    """The lines of the layers' spectral densities, with numbers rounded to :data:`SIGNIFICANT` digits."""
     rows = [(row.layer, row.density) for row in snapshot.rows if row.density is not None]
-    # All layers at once, for one by one it is the calls that take the time.
+    # All layers at once, because the overhead of single calls dominates.
     lists = [v for _, density in rows for v in _float_lists(density)]
     done = dict(zip(map(id, lists), _rounded_lists(lists), strict=True))
     moment = {"step": snapshot.step, "epoch": snapshot.epoch}
@@ -115,7 +115,7 @@ def _float_lists(value: Any) -> Iterator[list[float]]:
 
 
 def _rounded_lists(lists: Sequence[list[float]]) -> list[list[float | None]]:
-    """Each list rounded, as :func:`_rounded` does it alone."""
+    """Each list rounded, equal to :func:`_rounded` of each."""
     numbers = np.fromiter(itertools.chain.from_iterable(lists), np.float64)
     at_once = _rounded_floats(numbers) if len(numbers) else []
     ends = itertools.accumulate(map(len, lists))
@@ -133,12 +133,12 @@ def verdict_line(verdict: Verdict) -> bytes:
 
 
 def decode(cls: type[T], value: Any) -> T:
-    """``value``, read from JSON, as a ``cls`` of the schema.
+    """Convert ``value``, read from JSON, to ``cls`` of the schema.
 
-    Keys that ``cls`` does not have are left out, so that a field added later does not make old readers fail.
+    Unknown keys are ignored, so that old readers can read records with new fields.
 
     Raises:
-        ValueError: with the name of the field that is missing or of the wrong type.
+        ValueError: if a field is missing or has the wrong type; the message names it.
     """
     if not isinstance(value, dict):
         raise ValueError(f"expected the fields of {cls.__name__}, found {_show(value)}")
@@ -158,7 +158,7 @@ def _hints(cls: Any) -> dict[str, Any]:
 
 
 def _decode(hint: Any, value: Any, name: str) -> Any:
-    """``value`` as the type ``hint``; ``name`` is for the error."""
+    """Convert ``value`` to the type ``hint``; ``name`` is used in the error."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
@@ -198,7 +198,7 @@ def _show(value: Any) -> str:
 
 
 def _describe(value: Any) -> Any:
-    """What stands in the record for a value that JSON does not have: a path, a function, a set, an object."""
+    """The replacement for a value that JSON does not support: a path, a function, a set, an object."""
     if isinstance(value, (set, frozenset)):
         return sorted(value, key=str)
     if isinstance(value, Iterable) and isinstance(value, Mapping):
@@ -210,7 +210,7 @@ def _describe(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """``value`` with everything that orjson refuses replaced, all the way down."""
+    """``value`` with everything that orjson rejects replaced, recursively."""
     if isinstance(value, Mapping):
         return {str(plain(key)): plain(item) for key, item in value.items()}
     if isinstance(value, (set, frozenset)):
@@ -229,7 +229,7 @@ def plain(value: Any) -> Any:
 
 
 def _rounded(value: Any, done: Mapping[int, list[float | None]] = MappingProxyType({})) -> Any:
-    """``value`` with its numbers rounded; ``done`` are lists that are rounded already, by their identity."""
+    """``value`` with its numbers rounded; ``done`` contains lists that are already rounded, by identity."""
     if type(value) is dict:
         return {key: _rounded(item, done) for key, item in value.items()}
     if (found := done.get(id(value))) is not None:
@@ -249,7 +249,9 @@ def _rounded(value: Any, done: Mapping[int, list[float | None]] = MappingProxyTy
 
 
 def _rounded_floats(values: Sequence[float] | np.ndarray) -> list[float | None]:
-    """Many numbers at once, the same as one by one; those are done so that are not finite or of extreme scale."""
+    """Round many numbers at once, with the same result as one by one; non-finite and extreme ones are rounded
+    singly.
+    """
     numbers = np.asarray(values)
     with np.errstate(all="ignore"):
         magnitude = np.abs(numbers)

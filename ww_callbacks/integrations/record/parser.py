@@ -1,4 +1,4 @@
-"""The lines of a record, taken one after another: the state machine that the reader and the follower share."""
+"""Parses the lines of a record: the state machine shared by reader and follower."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _MODEL_KEYS = {"record", "step", "epoch", "kind", "seconds", "overhead", "time",
 
 @dataclass(frozen=True)
 class RecordedSnapshot:
-    """One snapshot as it was read.
+    """One parsed snapshot.
 
     Attributes:
         step: optimiser steps done.
-        session: how many times the run had been resumed.
-        columns: column → the layers' values, one a layer in depth order.
+        session: number of times the run had been resumed.
+        columns: column → the layers' values, in depth order.
         model: column → the model's value; the loop's metrics as ``metrics/<name>``.
         verdict: the verdict if the run ended here; None where the record does not tell.
     """
@@ -42,11 +42,10 @@ class RecordedSnapshot:
 
 @dataclass
 class Parser:
-    """What a record's lines say so far.
+    """The state after the lines read so far.
 
-    When a run is resumed at some step, what had been recorded beyond that step no longer counts: the steps are
-    done again. The lines stay in the file; the parser leaves them out, so that an interrupted and resumed run reads
-    like one that was never interrupted.
+    When a run is resumed at some step, entries beyond that step are superseded, because the steps are repeated. The
+    lines stay in the file; the parser skips them, so that a resumed run reads like one that was never interrupted.
     """
 
     path: Path
@@ -57,13 +56,13 @@ class Parser:
     verdict: Verdict | None = None
     pending: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     dropped_from: int | None = None
-    """The first step whose rows were superseded since this was last set to None."""
+    """The first step with superseded rows since this was last set to None."""
 
     def feed(self, line: bytes, number: int) -> None:
-        """Take the line ``number`` (from 1), its newline included or not.
+        """Parse the line ``number`` (from 1), with or without its newline.
 
         Raises:
-            RecordError: if it is not one of a record.
+            RecordError: if it is not a line of a record.
         """
         try:
             value = orjson.loads(line)
@@ -113,7 +112,7 @@ class Parser:
             self._drop(run.resumed_at + 1)
 
     def _drop(self, step: int) -> None:
-        """Leave out what earlier sessions recorded at ``step`` and later."""
+        """Drop what earlier sessions recorded at ``step`` and later."""
         before = len(self.snapshots), len(self.alerts)
         self.snapshots = [s for s in self.snapshots if s.step < step or s.session == self.sessions]
         self.alerts = [alert for alert in self.alerts if alert.step < step]
@@ -121,7 +120,7 @@ class Parser:
             self.dropped_from = step if self.dropped_from is None else min(self.dropped_from, step)
 
     def _alert(self, alert: Alert) -> None:
-        if alert not in self.alerts[-64:]:  # a snapshot that was measured again says the same again
+        if alert not in self.alerts[-64:]:  # a snapshot that was measured again repeats its alerts
             self.alerts.append(alert)
 
     def _model(self, value: dict[str, Any]) -> None:
@@ -132,7 +131,7 @@ class Parser:
             rows = [row for _, row in self.pending]
             try:
                 if any(row.get("step") != step for row in rows):
-                    raise ValueError(f"the layers' rows are not of the step {step} that closes them")
+                    raise ValueError(f"the layers' rows do not belong to step {step}")
                 columns = _layer_columns(rows)
             except ValueError as error:
                 raise self._blame(error) from None
@@ -145,12 +144,12 @@ class Parser:
         self.snapshots.append(RecordedSnapshot(step, self.sessions, columns, model, verdict))
 
     def _drop_snapshots(self, step: int) -> None:
-        """The same moment measured again after a resume replaces the first measurement."""
+        """A snapshot measured again at the same step after a resume replaces the first one."""
         self.snapshots = [s for s in self.snapshots if s.step < step or s.session == self.sessions]
         self.dropped_from = step if self.dropped_from is None else min(self.dropped_from, step)
 
     def _blame(self, error: ValueError) -> RecordError:
-        """The error for the first of the pending layer rows that is damaged by itself, or for all of them."""
+        """The error for the first damaged one of the pending layer rows, or for all of them."""
         for number, row in self.pending:
             try:
                 _layer_columns([row])
@@ -181,7 +180,7 @@ def _model_row(value: dict[str, Any]) -> dict[str, Any]:
 
 def _layer_columns(rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
     """The rows' values column by column."""
-    columns = {"frozen": [False] * len(rows), **_transpose(rows)}  # records of earlier versions do not say it
+    columns = {"frozen": [False] * len(rows), **_transpose(rows)}  # records of earlier versions do not contain it
     kinds = {"step": int, "index": int, "layer": str, "status": str, "changed": bool, "frozen": bool}
     for key, kind in kinds.items():
         values = columns.get(key, [None])
@@ -194,13 +193,13 @@ def _layer_columns(rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
 
 def _transpose(rows: Sequence[dict[str, Any]]) -> dict[str, Sequence[Any]]:
     order = tuple(rows[0])
-    if all(tuple(row) == order for row in rows):  # the rule, and several times as fast
+    if all(tuple(row) == order for row in rows):  # the common case, and several times as fast
         return dict(zip(order, zip(*(row.values() for row in rows), strict=True), strict=True))
     return {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
 
 
 def _values(name: str, values: Sequence[Any]) -> np.ndarray:
-    """A column: numbers with NaN for what is missing, or texts with empty ones."""
+    """A column: numbers with NaN for missing values, or texts with empty strings."""
     kinds = set(map(type, values))
     try:
         if kinds == {bool}:
@@ -210,7 +209,7 @@ def _values(name: str, values: Sequence[Any]) -> np.ndarray:
         if kinds <= {float, int, type(None)}:
             return np.array(values, dtype=np.float64)
     except OverflowError:
-        raise ValueError(f"`{name}` holds a number that is too large") from None
+        raise ValueError(f"`{name}` contains a number that is too large") from None
     if kinds <= {str, type(None)}:
         return np.array(["" if value is None else value for value in values], dtype=object)
     wrong = next(value for value in values if type(value) not in (float, int, type(None)))
@@ -241,7 +240,7 @@ def _text(row: Mapping[str, Any], key: str) -> str:
 
 
 def layer_frame(snapshots: Sequence[RecordedSnapshot]) -> pd.DataFrame:
-    """The tidy table of the layers: one row a layer and snapshot."""
+    """The tidy table of the layers: one row per layer and snapshot."""
     blocks = [snapshot.columns for snapshot in snapshots if snapshot.columns]
     names = dict.fromkeys([*LAYER_COLUMNS, *(name for block in blocks for name in block)])
     return pd.DataFrame({name: _stack(name, blocks) for name in names})
@@ -257,13 +256,13 @@ def _stack(name: str, blocks: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
         if part is None:
             size = len(block["layer"])
             part = np.full(size, "", dtype=object) if text else np.full(size, np.nan)
-        elif text and part.dtype != object:  # a text quantity that nothing could be said of
+        elif text and part.dtype != object:  # a text quantity without a value
             part = np.full(len(part), "", dtype=object)
         parts.append(part)
     return np.concatenate(parts)
 
 
 def model_frame(snapshots: Sequence[RecordedSnapshot]) -> pd.DataFrame:
-    """The table of the model: one row a snapshot."""
+    """The table of the model: one row per snapshot."""
     names = dict.fromkeys([*MODEL_COLUMNS, *(name for snapshot in snapshots for name in snapshot.model)])
     return pd.DataFrame({name: [s.model.get(name, math.nan) for s in snapshots] for name in names})

@@ -1,4 +1,4 @@
-"""Reading a run's record, whole."""
+"""Reads the record of a run."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class RunRecord:
             RecordError: if the file of densities is damaged, or another run has taken this one's place.
         """
         if _run_id(self.path) != self.run.run_id:
-            said = f"another run is recorded here now; the one of {self.run.run_id} was moved aside"
+            said = f"this record now belongs to another run; the record of {self.run.run_id} was renamed"
             raise RecordError(self.path, 1, said)
         self.index.update()
         recorded = set(self.model["step"].tolist())
@@ -119,7 +119,7 @@ def read_run(path: str | os.PathLike[str]) -> RunRecord:
 
 
 def as_record(parser: Parser, index: DensityIndex, torn: str = "") -> RunRecord:
-    """What ``parser`` has taken so far as a record."""
+    """The lines parsed so far as a record."""
     assert parser.run is not None
     return RunRecord(
         path=parser.path,
@@ -135,7 +135,7 @@ def as_record(parser: Parser, index: DensityIndex, torn: str = "") -> RunRecord:
 
 
 def _run_id(path: Path) -> Any:
-    """The run that the header at ``path`` is of, without its layers: it is asked for once a layer."""
+    """The run in the header at ``path``, without its layers, because it is read once per layer."""
     with path.open("rb") as file, contextlib.suppress(orjson.JSONDecodeError, AttributeError):
         return orjson.loads(file.readline()).get("run_id")
     return None
@@ -149,7 +149,7 @@ def density_name(record: Path) -> str:
 
 
 def record_file(path: str | os.PathLike[str]) -> Path:
-    """The record that ``path``, a file or its folder, stands for.
+    """The record at ``path``, a file or its folder.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -175,7 +175,7 @@ def find_runs(folder: str | os.PathLike[str]) -> list[Path]:
 
 def _records(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
     """The records in ``folder`` and below; ``above`` are the devices and inodes of the folders on the way to it."""
-    with contextlib.suppress(OSError):  # a folder that may not be read, or has just been removed
+    with contextlib.suppress(OSError):  # a folder that is not readable, or was just removed
         status = folder.stat()
         here = (status.st_dev, status.st_ino)
         if here in above:

@@ -1,4 +1,4 @@
-"""Writing the run's own record."""
+"""Writes the record of a run."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _CLOSING = (b'{"record":"run"', b'{"record":"model"', b'{"record":"alert"', b'{"
 
 
 def check_writable(folder: str | os.PathLike[str]) -> Path:
-    """Make ``folder`` if need be and make sure, before training starts, that files can be written in it.
+    """Create ``folder`` if needed and check, before training starts, that it is writable.
 
     Returns:
         The folder's absolute path.
 
     Raises:
-        OSError: if they cannot, with what to do; of the same kind as the system's own error.
+        OSError: if it is not writable; of the same type as the system's error, with a remedy in the message.
     """
     path = Path(folder).expanduser().absolute()
     try:
@@ -54,23 +54,23 @@ def check_writable(folder: str | os.PathLike[str]) -> Path:
 
 
 def claim(wanted: str | os.PathLike[str]) -> Path:
-    """Take a folder for a new record, which no other process can take then.
+    """Claim a folder for a new record, so that no other process uses it.
 
-    The file of the record is made at once, empty; of several processes that ask at the same moment one gets ``wanted``
-    and the others its sub-folders ``run-2``, ``run-3``, ….
+    An empty record file is created at once. If several processes claim ``wanted`` at the same time, one gets it and the
+    others get its sub-folders ``run-2``, ``run-3``, ….
 
     Args:
-        wanted: the folder, or one that :func:`free_directory` gave.
+        wanted: the folder, or one returned by :func:`free_directory`.
 
     Returns:
-        The folder taken.
+        The claimed folder.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if it is not writable.
     """
     folder = Path(wanted).absolute()
     if re.fullmatch(r"run-\d+", folder.name) and (folder.parent / RECORD_NAME).exists():
-        folder = folder.parent  # another process may have taken this number since
+        folder = folder.parent  # another process may have claimed this number since
     for candidate in _candidates(folder):
         candidate.mkdir(parents=True, exist_ok=True)
         try:
@@ -78,11 +78,11 @@ def claim(wanted: str | os.PathLike[str]) -> Path:
         except FileExistsError:
             continue
         return candidate
-    raise FileExistsError(f"There are too many records in {folder}: name another folder.")
+    raise FileExistsError(f"There are too many records in {folder}: choose another folder.")
 
 
 def free_directory(wanted: Path) -> Path:
-    """``wanted``, or its first sub-folder ``run-2``, ``run-3``, … that holds no record yet."""
+    """``wanted``, or its first sub-folder ``run-2``, ``run-3``, … without a record."""
     return next(folder for folder in _candidates(wanted) if not (folder / RECORD_NAME).exists())
 
 
@@ -93,18 +93,18 @@ def _candidates(folder: Path) -> Iterator[Path]:
 
 
 class RecordSink:
-    """Writes ``spectral.jsonl`` and, where densities are kept, ``spectra.jsonl`` in the run's folder.
+    """Writes ``spectral.jsonl`` and, if densities are kept, ``spectra.jsonl`` in the run's folder.
 
-    A snapshot goes out in one append, so that a kill at any byte costs at most the snapshot that was being written. A
-    run that is resumed is appended to the same file, after a tail that such a kill left was cut off; another
-    run's record is first moved aside to ``spectral.1.jsonl`` (2, 3, …): nothing is ever overwritten.
+    A snapshot is written in one append, so that a kill at any byte loses at most the snapshot that was being written. A
+    resumed run is appended to the same file, after an incomplete end was removed. The record of another run is first
+    renamed to ``spectral.1.jsonl`` (2, 3, …): nothing is ever overwritten.
 
     Lines that cannot be written (full disk, unreachable file system) are kept in memory and written first at the next
     call. If the record is deleted during the run, a new one starts, with a warning.
 
     Args:
-        folder: the run's folder; None takes :attr:`RunInfo.directory <ww_callbacks.integrations.schema.RunInfo>`.
-        warn: says that the record was deleted; None logs it.
+        folder: the run's folder; None for :attr:`RunInfo.directory <ww_callbacks.integrations.schema.RunInfo>`.
+        warn: called with a message if the record was deleted; None logs it.
     """
 
     name = "record"
@@ -125,7 +125,7 @@ class RecordSink:
         """Write the header.
 
         Raises:
-            OSError: if the folder cannot be written.
+            OSError: if the folder is not writable.
         """
         folder = Path(self._folder if self._folder is not None else run.directory).expanduser().absolute()
         self._record, self._density = AppendFile(folder / RECORD_NAME), AppendFile(folder / DENSITY_NAME)
@@ -156,10 +156,10 @@ class RecordSink:
         self._write()
 
     def close(self, verdict: Verdict | None) -> None:
-        """Append the verdict and see that everything lies on the disk.
+        """Append the verdict and make sure that everything is on disk.
 
         Raises:
-            OSError: if the record could not be completed.
+            OSError: if the record cannot be completed.
         """
         try:
             if self._record is not None:
@@ -173,7 +173,7 @@ class RecordSink:
             self._density = self._record = None
 
     def _write(self, at_the_end: bool = False) -> None:
-        """Write what waits: first the densities, so that the model's row vouches for them too."""
+        """Write the pending lines: first the densities, so that the model's row confirms them too."""
         record, density = self._opened(self._record), self._opened(self._density)
         if not self._ready:
             self._prepare(check_writable(record.path.parent))
@@ -190,7 +190,7 @@ class RecordSink:
         record.write_what_fits()
 
     def _prepare(self, folder: Path) -> None:
-        """Cut off what a kill left of the run that goes on, or move another run's record aside."""
+        """Remove the incomplete end of the run that continues, or rename another run's record."""
         path = folder / RECORD_NAME
         if self._continues is not None and _last_run_id(path) == self._continues:
             _cut(path, _CLOSING)
@@ -201,7 +201,7 @@ class RecordSink:
     def _begin_anew(self, record: AppendFile, density: AppendFile) -> None:
         density.begin_anew()
         record.begin_anew(self._header)
-        message = f"{record.path} was deleted while the run goes on, so the record begins anew with this snapshot"
+        message = f"{record.path} was deleted during the run, so a new record starts with this snapshot"
         if self._warn is not None:
             self._warn(message)
         else:
@@ -215,9 +215,9 @@ class RecordSink:
 
 
 class AppendFile:
-    """A file that grows by whole appends: one that fails leaves nothing behind, and is kept for the next.
+    """A file with atomic appends: a failed one leaves nothing in the file, and is kept for the next call.
 
-    The file is made by the first append.
+    The first append creates the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -227,12 +227,12 @@ class AppendFile:
         self._waiting: list[bytes] = []
 
     def __getstate__(self) -> dict[str, object]:
-        # A copy opens the file for itself.
+        # A copy opens the file itself.
         return {"path": self.path, "_descriptor": None, "_size": None, "_waiting": []}
 
     @property
     def deleted(self) -> bool:
-        """Whether there was a file, and there is none now, or another or emptied one."""
+        """Whether the file was deleted, replaced or truncated."""
         if self._size is None:
             return False
         try:
@@ -244,32 +244,31 @@ class AppendFile:
         return self._descriptor is not None and not os.path.samestat(os.fstat(self._descriptor), there)
 
     def keep(self, data: bytes) -> None:
-        """Take ``data`` for the next :meth:`write`."""
+        """Queue ``data`` for the next :meth:`write`."""
         self._waiting.append(data)
 
     def begin_anew(self, first: bytes = b"") -> None:
-        """Forget the file that was there; the next one begins with ``first``."""
+        """Detach from the former file; the next one starts with ``first``."""
         self._forget()
         self._size = None
         if first and first not in self._waiting:
             self._waiting.insert(0, first)
 
     def write(self) -> None:
-        """Append what was kept, in order.
+        """Append the pending data, in order.
 
         Raises:
-            OSError: if the system does; what is not written yet is kept for the next call, and nothing is left of what
-                was written in part.
+            OSError: if writing fails; unwritten data is kept for the next call, and partially written data is removed.
         """
         while self._waiting:
             self._append(self._waiting[0])
             self._waiting.pop(0)
 
     def write_what_fits(self) -> None:
-        """Append what can be, at the end, and forget the rest.
+        """Append as much as possible at the end, and drop the rest.
 
         Raises:
-            OSError: if something could not be.
+            OSError: if something could not be written.
         """
         failed: OSError | None = None
         for data in self._waiting:
@@ -289,7 +288,7 @@ class AppendFile:
             found = os.fstat(self._descriptor).st_size
             if self._size is None:
                 self._size = found
-            elif found > self._size:  # of a failed append, which could not be taken back at the time
+            elif found > self._size:  # of a failed append that could not be undone at the time
                 os.ftruncate(self._descriptor, self._size)
             view = memoryview(data)
             while view:
@@ -300,7 +299,7 @@ class AppendFile:
         self._size += len(data)
 
     def _take_back(self) -> None:
-        """Leave nothing of an append that failed; the next call opens the file again, for a handle may be stale."""
+        """Undo a failed append; the next call opens the file again, because a handle may be stale."""
         if self._descriptor is not None and self._size is not None:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._size)
@@ -313,7 +312,7 @@ class AppendFile:
                 os.close(descriptor)
 
     def close(self) -> None:
-        """See that everything lies on the disk, and close."""
+        """Make sure that everything is on disk, and close."""
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
             try:
@@ -323,7 +322,7 @@ class AppendFile:
 
 
 def _last_run_id(path: Path) -> str | None:
-    """The run whose header is the last in ``path``; None where there is no header."""
+    """The identifier of the run with the last header in ``path``; None if there is no header."""
     found = None
     with contextlib.suppress(FileNotFoundError, IsADirectoryError), path.open("rb") as file:
         for line in file:
@@ -334,7 +333,7 @@ def _last_run_id(path: Path) -> str | None:
 
 
 def _cut(path: Path, closing: tuple[bytes, ...] = (b"{",)) -> None:
-    """Cut off what a kill left: everything after the last whole line that begins with one of ``closing``."""
+    """Remove everything after the last complete line that begins with one of ``closing``."""
     with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
         end = position = 0
         for line in file:
@@ -348,7 +347,7 @@ def _cut(path: Path, closing: tuple[bytes, ...] = (b"{",)) -> None:
 def _move_aside(folder: Path) -> None:
     """Rename the record of an earlier run in ``folder``, and its densities with the same number."""
     files = [folder / name for name in (RECORD_NAME, DENSITY_NAME)]
-    names = [file.name for file in files if file.exists() and file.stat().st_size]  # an empty one was just claimed
+    names = [file.name for file in files if file.exists() and file.stat().st_size]  # an empty record was just claimed
     if not names:
         return
     number = 1

@@ -1,4 +1,4 @@
-"""What the run says in the terminal: one line a snapshot, alerts with their reason, and how it ended."""
+"""The console: one line per snapshot, alerts with their reason, and the verdict."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ASCII = str.maketrans(
 _SIGNS = {"info": "note", "warning": "WARNING", "critical": "CRITICAL"}
 WIDTH = 80
 _EVIDENCE_SHOWN = 4
-"""Numbers of an alert's evidence that the terminal shows; the record holds all."""
+"""Maximum number of values of an alert's evidence in the terminal; the record contains all."""
 
 
 class ConsoleSink:
@@ -43,7 +43,7 @@ class ConsoleSink:
 
     name = "console"
     brief = False
-    """Whether the run is one of many short ones, and gets one line beside its alerts."""
+    """Whether the run is one of many short ones, and gets only one line besides its alerts."""
 
     def __init__(self, write: Callable[[str], object] | None = None, verbose: int = 1) -> None:
         self._write = write
@@ -56,7 +56,7 @@ class ConsoleSink:
         self._budget: float | None = None
 
     def open(self, run: RunInfo, resumed: bool) -> None:
-        """Say what is watched and where the record lies."""
+        """Print what is watched and where the record is."""
         self._directory = run.directory
         self._budget = run.settings.get("max_overhead")
         self._since = " since it was resumed" if resumed else ""
@@ -94,7 +94,7 @@ class ConsoleSink:
             self._say(f"         {alert.recommendation}")
 
     def note(self, text: str) -> None:
-        """Print one more line, where snapshots get theirs."""
+        """Print another line in the same way as snapshots."""
         if not self._quiet and not self.brief:
             self._say(f"spectra: {text}")
 
@@ -149,8 +149,8 @@ def snapshot_line(snapshot: Snapshot, alerts: int, budget: float | None = None) 
 
     Args:
         snapshot: the snapshot.
-        alerts: how many alerts there were so far.
-        budget: the share of the time that the callback may cost: more is said.
+        alerts: number of alerts so far.
+        budget: the share of the time that the callback may cost; a higher cost is shown.
     """
     zero = sum(row.status == "zero" for row in snapshot.rows)
     missing = sum(row.status != "zero" and not is_measured(row.status) for row in snapshot.rows)
@@ -203,7 +203,7 @@ def _three(value: float) -> str:
 
 
 def printable(text: str, encoding: str) -> str:
-    """``text`` with what ``encoding`` cannot show spelt in ASCII.
+    """``text`` with characters that ``encoding`` does not support written in ASCII.
 
     >>> printable("α 3.1 [2.9–3.4] · cost 1 %", "ascii")
     'alpha 3.1 [2.9-3.4] | cost 1 %'
@@ -230,7 +230,7 @@ def _moved(distances: Sequence[float | str], step: int) -> str:
 
 
 def for_terminal(line: str) -> str:
-    """``line`` broken between words where standard output is a terminal, which would break it within one."""
+    """``line`` wrapped between words if standard output is a terminal."""
     if sys.stdout is None or not sys.stdout.isatty():
         return line
     width = max(shutil.get_terminal_size().columns - 1, 40)
@@ -242,12 +242,12 @@ def _when(step: int, epoch: float) -> str:
 
 
 def _spent(snapshot: Snapshot) -> float:
-    """Seconds that the callback has cost so far, from its share of the time without it."""
+    """Seconds spent in the callback so far, from its share of the time without it."""
     return snapshot.time * snapshot.overhead / (1.0 + snapshot.overhead)
 
 
 def _cost(share: float, seconds: float) -> str:
-    """The callback's cost: a share, and the seconds, since a share of very little looks like much."""
+    """The callback's cost as a share and in seconds, because a share of a short time is misleading."""
     if not math.isfinite(share):
         return "unknown"
     if share > 1.0:
@@ -260,7 +260,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def near(directory: str | Path) -> str:
-    """The folder as a person would type it from here."""
+    """The path relative to the working directory, if it is inside."""
     path = Path(directory)
     try:
         return str(path.relative_to(Path.cwd()))

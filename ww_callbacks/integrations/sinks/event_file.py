@@ -1,7 +1,7 @@
-"""A TensorBoard event file, written with TensorBoard's own protocol buffers and framing, and without TensorFlow.
+"""A TensorBoard event file, written with TensorBoard's protocol buffers and framing, but without TensorFlow.
 
-TensorBoard's ``EventFileWriter`` opens its file through ``tensorboard.compat.tf``. Where TensorFlow is installed, that
-imports it: several seconds, also in a run on torch or jax.
+TensorBoard's ``EventFileWriter`` opens its file through ``tensorboard.compat.tf``. If TensorFlow is installed, that
+imports it, which takes several seconds.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 _numbers = itertools.count()
-"""Files of one process in one second must differ; TensorBoard reads them in the order of their names."""
+"""Distinguishes files of one process created in the same second; TensorBoard reads them in the order of their names."""
 
 
 class EventFile:
-    """An event file that is open for writing, in a folder that is made if it is missing.
+    """An event file open for writing, in a folder that is created if missing.
 
-    Where the file is deleted in the middle, the next one goes on.
+    If the file is deleted during the run, a new one is created.
 
     Args:
-        folder: where it lies.
+        folder: folder of the file.
 
     Raises:
         OSError: if it cannot be written.
@@ -47,7 +47,7 @@ class EventFile:
         self._write(self._event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def add(self, summary: Any, step: int) -> None:
-        """Write a ``Summary`` and flush it, so that a live page sees it.
+        """Write a ``Summary`` and flush it, so that live pages show it.
 
         Raises:
             OSError: if it cannot be written.

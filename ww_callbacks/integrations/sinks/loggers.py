@@ -1,4 +1,4 @@
-"""Scalars for any logger: CSV, MLflow, Comet and whatever else takes names and numbers."""
+"""Scalars for any logger that takes names and numbers: CSV, MLflow, Comet, …."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ww_callbacks.integrations.schema import Alert, RunInfo, Snapshot, Verdict
 
 
 class LoggerSink:
-    """Hands the scalars of every snapshot to a function; alerts are counted in ``spectral/alerts``.
+    """Passes the scalars of every snapshot to a function; ``spectral/alerts`` is the number of alerts.
 
     Args:
-        log: takes the scalars and the step, for example Lightning's ``logger.log_metrics``.
-        name: what the logger is called in messages.
-        per_layer: also every layer's quantities, as ``spectral_layers/<layer>/<quantity>``.
+        log: function of the scalars and the step, for example Lightning's ``logger.log_metrics``.
+        name: name of the logger in messages.
+        per_layer: whether to also log every layer's quantities, as ``spectral_layers/<layer>/<quantity>``.
     """
 
     def __init__(self, log: Callable[[Mapping[str, float], int], object], name: str, per_layer: bool = False) -> None:
@@ -23,7 +23,7 @@ class LoggerSink:
         self._per_layer = per_layer
 
     def open(self, run: RunInfo, resumed: bool) -> None:
-        """Nothing to prepare: the logger is the run's own."""
+        """Do nothing: the logger belongs to the run."""
 
     def snapshot(self, snapshot: Snapshot) -> None:
         """Log the scalars at the snapshot's step."""
@@ -33,7 +33,7 @@ class LoggerSink:
         self._log(values, snapshot.step)
 
     def alert(self, alert: Alert) -> None:
-        """Nothing: a logger of numbers has no place for words."""
+        """Do nothing: a logger of numbers cannot log text."""
 
     def close(self, verdict: Verdict | None) -> None:
-        """Nothing: the logger is not ours to close."""
+        """Do nothing: the logger belongs to the run."""

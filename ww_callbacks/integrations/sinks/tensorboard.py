@@ -28,17 +28,17 @@ from ww_callbacks.spectral.detectors.base import epoch_text
 
 
 class TensorBoardSink:
-    """Writes model-level scalars, the worst layers and the alerts where TensorBoard shows them.
+    """Writes model-level scalars, the worst layers and the alerts for TensorBoard.
 
     Args:
-        target: the folder of the event file; None for that of the record, also where a resumed run goes on in an older
-            one. Or a function that takes a ``Summary`` protocol buffer and a step and adds it to an event file that is
-            already open: ``SummaryWriter.file_writer.add_summary`` of ``torch``.
-        scalars: whether to write the scalars; not where the run's own logger has them already.
-        per_layer: also every layer's quantities as scalars; thousands of tags make TensorBoard slow.
-        histograms: also one histogram of log10 λ a layer, from its spectral density.
-        layout: lay out the Custom Scalars page: median and 10–90 % band of each quantity. It takes the place of a
-            layout that the same event file already has.
+        target: the folder of the event file; None for that of the record. Or a function that takes a ``Summary``
+            protocol buffer and a step, and adds it to an event file that is already open:
+            ``SummaryWriter.file_writer.add_summary`` of ``torch``.
+        scalars: whether to write the scalars; not needed if the run's logger has them already.
+        per_layer: whether to also write every layer's quantities; thousands of tags make TensorBoard slow.
+        histograms: whether to also write one histogram of log10 λ per layer, from its spectral density.
+        layout: whether to write a layout for the Custom Scalars page: median and 10–90 % band of each quantity. It
+            replaces a layout that the same event file already has.
 
     Raises:
         ImportError: if TensorBoard is not installed.
@@ -67,10 +67,10 @@ class TensorBoardSink:
         self._opened = False
 
     def open(self, run: RunInfo, resumed: bool) -> None:
-        """Open the event file, if it is ours to open.
+        """Open the event file, unless ``target`` is a function.
 
-        Steps that a resumed run does again need no taking back: TensorBoard itself drops a tag's later points when the
-        tag's step goes back.
+        Steps that a resumed run repeats need no removal: TensorBoard drops a tag's later points when its step
+        decreases.
         """
         if not callable(self._target):
             self._writer = EventFile(Path(run.directory if self._target is None else self._target))
@@ -81,7 +81,7 @@ class TensorBoardSink:
             self._add(_text("settings", f"| argument | value |\n|---|---|\n{settings}"), 0)
 
     def snapshot(self, snapshot: Snapshot) -> None:
-        """Write one event with everything of the snapshot, and flush it, so that a live page sees it."""
+        """Write one event with the whole snapshot, and flush it, so that live pages show it."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         values = scalars(snapshot) if self._scalars else {}
@@ -112,7 +112,7 @@ class TensorBoardSink:
         self._add(_text("alert_log", text), alert.step)
 
     def close(self, verdict: Verdict | None) -> None:
-        """Write the verdict, and close the event file if it is ours."""
+        """Write the verdict, and close the event file if this sink opened it."""
         if not self._opened:
             return
         self._opened = False
@@ -141,7 +141,7 @@ class TensorBoardSink:
         return scalar_pb(tag, value, description=description or None)
 
     def _lay_out(self, tags: Mapping[str, float], step: int) -> None:
-        """Write the layout once there are tags, and again when a quantity joins."""
+        """Write the layout once there are tags, and again when a quantity is added."""
         medians = [tag.removeprefix(PREFIX) for tag in tags if tag.endswith("/median")]
         names = [name for name in (tag.removesuffix("/median") for tag in medians) if quantity_info(name).definition]
         if names and not set(names) <= set(self._laid_out):
@@ -150,7 +150,7 @@ class TensorBoardSink:
 
 
 def worst_table(snapshot: Snapshot) -> str:
-    """The worst layers of each quantity as a Markdown table; empty if there is nothing to tell."""
+    """The worst layers of each quantity as a Markdown table; empty if there are none."""
     lines = [f"| {_cell(layer)} | not measured | {_cell(status)} | |" for layer, status in unmeasured(snapshot)[:10]]
     lines += [
         f"| {_cell(found.layer)} | {_cell(found.quantity.title)} | {found.value:.4g} | {found.median:.4g} |"
@@ -164,7 +164,7 @@ def _cell(value: object) -> str:
 
 
 def _escape(text: str) -> str:
-    """``text`` so that Markdown shows it as it is: names of layers hold underscores and stars."""
+    """``text`` escaped for Markdown: names of layers contain underscores and asterisks."""
     for mark in ("\\", "`", "*", "_", "<", "#"):
         text = text.replace(mark, "&lt;" if mark == "<" else "\\" + mark)
     return text
@@ -177,7 +177,7 @@ def _text(name: str, text: str) -> Any:
 
 
 def _histogram(tag: str, density: Mapping[str, Any]) -> Any:
-    """The density's own bins as a histogram, so that no eigenvalue need be kept to be binned again."""
+    """The bins of the density as a histogram, so that no eigenvalues have to be kept."""
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.histogram import metadata
     from tensorboard.util import tensor_util
@@ -195,7 +195,7 @@ def _histogram(tag: str, density: Mapping[str, Any]) -> Any:
 
 
 def _layout(names: Sequence[str]) -> Any:
-    """The Custom Scalars page: one chart a quantity with its median and the 10–90 % band over layers."""
+    """The Custom Scalars page: one chart per quantity with its median and the 10–90 % band over layers."""
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.custom_scalar import layout_pb2, metadata
     from tensorboard.util import tensor_util

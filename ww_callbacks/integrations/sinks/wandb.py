@@ -1,4 +1,4 @@
-"""Weights & Biases: scalars on the right axis, histograms, alerts, a table and what a sweep can optimise."""
+"""Weights & Biases: scalars, histograms, alerts, tables, charts, and summary values for sweeps."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from ww_callbacks.integrations.schema import Alert, RunInfo, Snapshot, Verdict
 from ww_callbacks.integrations.sinks.wandb_rows import OpenRows
 
 TABLE_ROWS = 10_000
-"""Rows that W&B's pages show of a table: a longer one is thinned to every n-th snapshot."""
+"""Number of rows of a table that W&B's pages show; a longer one is thinned to every n-th snapshot."""
 
 FIRST_SHOWN = 4
-"""Full snapshots after which the table, charts and figures are sent for the first time; then whenever they double."""
+"""Number of full snapshots after which the table, charts and figures are first sent; then whenever it doubles."""
 STATISTICS = ("mean", "q10", "q90", "min", "max")
-"""What stays out of the run's summary: the medians are in it."""
+"""Statistics that stay out of the run's summary, which contains the medians."""
 JOINED = ("min", "q10", "median", "q90", "max")
 """The lines of a chart of one quantity."""
 
@@ -43,20 +43,20 @@ _LEVELS = {"info": "INFO", "warning": "WARN", "critical": "ERROR"}
 class WandbSink:
     """Sends snapshots to a W&B run.
 
-    The values are drawn over ``spectral/step`` (optimiser steps) or ``spectral/epoch``, so that a run that is resumed
-    again goes on where it was. They go into the rows that the user's code logs and never move W&B's own counter, so
-    that the user's ``step=`` stays valid: where the user logs less often than snapshots are taken, some of them reach
-    the page only with later rows, or at the end of the W&B run.
+    The values are plotted over ``spectral/step`` (optimiser steps) or ``spectral/epoch``, so that a resumed run
+    continues its curves. They are added to the rows that the user's code logs and never advance W&B's step, so that the
+    user's ``step=`` stays valid. If the user logs less often than snapshots are taken, some values appear only with
+    later rows, or at the end of the W&B run.
 
-    The table of the layers, the charts ``spectral/charts/<quantity>`` that join median and quantiles, and the figures
-    are sent after 4 full snapshots, whenever their number has doubled, and at the end.
+    The table of the layers, the charts ``spectral/charts/<quantity>`` with median and quantiles, and the figures are
+    sent after 4 full snapshots, whenever their number has doubled, and at the end.
 
     Args:
-        run: the run to log to. None takes the run that is active, or starts one and ends it with the training.
-        axis: what the charts are drawn over.
-        scalars: whether to send the scalars; not where the run's own logger has them already.
-        per_layer: also every layer's quantities.
-        histograms: also one histogram of log10 λ a layer, from its spectral density.
+        run: the run to log to. None uses the active run, or starts one and ends it with the training.
+        axis: the horizontal axis of the charts.
+        scalars: whether to send the scalars; not needed if the run's logger has them already.
+        per_layer: whether to also send every layer's quantities.
+        histograms: whether to also send one histogram of log10 λ per layer, from its spectral density.
 
     Raises:
         ImportError: if W&B is not installed.
@@ -90,7 +90,7 @@ class WandbSink:
         self._defined: set[str] = set()
 
     def open(self, run: RunInfo, resumed: bool) -> None:
-        """Define the axis, and put the callback's arguments into the run's configuration."""
+        """Define the axis, and add the callback's arguments to the run's configuration."""
         import wandb
 
         self._run = self._given or wandb.run
@@ -131,39 +131,39 @@ class WandbSink:
             self._log(values | {PREFIX + "step": snapshot.step, PREFIX + "epoch": snapshot.epoch})
 
     def _define(self, names: Iterable[str]) -> None:
-        """Define the axis of each name, and which stay out of the summary.
+        """Define the axis of each name, and which names stay out of the summary.
 
         One by one beside the patterns: a trainer's own logger may have defined an axis for `*`, which a name beats and
         a pattern does not; and W&B 0.31 heeds the `summary` of a name alone. It takes a dot for a level of its own.
         """
         for name in sorted(set(names) - self._defined):
             self._defined.add(name)
-            if "*" in name:  # W&B takes it for a pattern that it does not know
+            if "*" in name:  # W&B treats it as an unsupported pattern
                 continue
             out = name.startswith(LAYER_PREFIX) or name.rpartition("/")[2] in STATISTICS
             whole = name.replace(".", "\\.")
             self._run.define_metric(whole, step_metric=PREFIX + self._axis, summary="none" if out else None)
 
     def _log(self, values: dict[str, Any]) -> None:
-        """Send a row, where the run is the user's without moving its counter."""
+        """Send a row; if the run is the user's, without advancing its step."""
         if self._rows is None:
             self._run.log(values)
         else:
             self._rows.add(values)
 
     def alert(self, alert: Alert) -> None:
-        """Send the alert, as mail or to Slack where the user has set that up."""
+        """Send the alert, by mail or to Slack if the user has enabled that."""
         self._alerts += 1
         where = layers_text(alert.layers)
         self._run.alert(
             title=f"Spectra: {alert.kind} in {where}"[:63],
             text=f"{alert.message}\n{evidence_text(alert)}\n{alert.recommendation}",
             level=_LEVELS[alert.severity],
-            wait_duration=0.001,  # what is worth saying again has been decided already
+            wait_duration=0.001,  # the cooldown has been applied already
         )
 
     def close(self, verdict: Verdict | None) -> None:
-        """Send the table and the figures, the summary values, and end the run if it is ours."""
+        """Send the tables, the figures and the summary values, and end the run if this sink started it."""
         if not self._opened:
             return
         self._opened = False
@@ -178,7 +178,7 @@ class WandbSink:
                 self._run.finish()
 
     def _shown(self, record: RunRecord | None) -> dict[str, Any]:
-        """The table of the layers, the worst of them, the charts and the figures, as things stand."""
+        """The current table of the layers, the worst layers, the charts and the figures."""
         if record is None or not len(record.layers):
             return {}
         return {
@@ -195,14 +195,16 @@ class WandbSink:
                 self._range[name] = min(low, value), max(high, value)
 
     def _record(self) -> RunRecord | None:
-        """The run's own record, which has what is not kept in memory; None where there is none."""
+        """The run's record, which has the data that is not kept in memory; None if there is none."""
         try:
             return read_run(self._directory)
         except (RecordError, OSError):
             return None
 
     def _summary(self, verdict: Verdict | None, record: RunRecord | None) -> dict[str, Any]:
-        """What a sweep can optimise: each median's extremes, the best snapshot's values, alerts, the verdict."""
+        """Summary values that a sweep can optimise: extremes of each median, the best snapshot's values, alerts, the
+        verdict.
+        """
         summary: dict[str, Any] = {PREFIX + "alerts": self._alerts}
         for name, (low, high) in self._range.items():
             quantity = name.removesuffix("/median")
@@ -228,7 +230,7 @@ class WandbSink:
 
 
 def _table(record: RunRecord) -> Any:
-    """One row a layer and epoch; of a long run every n-th snapshot and the last."""
+    """One row per layer and epoch; for a long run, every n-th snapshot and the last."""
     import wandb
 
     layers = record.layers[record.layers["kind"] == "full"]
@@ -240,7 +242,7 @@ def _table(record: RunRecord) -> Any:
 
 
 def _worst(snapshot: Snapshot | None) -> dict[str, Any]:
-    """The layers worth a look at the end, quantity by quantity."""
+    """The worst layers at the end, by quantity."""
     found = outliers(snapshot) if snapshot is not None else []
     if not found:
         return {}
@@ -251,7 +253,7 @@ def _worst(snapshot: Snapshot | None) -> dict[str, Any]:
 
 
 def _charts(record: RunRecord, axis: str) -> dict[str, Any]:
-    """A chart of W&B's own for each quantity that has a median: the median, the quantiles and the ends in one."""
+    """A W&B chart for each quantity with a median: median, quantiles and extremes together."""
     import wandb
 
     found = {}
@@ -271,7 +273,7 @@ def _charts(record: RunRecord, axis: str) -> dict[str, Any]:
 
 
 def _figures(record: RunRecord) -> dict[str, Any]:
-    """The views on the run as interactive plots; none where plotly is not installed."""
+    """The views on the run as interactive plots; none if plotly is not installed."""
     if importlib.util.find_spec("plotly") is None:
         return {}
     import wandb
@@ -281,6 +283,6 @@ def _figures(record: RunRecord) -> dict[str, Any]:
     found = {}
     reasons = ["evidence"] if any(alert.severity != "info" for alert in record.alerts) else []
     for name in ("timeline", *reasons, "heat_map", "correlation_flow", "histograms"):
-        with contextlib.suppress(ValueError):  # the run did not measure what this one shows
+        with contextlib.suppress(ValueError):  # the run did not measure the quantity of this view
             found[f"{PREFIX}figures/{name}"] = wandb.Plotly(getattr(figures, name)(record))
     return found

@@ -1,4 +1,4 @@
-"""Rows of ours in a W&B run whose counter of steps is the user's alone."""
+"""Adds rows to a W&B run without advancing the user's step."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _WITH_ROWS: WeakSet[OpenRows] = WeakSet()
 
 
 class OpenRows:
-    """Adds rows to those that the user's code logs, and never ends one.
+    """Adds values to the rows that the user's code logs, and never commits a row.
 
-    A call of ``run.log`` without a step moves W&B's counter, and W&B then drops for good what the user logs under a
-    smaller ``step=``. So a row of ours goes into the row that is open (``commit=False``), one into each; what is left
-    waits for the next row of the user's, or for the end of the W&B run, when nothing comes after it.
+    A call of ``run.log`` without a step advances W&B's step, and W&B then permanently drops what the user logs with a
+    smaller ``step=``. So each of our rows is merged into the user's open row (``commit=False``), one per row; the
+    others wait for the user's next rows, or for the end of the W&B run.
 
-    Tried with W&B 0.31, of which ``run._teardown_hooks`` is not documented; without it the rows that are left
-    go out when the interpreter exits.
+    Tried with W&B 0.31, whose ``run._teardown_hooks`` is not documented; without it the remaining rows are sent when
+    the interpreter exits.
 
     Args:
         run: the user's run.
@@ -40,12 +40,12 @@ class OpenRows:
         _WITH_ROWS.add(self)
 
     def add(self, values: Mapping[str, Any]) -> None:
-        """Send ``values`` as a row: now where a row of the user's is open that has none of ours yet, else later."""
+        """Send ``values`` as a row: now if the user's open row has none of ours yet, otherwise later."""
         self._waiting.append(dict(values))
         self.drain()
 
     def drain(self) -> None:
-        """Send the oldest row that waits, where there is an open row for it."""
+        """Send the oldest pending row, if there is an open row for it."""
         if not self._waiting:
             return
         step = self._step()
@@ -56,21 +56,21 @@ class OpenRows:
             self._filled = step
 
     def _step(self) -> int | None:
-        """The number of the row that is open; None where W&B does not number rows (disabled and shared runs)."""
+        """The number of the open row; None if W&B does not number rows (disabled and shared runs)."""
         try:
             return int(self._run.step)
         except (AssertionError, AttributeError, TypeError, ValueError):
             return None
 
     def flush(self) -> None:
-        """Send all that waits, as rows of their own; to be called when the user logs nothing more."""
+        """Send all pending rows as separate rows; call this when the user logs nothing more."""
         if self._waiting and self._filled is not None and self._step() == self._filled:
-            self._run.log({}, commit=True)  # the open row has one of ours already
+            self._run.log({}, commit=True)  # the open row already has one of ours
         while self._waiting:
             self._run.log(self._waiting.popleft())
 
 
 def _flush_all() -> None:
     for rows in list(_WITH_ROWS):
-        with contextlib.suppress(Exception):  # the run has been finished, or its service is gone
+        with contextlib.suppress(Exception):  # the run has been finished, or its service has ended
             rows.flush()

@@ -274,10 +274,10 @@ def test_only_the_weights_of_a_safetensors_file_with_scales(tmp_path):
 def test_a_checkpoint_of_an_optimiser_alone_is_refused(trained, tmp_path):
     path = tmp_path / "optimizer.pt"
     torch.save({"optimizer": trained[1].state_dict()}, path)
-    with pytest.raises(ValueError, match=r"optimizer\.pt holds no weights: optimizer: the state of an optimiser"):
+    with pytest.raises(ValueError, match=r"optimizer\.pt contains no weights: optimizer: the state of an optimiser"):
         inspect(path)
     torch.save(trained[1].state_dict(), path)
-    with pytest.raises(ValueError, match=r"optimizer\.pt holds no weights"):
+    with pytest.raises(ValueError, match=r"optimizer\.pt contains no weights"):
         inspect(path)
 
 

@@ -51,7 +51,7 @@ def test_the_weights_of_the_start_that_the_callback_keeps_are_not_taken_for_thos
         save(tmp_path / name, **weights)
     (tmp_path / "checkpoints").mkdir()
     torch.save(weights, tmp_path / "checkpoints" / "last.ckpt")
-    with pytest.raises(ValueError, match=r"has no file of weights\. Its subfolders checkpoints have some: name one"):
+    with pytest.raises(ValueError, match=r"has no file of weights\. Its subfolders checkpoints have some: choose one"):
         inspect(tmp_path)
     assert list(measured(tmp_path / "w0.safetensors")) == list(weights)  # who names it gets it
     torch.save(weights, tmp_path / "trained.pt")

@@ -164,15 +164,15 @@ def test_tensors_of_lying_shapes_are_not_spelt_out(tmp_path):
     few = torch.sparse_coo_tensor(torch.tensor([[0, 1], [1, 0]]), torch.tensor([3.0, 2.0]), (2, 2))
     torch.save({"huge": huge, "few": few, "repeated": torch.ones(1).expand(1 << 20, 1 << 20)}, tmp_path / "sparse.pt")
     specs = {spec.name: spec for spec in inspect(tmp_path / "sparse.pt")}
-    assert "too many to spell out" in specs["huge"].skipped
-    assert "too many to spell out" in specs["repeated"].skipped
+    assert "too many to expand" in specs["huge"].skipped
+    assert "too many to expand" in specs["repeated"].skipped
     np.testing.assert_array_equal(specs["few"].matrices()[0], [[0, 3], [2, 0]])
 
 
 def test_a_checkpoint_without_weights_is_refused(tmp_path):
     path = tmp_path / "empty.pt"
     torch.save({"epoch": 3, "lr": 0.1}, path)
-    with pytest.raises(ValueError, match=r"holds no weights: it has 'epoch', 'lr'\. Expected a state dict"):
+    with pytest.raises(ValueError, match=r"contains no weights: it has 'epoch', 'lr'\. Expected a state dict"):
         inspect(path)
     torch.save([1, 2], path)
     with pytest.raises(ValueError, match="holds a list"):
@@ -187,7 +187,7 @@ def test_a_checkpoint_cut_off_is_refused_as_such(model, tmp_path, share, zipped)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(
-        ValueError, match=r"cut\.pt is not a readable torch checkpoint: it may be cut off, damaged"
+        ValueError, match=r"cut\.pt is not a readable torch checkpoint: it may be truncated, damaged"
     ) as info:
         inspect(path)
     assert "Errno" not in str(info.value)
@@ -219,7 +219,7 @@ def test_missing_empty_and_foreign_files_are_refused_by_name(tmp_path):
     [
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n",
-            "is a pointer of Git LFS.*git lfs pull",
+            "is a Git LFS pointer.*git lfs pull",
         ),
         (b"\n<!DOCTYPE html><html>sign in</html>", "is a web page.*download the file itself"),
     ],

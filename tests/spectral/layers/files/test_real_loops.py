@@ -119,5 +119,5 @@ def test_the_state_that_accelerate_saves(bert, tmp_path):
         folder = tmp_path / f"safe-{safe}"
         accelerator.save_state(folder, safe_serialization=safe)
         assert measured(folder).keys() == {spec.name for spec in inspect(bert) if not spec.skipped}
-    with pytest.raises(ValueError, match=r"optimizer\.bin holds no weights"):
+    with pytest.raises(ValueError, match=r"optimizer\.bin contains no weights"):
         inspect(folder / "optimizer.bin")

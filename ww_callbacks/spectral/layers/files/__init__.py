@@ -1,1 +1,1 @@
-"""Files and state dicts to layers."""
+"""Weights in files → layers: safetensors, torch, GGUF, ONNX, Keras, folders, and state dicts in memory."""

@@ -1,4 +1,4 @@
-"""PEFT's adapters in files: their scaling, and the base with their updates."""
+"""PEFT adapters in folders: their scaling, and the base weights with their updates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def scaling_of(config: Path) -> Scaling | None:
     """PEFT's scaling α/r (α/√r if rank-stabilised) of a layer, from the adapter's configuration; None without LoRA.
 
     Raises:
-        ValueError: if the configuration cannot be read.
+        ValueError: if the configuration is not readable.
     """
     try:
         settings = orjson.loads(config.read_bytes())
@@ -40,7 +40,7 @@ def scaling_of(config: Path) -> Scaling | None:
 
 
 def on_base(adapter: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """The arrays of ``base`` with the factors of ``adapter`` beside the weights that they change.
+    """The arrays of ``base``, with the factors of ``adapter`` added next to the weights that they change.
 
     Raises:
         ValueError: if the adapter changes layers that the base does not have.
@@ -53,7 +53,7 @@ def on_base(adapter: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, An
     if missing := [name for name in changed if name not in theirs]:
         raise ValueError(
             f"The adapter changes layers that the base does not have: {', '.join(missing[:3])}"
-            f"{', …' if len(missing) > 3 else ''}. Name the model that it was trained on."
+            f"{', …' if len(missing) > 3 else ''}. Pass the model that it was trained on."
         )
     merged = dict(base)
     for name, value in named.items():

@@ -1,6 +1,6 @@
-"""Folders of weights: which of their files hold the weights, as one tree of arrays.
+"""Folders of weights: finds the files with weights and reads them as one tree of arrays.
 
-No path that a file names is followed out of the folder.
+Paths in files that lead out of the folder are not followed.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _SINGLE = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".gguf")
 _BESIDE = re.compile(
     r"^(optimizer|scheduler|rng_state.*|training_args|scaler|random_states_\d+|zero_pp_rank_.*|w0(-\d+)?)\.\w+$"
 )
-"""Files that a Trainer, Accelerate or DeepSpeed writes beside the weights, and the callback: those of the start."""
+"""Files without the current weights, written by a Trainer, Accelerate, DeepSpeed or this callback."""
 _SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{3,})-of-(?P<total>\d{3,})\.(safetensors|bin|pt)$")
 
 
 @dataclass(frozen=True)
 class Held:
-    """What a folder holds.
+    """The contents of a folder.
 
     Attributes:
-        tree: its arrays, nested by subfolder where it has several models.
+        tree: its arrays, nested by subfolder if it has several models.
         file: the file or folder that was read, for messages.
-        said: which of several was taken; empty where there was no choice.
-        adapter: the configuration of the adapter that it is; empty for any other model.
+        said: a remark on which of several was chosen; empty if there was only one.
+        adapter: the configuration of an adapter; empty for any other model.
     """
 
     tree: Mapping[str, Any]
@@ -49,7 +49,7 @@ class Held:
 
 
 def is_folder_of_adapter(folder: Path) -> bool:
-    """Whether ``folder`` holds an adapter of PEFT and no whole model."""
+    """Whether ``folder`` contains a PEFT adapter without a whole model."""
     return not any((folder / name).is_file() for name in _WHOLE) and any((folder / n).is_file() for n in _ADAPTERS)
 
 
@@ -58,11 +58,11 @@ def read_folder(folder: Path, read: Reader) -> Held:
 
     Args:
         folder: the folder.
-        read: reads one file.
+        read: the function that reads one file.
 
     Raises:
-        FileNotFoundError: if a file that it needs is not there.
-        ValueError: if it holds no weights, or several that do not belong together, saying what to do.
+        FileNotFoundError: if a required file does not exist.
+        ValueError: if it contains no weights, or several unrelated ones; the message says what to do.
     """
     if indices := sorted(folder.glob("*.safetensors.index*.json")) or sorted(folder.glob("*.bin.index.json")):
         return Held(_indexed(folder, indices[0], read), folder)
@@ -81,7 +81,7 @@ def read_folder(folder: Path, read: Reader) -> Held:
 
 
 def _indexed(folder: Path, index: Path, read: Reader) -> dict[str, Any]:
-    """The arrays of all files that an index names."""
+    """The arrays of all files in an index."""
     try:
         placed: dict[str, str] = orjson.loads(index.read_bytes())["weight_map"]
         files = dict.fromkeys(placed.values())
@@ -90,10 +90,10 @@ def _indexed(folder: Path, index: Path, read: Reader) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{index} is not a readable index of weights: {error}.") from error
     if missing := [file for file in files if not (folder / file).is_file()]:
-        raise FileNotFoundError(f"{index} names files that are not there: {', '.join(missing)}.")
+        raise FileNotFoundError(f"{index} names files that do not exist: {', '.join(missing)}.")
     held = {file: read(folder / file) for file in files}
     if missing := [name for name, file in placed.items() if name not in held[file]]:
-        raise ValueError(f"{index} names weights that its files do not hold: {', '.join(missing[:5])}.")
+        raise ValueError(f"{index} names weights that its files do not contain: {', '.join(missing[:5])}.")
     return {name: held[file][name] for name, file in sorted(placed.items(), key=lambda item: in_depth_order(item[0]))}
 
 
@@ -103,7 +103,7 @@ def _shards(folder: Path, paths: list[Path], read: Reader) -> dict[str, Any]:
     if len(models := {(m["stem"], int(m["total"]), Path(m.string).suffix) for m in matches}) > 1:
         stems = ", ".join(sorted({f"{stem}-…{suffix}" for stem, _, suffix in models}))
         raise ValueError(
-            f"{folder} has the parts of several files ({stems}): put those of one into a folder of its own."
+            f"{folder} has the parts of several files ({stems}): put those of each into a separate folder."
         )
     total, there = int(matches[0]["total"]), {int(m["number"]) for m in matches}
     if missing := [i for i in range(1, total + 1) if i not in there] if min(there) else []:
@@ -116,12 +116,12 @@ def _shards(folder: Path, paths: list[Path], read: Reader) -> dict[str, Any]:
 
 
 def in_depth_order(name: str) -> list[tuple[int, str]]:
-    """The key by which names sort with numbers read as numbers, which comes nearest to depth order."""
+    """Sort key of names that compares numbers by value, the best guess of depth order."""
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _pipeline(folder: Path, read: Reader) -> Held:
-    """The models of a diffusers pipeline, each in the subfolder that ``model_index.json`` names."""
+    """The models of a diffusers pipeline, in the subfolders listed in ``model_index.json``."""
     try:
         names = [
             name
@@ -141,7 +141,7 @@ def _pipeline(folder: Path, read: Reader) -> Held:
 
 
 def _newest_checkpoint(folder: Path) -> Path | None:
-    """The ``checkpoint-<step>`` of the latest step that a Trainer has left."""
+    """The ``checkpoint-<step>`` of a Trainer with the latest step."""
     steps = {
         int(p.name.partition("-")[2]): p for p in folder.glob("checkpoint-*") if re.match(r"^checkpoint-\d+$", p.name)
     }
@@ -149,7 +149,7 @@ def _newest_checkpoint(folder: Path) -> Path | None:
 
 
 def _of_a_trainer(folder: Path, read: Reader) -> Held | None:
-    """What Megatron, DeepSpeed or torch's distributed checkpoints keep; None for any other folder."""
+    """The contents of a Megatron, DeepSpeed or torch distributed checkpoint; None for any other folder."""
     for mark, inside in (("latest_checkpointed_iteration.txt", "iter_{:0>7}"), ("latest", "{}")):
         if (folder / mark).is_file():
             named = inside.format((folder / mark).read_text(errors="replace").strip()[:100])
@@ -158,14 +158,14 @@ def _of_a_trainer(folder: Path, read: Reader) -> Held | None:
                 return Held(inner.tree, inner.file, inner.said or f"from {named}, the newest")
     if (folder / ".metadata").is_file() and any(folder.glob("*.distcp")):
         raise ValueError(
-            f"{folder} is a distributed checkpoint of torch, whose tensors lie in parts. Put it together first: "
+            f"{folder} is a distributed checkpoint of torch, whose tensors are stored in parts. Convert it first: "
             "`python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt`."
         )
     ranks = sorted(folder.glob("mp_rank_*/model_optim_rng.pt")) or sorted(folder.glob("mp_rank_*_model_states.pt"))
     if len(ranks) > 1:
         raise ValueError(
             f"{folder} is split over {len(ranks)} processes, each with a part of every matrix. Join it first with the "
-            "converter of Megatron or DeepSpeed, or name the file of one process to see its part."
+            "converter of Megatron or DeepSpeed, or pass the file of one process to see its part."
         )
     if ranks:
         return Held(read(ranks[0]), ranks[0])
@@ -182,8 +182,8 @@ def _only_file(folder: Path, read: Reader) -> Held:
     if len(names := safe or files) == 1:
         return Held(read(folder / names[0]), folder / names[0])
     if names:
-        raise ValueError(f"{folder} has several files of weights ({', '.join(names[:8])}): name one.")
+        raise ValueError(f"{folder} has several files of weights ({', '.join(names[:8])}): choose one.")
     inside = [p.name for p in sorted(folder.iterdir()) if p.is_dir() and any(q.suffix in _SINGLE for q in p.iterdir())]
-    hint = f" Its subfolders {', '.join(inside[:8])} have some: name one." if inside else ""
+    hint = f" Its subfolders {', '.join(inside[:8])} have some: choose one." if inside else ""
     expected = ", ".join((*_WHOLE, *_ADAPTERS))
     raise ValueError(f"{folder} has no file of weights.{hint} Expected one of {expected}, an index, or {FOLDERS}.")

@@ -1,7 +1,7 @@
 """Files of weights → layers: safetensors, torch checkpoints, ONNX, Keras files, and Hugging Face folders.
 
-Nothing read here executes code: torch checkpoints are loaded weights-only, everything else is data. A file that cannot
-be read is refused with its name and what to do.
+Reading never executes code: torch checkpoints are loaded weights-only, everything else is data. If a file cannot be
+read, the error names it and says what to do.
 """
 
 from __future__ import annotations
@@ -50,20 +50,20 @@ _SAFETENSORS_TYPES = {
 
 
 def inspect_file(path: str | os.PathLike[str], convolution: Convention = "matrix", *, base: Any = None) -> Layers:
-    """The layers of a file or a folder of weights; values are read when a layer is measured.
+    """The layers of a file or folder of weights; values are read when a layer is measured.
 
     Args:
         path: the file or folder; ``file.pt:teacher`` chooses one of several sets of weights by its path in the file,
             ``folder:unet`` a subfolder.
         convolution: how a convolution becomes matrices.
-        base: for a folder of an adapter: the weights that it changes, as a path or a mapping. Its layers are then those
-            of the base with the updates in them.
+        base: for the folder of an adapter: the base weights, as a path or a mapping. The layers are then those of the
+            base with the updates applied.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ImportError: if the package that reads it is not installed, naming the extra.
-        ValueError: if the path is empty, or if the file is none of the known formats, is corrupt, or could be read only
-            by executing code in it.
+        ImportError: if a required package is not installed; the message names the extra.
+        ValueError: if the path is empty, or if the file has an unknown format, is corrupt, or cannot be read without
+            executing code in it.
     """
     path, choice = _located(path)
     _refuse_stand_ins(path)
@@ -88,7 +88,7 @@ def inspect_file(path: str | os.PathLike[str], convolution: Convention = "matrix
 
 
 def _refuse_stand_ins(path: Path) -> None:
-    """Refuse what a failed download leaves in place of a file.
+    """Raise for what a failed download leaves in place of a file.
 
     Raises:
         ValueError: if the file is a pointer of Git LFS or a web page.
@@ -98,18 +98,18 @@ def _refuse_stand_ins(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(64).lstrip().lower()
     if start.startswith(b"version https://git-lfs"):
-        raise ValueError(f"{path} is a pointer of Git LFS, not the file itself: fetch that with `git lfs pull`.")
+        raise ValueError(f"{path} is a Git LFS pointer, not the file itself: fetch that with `git lfs pull`.")
     if start.startswith((b"<!doctype", b"<html")):
         raise ValueError(f"{path} is a web page, not a file of weights: download the file itself.")
 
 
 def _located(path: str | os.PathLike[str]) -> tuple[Path, str]:
-    """The file or folder that ``path`` names or chooses within a folder, and what is chosen inside it.
+    """The file or folder at ``path``, and the set of weights chosen inside it.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`inspect_file`.
     """
-    if not os.fspath(path):  # which `Path` takes for the current folder
+    if not os.fspath(path):  # `Path` would use the current folder
         raise ValueError(f"Expected {FORMATS} but got an empty path.")
     path, choice = _chosen(Path(path))
     if not path.exists():
@@ -134,7 +134,9 @@ def _held(path: Path) -> Held:
 
 
 def _flat(base: Any) -> Mapping[str, Any] | None:
-    """The arrays by name of what an adapter changes; None where that is no file, folder or mapping, or an adapter."""
+    """The arrays of an adapter's base by name; None if that is not a file, folder or mapping, or is itself an
+    adapter.
+    """
     if isinstance(base, str | os.PathLike):
         path, choice = _located(base)
         if path.suffix == ".onnx" or (path.is_dir() and is_folder_of_adapter(path)):
@@ -144,7 +146,7 @@ def _flat(base: Any) -> Mapping[str, Any] | None:
 
 
 def _chosen(path: Path) -> tuple[Path, str]:
-    """``file.pt:teacher`` as the file and what is chosen in it."""
+    """Split ``file.pt:teacher`` into the file and the choice inside it."""
     before, colon, after = str(path).rpartition(":")
     if not path.exists() and colon and after and Path(before).exists():
         return Path(before), after
@@ -152,10 +154,10 @@ def _chosen(path: Path) -> tuple[Path, str]:
 
 
 def entries(path: Path) -> Mapping[str, Any]:
-    """Name → array, or what reads it later, of a safetensors file; what a torch checkpoint holds, as nested mappings.
+    """For a safetensors file, name → array (read later); for a torch checkpoint, its contents as nested mappings.
 
     Raises:
-        ValueError: if it is neither, or corrupt.
+        ValueError: if it is neither, or is corrupt.
     """
     _refuse_stand_ins(path)
     with path.open("rb") as file:
@@ -175,13 +177,14 @@ def _safetensors(path: Path) -> dict[str, Stored]:
     import safetensors
 
     try:
-        with safetensors.safe_open(path, framework="numpy"):  # checks the header and the offsets against the size
+        with safetensors.safe_open(path, framework="numpy"):  # checks header and offsets against the file's size
             pass
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = orjson.loads(file.read(length))
         header.pop("__metadata__", None)
-        # safetensors stores tensors in the order of their names; numbers read as numbers come nearest to depth order.
+        # safetensors stores tensors in the order of their names; sorting numbers by value is the best guess of depth
+        # order.
         placed = sorted(header.items(), key=lambda item: in_depth_order(item[0]))
         found = {}
         for name, entry in placed:
@@ -194,7 +197,7 @@ def _safetensors(path: Path) -> dict[str, Stored]:
 
 
 def _mapped(path: Path, offset: int, shape: tuple[int, ...], dtype: str, index: Index = ()) -> np.ndarray:
-    """A memory-mapped view of one tensor, or of a slice of it; a float32 copy of one in half precision."""
+    """A memory-mapped view of a tensor or a slice of it; for half precision, a float32 copy."""
     stored_as = (
         "<u2"
         if dtype == "BF16"
@@ -214,7 +217,7 @@ def _mapped(path: Path, offset: int, shape: tuple[int, ...], dtype: str, index: 
 
 
 def _quantisation(path: Path) -> Mapping[str, Any]:
-    """``quantization_config`` of the ``config.json`` beside the weights; empty where there is none."""
+    """``quantization_config`` of the ``config.json`` next to the weights; empty if there is none."""
     config = (path if path.is_dir() else path.parent) / "config.json"
     try:
         found = orjson.loads(config.read_bytes())["quantization_config"]
@@ -226,10 +229,10 @@ def _quantisation(path: Path) -> Mapping[str, Any]:
 def _inspected(
     path: Path, tree: Mapping[str, Any], convolution: Convention, choice: str, lora_scaling: Scaling | None
 ) -> Layers:
-    """The layers of what a file or a folder holds.
+    """The layers of a file or folder.
 
     Raises:
-        ValueError: if nothing in it is a weight, or what was chosen is not there.
+        ValueError: if nothing in it is a weight, or if the chosen set does not exist.
     """
     try:
         found = inspect_mapping(
@@ -244,7 +247,7 @@ def _inspected(
         keys = ", ".join(map(repr, list(tree)[:8]))
         classes = ", ".join(unknown_classes(tree)[:5])
         raise ValueError(
-            f"{path} holds no weights: {beside or f'it has {keys}'}. Expected a state dict among its values."
-            + (f" Objects of {classes} are not loaded, as that could execute code." if classes else "")
+            f"{path} contains no weights: {beside or f'it has {keys}'}. Expected a state dict among its values."
+            + (f" Objects of {classes} are not loaded, because that could execute code." if classes else "")
         )
     return found

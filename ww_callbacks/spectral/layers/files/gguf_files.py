@@ -14,7 +14,7 @@ _NUMPY = {"F32": "float32", "F64": "float64", "I8": "int8", "I16": "int16", "I32
 
 
 def read_gguf(path: Path) -> dict[str, Stored]:
-    """Name → array, or what reads it later, of the GGUF file ``path``.
+    """Name → array, or function that reads it later, of the GGUF file ``path``.
 
     Raises:
         ImportError: if ``gguf`` is not installed.
@@ -26,13 +26,13 @@ def read_gguf(path: Path) -> dict[str, Stored]:
         raise ImportError(f'{path} needs the package gguf: pip install "ww-callbacks[gguf]".') from error
     try:
         tensors = gguf.GGUFReader(path).tensors
-    except Exception as error:  # a damaged header makes the reader raise anything
-        raise ValueError(f"{path} is not a readable GGUF file: it may be cut off or damaged ({error}).") from error
+    except Exception as error:  # a damaged header can cause any exception
+        raise ValueError(f"{path} is not a readable GGUF file: it may be truncated or damaged ({error}).") from error
     return {tensor.name: _stored(tensor, gguf) for tensor in tensors}
 
 
 def _stored(tensor: Any, gguf: Any) -> Stored:
-    # GGUF names the fastest axis first; the data lie as (out, in), as torch has them.
+    # GGUF lists the fastest axis first; the data are stored as (out, in), as in torch.
     shape = tuple(int(n) for n in reversed(tensor.shape))
     kind = tensor.tensor_type.name
     if kind in _NUMPY:
@@ -41,7 +41,7 @@ def _stored(tensor: Any, gguf: Any) -> Stored:
     try:
         gguf.dequantize(tensor.data[:1], tensor.tensor_type)
     except NotImplementedError:
-        return Stored(shape, read, f"{kind}: a quantisation that the package gguf does not undo", dtype="uint8")
+        return Stored(shape, read, f"{kind}: a quantisation that the package gguf does not support", dtype="uint8")
     return Stored(shape, read, stored_as="" if kind in ("F16", "BF16") else f"{kind}, GGUF", dtype=kind)
 
 

@@ -1,4 +1,4 @@
-"""What a mapping or a file holds under one name, before its values are read."""
+"""An array stored in a mapping or file, described before its values are read."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from ww_callbacks.spectral.layers.spec import Array, Index
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 LARGEST_SPELT_OUT = 1 << 26
-"""A tensor that stands for more values than these, and for far more than it holds, is not spelt out."""
+"""A tensor with more values than this, and far more than it stores, is not expanded."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """One array that can be read later.
+    """An array that is read later.
 
     Attributes:
         shape: its shape.
-        read: returns its values, in float32 where they are stored in half precision.
+        read: returns its values, in float32 if stored in half precision.
         skipped: why it cannot be measured; empty if it can.
-        identity: equal for two names of the same memory; None where that is not known.
-        dtype: the name of the type it is stored in; empty where that is not known.
-        read_part: returns the values of one slice, widened after it is cut; None where that needs all of it.
-        stored_as: how a weight is stored that was made of codes and scales; empty for any other.
+        identity: equal for two names of the same memory; None if unknown.
+        dtype: the name of its stored type; empty if unknown.
+        read_part: returns the values of one slice, converted after slicing; None if slices cannot be read separately.
+        stored_as: the stored format of a dequantised weight; empty for others.
     """
 
     shape: tuple[int, ...]
@@ -47,7 +47,7 @@ class Stored:
 
     @property
     def is_coded(self) -> bool:
-        """Whether it holds 8-bit integers or floats, which are weights only together with a scale."""
+        """Whether it contains 8-bit integers or floats, which need a scale."""
         return self.dtype in ("int8", "uint8") or self.dtype.startswith("float8")
 
 
@@ -69,7 +69,7 @@ def why_not_dtype(dtype: str) -> str:
 
 
 def widened(array: np.ndarray) -> np.ndarray:
-    """``array`` in float32 if it is stored in 16 or 8 bits of floating point, else itself."""
+    """``array`` in float32 if it has a floating-point type of 16 or 8 bits, otherwise unchanged."""
     name = array.dtype.name
     return array.astype(np.float32) if name in ("float16", "bfloat16") or name.startswith("float8") else array
 
@@ -100,7 +100,7 @@ def float8_values(dtype: str) -> np.ndarray:
 
 
 def stored(value: Any) -> Stored:
-    """What one value of a mapping is: an array of any library, an entry of a file, or none of these."""
+    """Describe one value of a mapping: an array of any library, an entry of a file, or none of these."""
     if isinstance(value, Stored):
         return value
     torch = sys.modules.get("torch")
@@ -149,4 +149,4 @@ def _why_not_spelt_out(tensor: Any) -> str:
     values = math.prod(tensor.shape)
     if values <= max(LARGEST_SPELT_OUT, 100 * held):
         return ""
-    return f"{values:.1e} values of which it holds {held}: too many to spell out"
+    return f"{values:.1e} values, of which {held} are stored: too many to expand"

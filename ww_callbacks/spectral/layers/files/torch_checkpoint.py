@@ -1,8 +1,8 @@
 """Torch checkpoints → trees of tensors, without executing anything in them.
 
-A checkpoint is a pickle, which may name any function to be called. torch's weights-only loader refuses what it does not
-know. Where it refuses, the file is read once more by an unpickler of our own: it knows the few constructors of tensors
-and puts an inert :class:`Placeholder` wherever another class or function is named, so that nothing of the file runs.
+A checkpoint is a pickle, which can call any function. torch's weights-only loader rejects unknown ones. If it does, the
+file is read again by an unpickler that only knows the constructors of tensors and replaces every other class or
+function by an inert :class:`Placeholder`, so that no code of the file runs.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from typing import Any
 
 
 class Placeholder:
-    """What stands for an object of a class that is not to be loaded; calling it or filling it does nothing."""
+    """Placeholder for an object whose class is not loaded; calling or filling it does nothing."""
 
     named = ""
     """The class or function in the file."""
 
     dump_patches = False
-    """So that torch does not write how the source of a pickled module differs from that of today."""
+    """Prevents torch from printing how the source of a pickled module differs from the current one."""
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Placeholder:
-        """Make an empty one of any arguments."""
+        """Create an empty placeholder from any arguments."""
         made = super().__new__(cls)
         made.__dict__.update(state={}, entries={})
         return made
@@ -38,7 +38,7 @@ class Placeholder:
         """Take any arguments."""
 
     def __call__(self, *_args: Any, **_kwargs: Any) -> Placeholder:
-        """Do nothing, as another placeholder."""
+        """Do nothing and return another placeholder."""
         return Placeholder()
 
     def __setstate__(self, state: Any) -> None:
@@ -47,25 +47,25 @@ class Placeholder:
                 self.__dict__["state"].update(part)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        with suppress(TypeError):  # a key that cannot be hashed
+        with suppress(TypeError):  # an unhashable key
             self.__dict__["entries"][key] = value
 
     def append(self, _value: Any) -> None:
-        """What unpickling calls to fill a list."""
+        """Called by unpickling to fill a list."""
 
     def extend(self, _values: Any) -> None:
-        """What unpickling calls to fill a list."""
+        """Called by unpickling to fill a list."""
 
     def add(self, _value: Any) -> None:
-        """What unpickling calls to fill a set."""
+        """Called by unpickling to fill a set."""
 
 
 def read_checkpoint(path: Path) -> Mapping[str, Any]:
-    """What the torch checkpoint ``path`` holds, as nested mappings; tensors lie in the file until they are read.
+    """The contents of the torch checkpoint ``path`` as nested mappings; tensors stay in the file until they are read.
 
     Raises:
         ImportError: if torch is not installed.
-        ValueError: if it cannot be read, or holds no tensors by name.
+        ValueError: if it is not readable, or contains no named tensors.
     """
     try:
         import torch
@@ -79,19 +79,19 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     try:
         if script:
             return _plain(_script(path, script), {})
-        with warnings.catch_warnings(action="ignore"):  # of pickle protocols and old storages, which read all the same
+        with warnings.catch_warnings(action="ignore"):  # about pickle protocols and old storages, which are readable
             try:
                 loaded = load(weights_only=True)
-            except Exception as error:  # a corrupt file makes the unpickler raise anything
-                # TorchScript must not come here: with `weights_only=False` torch would load its code.
+            except Exception as error:  # a corrupt file can cause any exception
+                # TorchScript must not get here: with `weights_only=False` torch would load its code.
                 refused = "weights_only" in str(error) or "Weights only" in str(error)
                 if not refused or "TorchScript" in str(error):
                     raise
                 loaded = load(weights_only=False, pickle_module=_inert_pickle(unknown))
     except Exception as error:
         raise ValueError(
-            f"{path} is not a readable torch checkpoint: it may be cut off, damaged or of another kind"
-            f"{_reason(error)}. Files that can be read are safetensors, torch checkpoints and ONNX; load any other, as "
+            f"{path} is not a readable torch checkpoint: it may be truncated, damaged or of another format"
+            f"{_reason(error)}. Supported are safetensors, torch checkpoints and ONNX; load any other, such as "
             "a Keras model, yourself and pass the model."
         ) from error
     tree = _plain(loaded, {})
@@ -102,13 +102,13 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     if isinstance(tree, Mapping) and (tree or not unknown):
         return tree
     raise ValueError(
-        f"{path} holds {_what(loaded, unknown)}, not a state dict. Where you trust it, load it yourself and pass the "
+        f"{path} contains {_what(loaded, unknown)}, not a state dict. If you trust it, load it yourself and pass the "
         "model, or save `safetensors.torch.save_file(model.state_dict(), …)`."
     )
 
 
 def unknown_classes(tree: Any) -> list[str]:
-    """The classes of the objects in ``tree`` that were not loaded."""
+    """The classes of objects in ``tree`` that were not loaded."""
     found: dict[str, None] = {}
     stack, seen = [tree], set()
     while stack:
@@ -131,7 +131,7 @@ def _records(path: Path) -> tuple[bool, str]:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
-        return False, ""  # torch's older format, or damaged, which torch says
+        return False, ""  # torch's older format, or damaged, which torch reports
     script = next(
         (r.filename.removesuffix("constants.pkl") for r in records if r.filename.endswith("/constants.pkl")), ""
     )
@@ -139,7 +139,7 @@ def _records(path: Path) -> tuple[bool, str]:
 
 
 def _script(path: Path, folder: str) -> Any:
-    """What a TorchScript archive holds: placeholders of its modules, whose code is neither read nor run."""
+    """The contents of a TorchScript archive: placeholders of its modules, whose code is neither read nor run."""
     import torch
 
     types = {
@@ -176,11 +176,11 @@ def _script(path: Path, folder: str) -> Any:
 
 
 def _inert_pickle(unknown: set[str], also: Mapping[tuple[str, str], Any] | None = None) -> SimpleNamespace:
-    """What ``torch.load`` takes for a pickle module: one that makes tensors and nothing else.
+    """A pickle module for ``torch.load`` that only creates tensors.
 
     Args:
-        unknown: takes the names of what is not made.
-        also: what else is made, and how.
+        unknown: collects the names of classes that are not created.
+        also: further names → functions that create the objects.
     """
     import torch
 
@@ -193,7 +193,7 @@ def _inert_pickle(unknown: set[str], also: Mapping[tuple[str, str], Any] | None 
         "_rebuild_qtensor",
     ):
         if (rebuild := getattr(torch._utils, name, None)) is not None:
-            # A function of this load alone: what the file might set on it does not outlive the file.
+            # A separate function per load, so that attributes set by the file do not persist.
             known["torch._utils", name] = lambda *given, _rebuild=rebuild: _rebuild(*given)
     known["torch._utils", "_rebuild_parameter_with_state"] = lambda data, *_: data
     known |= {("torch", str(t).removeprefix("torch.")): t for t in vars(torch).values() if isinstance(t, torch.dtype)}
@@ -220,7 +220,7 @@ def _inert_pickle(unknown: set[str], also: Mapping[tuple[str, str], Any] | None 
 
 
 def _plain(node: Any, made: dict[int, Any]) -> Any:
-    """``node`` with placeholders of modules as state dicts, and of other objects as mappings of what they hold."""
+    """``node`` with placeholders of modules as state dicts, and of other objects as mappings of their attributes."""
     if id(node) in made:
         return made[id(node)]
     if isinstance(node, Placeholder):
@@ -269,11 +269,11 @@ def _what(loaded: Any, unknown: set[str]) -> str:
     if isinstance(loaded, Placeholder):
         classes = sorted(unknown)
         some = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
-        return f"objects of {some}, not loaded as that could execute code"
+        return f"objects of {some}, not loaded because that could execute code"
     return f"a {type(loaded).__name__}"
 
 
 def _reason(error: Exception) -> str:
-    """The first line of ``error`` in brackets; nothing of a system call's, which says nothing of the file."""
+    """The first line of ``error`` in brackets; empty for a system error, which does not describe the file."""
     text = "" if isinstance(error, OSError) else str(error).partition("\n")[0].rstrip(".")
     return f" ({text})" if text else ""

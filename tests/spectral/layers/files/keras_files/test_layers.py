@@ -148,14 +148,14 @@ def test_a_file_cut_off_is_refused_as_such_and_nothing_is_written(folder, tmp_pa
     table = tmp_path / "table.csv"
     assert main(["analyze", str(path), "-o", str(table)]) == EXIT_ERROR
     printed = capsys.readouterr()
-    assert f"{path} is not a readable Keras file: it may be cut off, damaged" in printed.err
+    assert f"{path} is not a readable Keras file: it may be truncated, damaged" in printed.err
     assert "model.save" in printed.err and printed.out == "" and not table.exists()
 
 
 def test_other_hdf5_files_and_archives_are_refused_by_name(tmp_path):
     with h5py.File(tmp_path / "data.h5", "w") as file:
         file["measurements"] = np.ones((3, 4))
-    with pytest.raises(ValueError, match=r"data\.h5 is an HDF5 file but holds no weights that Keras wrote"):
+    with pytest.raises(ValueError, match=r"data\.h5 is an HDF5 file without weights written by Keras"):
         inspect(tmp_path / "data.h5")
     with zipfile.ZipFile(tmp_path / "empty.keras", "w") as archive:
         archive.writestr("config.json", "{}")
@@ -183,7 +183,7 @@ def test_no_path_leads_out_of_a_file(folder, tmp_path):
     with pytest.raises(ValueError, match="outside of its folder"):
         inspect(index)
     index.write_text(json.dumps({"weight_map": {"/layers/dense/vars": "gone.weights.h5"}}))
-    with pytest.raises(FileNotFoundError, match=r"model\.weights\.json names files that are not there: gone"):
+    with pytest.raises(FileNotFoundError, match=r"model\.weights\.json names files that do not exist: gone"):
         inspect(index)
 
 

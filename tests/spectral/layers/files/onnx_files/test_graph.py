@@ -149,7 +149,7 @@ def test_half_precision_and_external_data(path):
     np.testing.assert_array_equal(matrix, weight.astype(np.float16).T.astype(np.float32))
     (data,) = (file for file in path.parent.iterdir() if file != path)
     data.unlink()
-    with pytest.raises(ValueError, match=rf"model\.onnx keeps weights in files .* not there: {data.name}"):
+    with pytest.raises(ValueError, match=rf"model\.onnx stores weights in files that do not exist: {data.name}"):
         inspect(path)
 
 
@@ -385,7 +385,7 @@ def test_integers_whose_scale_is_not_known_and_unknown_operators_are_left_out_wi
         y = MatMulInteger (x, q) z = local.Magic (h, w) }}"""
     parsed(text, path, q=np.ones((6, 4), np.int8), w=draw(4, 4))
     specs = by_name(path)
-    assert specs["q"].skipped == "integers whose scale `MatMulInteger` does not name are not the weights"
+    assert specs["q"].skipped == "integers whose scale is not an input of `MatMulInteger` are not the weights"
     assert specs["w"].skipped == "`local.Magic` is not known here"
 
 
@@ -398,7 +398,9 @@ def test_a_cut_file_and_one_without_weights_are_refused_by_name(path, tmp_path, 
         cut.write_bytes(whole[: int(share * len(whole))])
         assert main(["analyze", str(cut), "-o", str(table)]) == EXIT_ERROR
         printed = capsys.readouterr()
-        assert re.search(r"cut\.onnx is not a readable ONNX file: it may be cut off.*Export it again", printed.err)
+        assert re.search(
+            r"cut\.onnx is not a readable ONNX file: it may be truncated.*Export or download it again", printed.err
+        )
         assert printed.out == "" and not table.exists()
     parsed(f"{HEAD} g (float[2,6] x) => (float[2,6] y) {{ y = Sigmoid (x) }}", path)
     assert main(["analyze", str(path), "-o", str(table)]) == EXIT_ERROR
@@ -419,7 +421,5 @@ def test_external_data_is_never_read_from_outside_of_the_folder(path):
         tensor.data_location = TensorProto.EXTERNAL
         tensor.external_data.add(key="location", value=place)
         (folder / "model.onnx").write_bytes(model.SerializeToString())
-        with pytest.raises(
-            ValueError, match=r"model\.onnx keeps weights in files beside it that are not there: .*secret"
-        ):
+        with pytest.raises(ValueError, match=r"model\.onnx stores weights in files that do not exist: .*secret"):
             inspect(folder / "model.onnx")

@@ -118,7 +118,7 @@ def test_low_rank_factors_without_their_scaling_are_measured_but_not_merged():
     state = {"fc.base_layer.weight": np.ones((4, 6)), "fc.lora_A.default.weight": a, "fc.lora_B.default.weight": b}
     specs = {s.name: s for s in inspect(state)}
     np.testing.assert_allclose(specs["fc.lora_update[default]"].matrices()[0], b @ a)
-    assert "scaling not known" in specs["fc.lora_update[default]"].note
+    assert "scaling unknown" in specs["fc.lora_update[default]"].note
     assert not specs["fc.base_layer.weight"].skipped
     assert specs["fc.lora_A.default.weight"].skipped == "an ingredient of `fc.lora_update[default]`"
 

@@ -52,8 +52,8 @@ def test_eight_bit_floats_have_torch_s_values(dtype):
     ("name", "scale", "stored_as"),
     [
         ("weight_scale_inv", torch.rand(3, 2), "FP8 (e4m3fn), blocks of 128×128"),
-        ("weight_scale", torch.rand(300, 1), "FP8 (e4m3fn), a scale a row"),
-        ("weight_scale", torch.rand(300).bfloat16(), "FP8 (e4m3fn), a scale a row"),
+        ("weight_scale", torch.rand(300, 1), "FP8 (e4m3fn), a scale per row"),
+        ("weight_scale", torch.rand(300).bfloat16(), "FP8 (e4m3fn), a scale per row"),
         ("weight_scale", torch.tensor(0.3), "FP8 (e4m3fn), one scale"),
         ("scale_weight", torch.rand(1), "FP8 (e4m3fn), one scale"),
     ],
@@ -105,7 +105,7 @@ def test_eight_bits_of_bitsandbytes(folder):
     state = layer.state_dict()
     expected = state["weight"].float() * state["SCB"][:, None] / 127
     path = folder({f"fc.{k}": v for k, v in state.items() if k != "weight_format"})
-    assert_reads(path, "INT8, a scale a row", expected)
+    assert_reads(path, "INT8, a scale per row", expected)
     np.testing.assert_allclose(only(path).matrices()[0], weight, atol=0.05)
 
 
@@ -267,7 +267,7 @@ def test_tables_say_what_was_dequantised(folder):
         "b.weight": torch.rand(8, 8),
     }
     result = spectral.analyze(folder(tensors), "stable_rank")
-    assert list(result.layers["stored_as"]) == ["FP8 (e4m3fn), a scale a row", ""]
+    assert list(result.layers["stored_as"]) == ["FP8 (e4m3fn), a scale per row", ""]
     assert "1 dequantised" in result.heading()
     assert "stored_as" in result.shown()
     assert "stored_as" not in spectral.analyze({"b": np.eye(3)}, "stable_rank").layers

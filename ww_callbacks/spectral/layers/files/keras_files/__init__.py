@@ -1,1 +1,1 @@
-"""Keras files without Keras: what their zip and HDF5 parts hold, and which layers that is."""
+"""Reads Keras files without Keras: their zip and HDF5 contents, and the layers in them."""

@@ -1,7 +1,7 @@
-"""What a Keras file holds: its configuration, and its layers with their variables.
+"""Reads the configuration, layers and variables in a Keras file.
 
-A ``.keras`` file is a zip of the model's configuration (JSON) and its weights (HDF5). The newer HDF5 layout keeps each
-layer's variables by number under ``vars``, the older one under their names. No path out of a file is followed.
+A ``.keras`` file is a zip of the model's configuration (JSON) and its weights (HDF5). The newer HDF5 layout stores each
+layer's variables by number under ``vars``, the older one under their names. Links out of a file are not followed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ww_callbacks.spectral.layers.files.stored_arrays import widened
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 LARGEST_CONFIGURATION = 1 << 28
-"""Bytes of a configuration that is read; larger ones are no configuration."""
+"""Maximum size of a configuration in bytes."""
 
 _WEIGHTS, _SHARDS = "model.weights.h5", "model.weights.json"
 
@@ -34,10 +34,10 @@ class Variable:
     """One variable of a layer.
 
     Attributes:
-        name: its own name inside the layer.
+        name: its name inside the layer.
         shape: its shape.
         dtype: its type.
-        read: its values.
+        read: function that returns its values.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Variable:
 
 @dataclass(frozen=True)
 class Step:
-    """One layer on the way to another: the attribute by which it is reached, and its name."""
+    """One step on the path to a layer: an attribute, and the name of the layer there."""
 
     key: str
     name: str
@@ -56,19 +56,19 @@ class Step:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of a file: the steps that lead to it, itself the last, and its variables."""
+    """A layer of a file: the path to it, including itself, and its variables."""
 
     steps: tuple[Step, ...]
     variables: list[Variable]
 
 
 def read_archive(path: Path) -> tuple[Any, list[Layer]]:
-    """The configuration of the model, None where the file has none, and its layers.
+    """The model's configuration, or None, and its layers.
 
     Raises:
         ImportError: if ``h5py`` is not installed.
-        ValueError: if the file is damaged, or an HDF5 file that Keras did not write.
-        FileNotFoundError: if a part of a sharded file is not there.
+        ValueError: if the file is damaged, or is an HDF5 file not written by Keras.
+        FileNotFoundError: if a part of a sharded file does not exist.
     """
     try:
         import h5py  # noqa: F401
@@ -80,22 +80,22 @@ def read_archive(path: Path) -> tuple[Any, list[Layer]]:
         configuration = configuration or next(filter(None, map(_own_configuration, stores)), None)
     except FileNotFoundError:
         raise
-    except Exception as error:  # h5py raises whatever a damaged file leads it to
+    except Exception as error:  # h5py can raise any exception for a damaged file
         why = str(error).partition("\n")[0].rstrip(".")
         raise ValueError(
-            f"{path} is not a readable Keras file: it may be cut off, damaged or of another kind ({why}). "
+            f"{path} is not a readable Keras file: it may be truncated, damaged or of another format ({why}). "
             "Save the model again with `model.save(…)`."
         ) from error
     if not layers:
         raise ValueError(
-            f"{path} is an HDF5 file but holds no weights that Keras wrote. Save them with `model.save(…)` or "
+            f"{path} is an HDF5 file without weights written by Keras. Save them with `model.save(…)` or "
             "`model.save_weights(…)`."
         )
     return configuration, layers
 
 
 def is_keras(path: Path) -> bool:
-    """Whether a file is one of Keras's, by its name or by what it holds."""
+    """Whether a file is a Keras file, by its name or contents."""
     if not path.is_file():
         return False
     if path.name.endswith((".keras", ".weights.json")):
@@ -113,7 +113,7 @@ def is_keras(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Store:
-    """One HDF5 file: by itself, or a member of a zip file."""
+    """An HDF5 file, or an HDF5 member of a zip file."""
 
     path: Path
     member: str = ""
@@ -128,7 +128,7 @@ class Store:
                 yield file
             return
         with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as stream:
-            # A compressed member cannot be read from the middle: it is unpacked first.
+            # A compressed member does not support random access, so it is unpacked first.
             stored = archive.getinfo(self.member).compress_type == zipfile.ZIP_STORED
             with h5py.File(stream if stored else io.BytesIO(stream.read()), "r") as file:
                 yield file
@@ -139,7 +139,7 @@ def _contents(path: Path) -> tuple[Any, list[Store]]:
     if path.name.endswith(".json"):
         files = _shards(path.read_bytes())
         if missing := [file for file in files if not (path.parent / file).is_file()]:
-            raise FileNotFoundError(f"{path} names files that are not there: {', '.join(missing)}.")
+            raise FileNotFoundError(f"{path} names files that do not exist: {', '.join(missing)}.")
         return None, [Store(path.parent / file) for file in files]
     with path.open("rb") as file:
         if file.read(2) != b"PK":
@@ -153,11 +153,11 @@ def _contents(path: Path) -> tuple[Any, list[Store]]:
             return configuration, [Store(path, _WEIGHTS)]
         if _SHARDS in names:
             return configuration, [Store(path, file) for file in _shards(archive.read(_SHARDS))]
-        raise ValueError(f"it holds {', '.join(names[:5])} but no {_WEIGHTS}")
+        raise ValueError(f"it contains {', '.join(names[:5])} but no {_WEIGHTS}")
 
 
 def _shards(index: bytes) -> list[str]:
-    """The files that an index of shards names."""
+    """The files in an index of shards."""
     placed: Mapping[str, str | list[str]] = orjson.loads(index)["weight_map"]
     named = [file for files in placed.values() for file in ([files] if isinstance(files, str) else files)]
     if any(Path(file).name != file for file in named):
@@ -184,7 +184,7 @@ def _layers(stores: Sequence[Store]) -> list[Layer]:
 
 
 def _member(group: Any, key: str) -> Any:
-    """A member of a group that lies in this file; None for one that does not, or elsewhere."""
+    """A member of a group if it is stored in this file; None if it is missing or stored elsewhere."""
     import h5py
 
     inside = key in group and isinstance(group.get(key, getlink=True), h5py.HardLink)
@@ -198,8 +198,8 @@ class Numbered:
     Attributes:
         names: the keys that lead to a layer → its name.
         variables: the same keys → its variables.
-        functional: the keys of the models whose layers were built before them, so that no variable has their name; they
-            are told by their inputs.
+        functional: the keys of functional models, whose layers were built before them, so that no variable contains
+            their name.
     """
 
     names: dict[tuple[str, ...], str] = field(default_factory=dict)
@@ -207,7 +207,7 @@ class Numbered:
     functional: set[tuple[str, ...]] = field(default_factory=set)
 
     def add(self, store: Store, group: Any, keys: tuple[str, ...]) -> None:
-        """Note what a group and those in it hold."""
+        """Collect the contents of a group and its subgroups."""
         import h5py
 
         for key in _natural(group):
@@ -224,7 +224,7 @@ class Numbered:
                 self.add(store, child, (*keys, key))
 
     def layers(self) -> Iterator[Layer]:
-        """Every layer with variables of its own."""
+        """Every layer with its own variables."""
         for keys, variables in self.variables.items():
             before = [keys[:i] for i in range(len(keys) + 1)]
             named = [place for place in before if place in self.names and place not in self.functional]
@@ -254,7 +254,7 @@ def _nested(group: Any, path: str) -> Any:
 
 
 def _listed(group: Any, name: str) -> list[str]:
-    """A list of names, which Keras cuts into several attributes where it is long."""
+    """A list of names; Keras splits a long one into several attributes."""
     whole = group.attrs.get(name)
     if whole is not None:
         return [_text(item) for item in whole]
@@ -278,7 +278,7 @@ def _variable(store: Store, dataset: Any, name: str) -> Variable:
     def read() -> np.ndarray:
         with store.opened() as file:
             array = np.asarray(file[where][()])
-        if dtype == "bfloat16":  # the upper half of a float32; HDF5 has no type for it
+        if dtype == "bfloat16":  # the upper half of a float32; HDF5 has no such type
             return (array.view("<u2").astype("<u4") << 16).view("<f4").reshape(shape)
         return widened(array)
 
@@ -288,5 +288,5 @@ def _variable(store: Store, dataset: Any, name: str) -> Variable:
 
 
 def _is_hollow(dataset: Any) -> bool:
-    """Whether a file says far more numbers than it holds."""
+    """Whether a file declares far more numbers than it contains."""
     return math.prod(dataset.shape) > 1 << 20 and dataset.id.get_storage_size() * 1000 < dataset.nbytes

@@ -1,8 +1,8 @@
 """Keras's files → layers, without Keras: ``.keras``, ``.weights.h5``, sharded ``.weights.json`` and the older ``.h5``.
 
-Names are those of ``variable.path`` in the live model, and the layouts are those of live models (see
-``keras_layouts``): a layer's class, groups and equation come from the configuration, or, where a file has none, from
-the names that Keras gives to layers.
+Names equal ``variable.path`` in the live model, and the layouts are those of live models (see ``keras_layouts``). A
+layer's class, groups and equation come from the configuration, or, without one, from the names that Keras gives to
+layers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _VARIABLES: dict[str, tuple[str, ...]] = {
     "BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance"),
     **dict.fromkeys(("LayerNormalization", "GroupNormalization"), ("gamma", "beta")),
 }
-"""Class → its variables in the order in which Keras numbers them."""
+"""Class → its variables in Keras's order."""
 
 _RECURRENT = ("LSTM", "GRU", "SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 _CLASSES = {name.lower(): name for name in (*_VARIABLES, *_RECURRENT, "MultiHeadAttention", "GroupedQueryAttention")}
@@ -48,12 +48,12 @@ _ATTENTION = {
 }
 """Attribute or name of a projection inside attention → its equation; the axes are the same in every number of them."""
 _ORDER = ("forward_layer", "backward_layer", "query_dense", "key_dense", "value_dense", "output_dense")
-"""Attributes of one layer in the order of its computation, where the alphabet has another."""
+"""Attributes of a layer in the order of computation, if that is not alphabetical."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """The layer that owns a variable, as far as the file tells."""
+    """The layer that owns a variable, as far as known from the file."""
 
     class_name: str
     ancestors: tuple[str, ...] = ()
@@ -62,12 +62,12 @@ class Place:
     mode: str = ""
 
     def is_a(self, *names: str) -> bool:
-        """Whether the layer is of one of these classes; of a class of the user's own, nothing is known."""
+        """Whether the layer is of one of these classes; unknown for user-defined classes."""
         return self.class_name in names
 
 
 def inspect_keras_file(path: Path, convolution: Convention = "matrix") -> list[LayerSpec]:
-    """The layers of a Keras file, in the order of the model where the file tells it.
+    """The layers of a Keras file, in the order of the model if the file contains it.
 
     Raises:
         ImportError: if ``h5py`` is not installed.
@@ -87,7 +87,7 @@ def inspect_keras_file(path: Path, convolution: Convention = "matrix") -> list[L
 
 
 def _configured(value: Any) -> Iterator[tuple[str, tuple[str, Mapping[str, Any]]]]:
-    """Name → class and settings of every layer in a configuration, in its order, inner ones after outer ones."""
+    """Name → class and settings of every layer in a configuration, in order, inner layers after outer ones."""
     if isinstance(value, list):
         for item in value:
             yield from _configured(item)
@@ -103,7 +103,7 @@ Known = Mapping[str, tuple[str, Mapping[str, Any]]]
 
 
 def _placed(layer: Layer, known: Known) -> Place:
-    """What the file tells of a layer: by its configuration, else by the names that Keras gives."""
+    """What is known about a layer: from its configuration, otherwise from Keras's default names."""
     place = Place("")
     for step in layer.steps:
         ancestors = (*place.ancestors, place.class_name) if place.class_name or place.ancestors else ()
@@ -121,13 +121,13 @@ def _placed(layer: Layer, known: Known) -> Place:
 
 
 def _class_in(name: str) -> str:
-    """The class that a default name tells: ``conv2d_transpose_3`` is a ``Conv2DTranspose``."""
+    """The class of a default name: ``conv2d_transpose_3`` is a ``Conv2DTranspose``."""
     bare = re.sub(r"^(forward|backward)_|_\d+$", "", name).replace("_", "")
     return _CLASSES.get(bare, "")
 
 
 def _class_by_shapes(variables: Sequence[Variable]) -> str:
-    """The class that the shapes of all variables of a layer tell, where nothing else does."""
+    """The class inferred from the shapes of a layer's variables."""
     shapes = [variable.shape for variable in variables]
     if len(shapes) >= 2 and len(shapes[0]) == len(shapes[1]) == 2 and shapes[0][1] == shapes[1][1]:
         units, outputs = shapes[1]
@@ -165,7 +165,7 @@ def _names(layer: Layer, place: Place) -> list[str]:
     names = _VARIABLES.get(place.class_name, ())
     if not all(map(str.isdecimal, given)) or (len(names) == 4 and len(given) < 4):
         return given
-    if place.mode:  # the scale comes last, the bias only where there is one
+    if place.mode:  # the scale comes last, the bias only if there is one
         bias = ["bias"] if len(given) > 2 else []
         names = (*names[:1], *bias, f"{names[0]}_scale") if names else ()
     return [*names[: len(given)], *given[len(names) :]]
@@ -191,7 +191,7 @@ def _variable_specs(
         return [replace(left, unread=math.prod(shape))]
     elif why := why_not_dtype(variable.dtype):
         return [skipped(path, why, kind=kind_of_vector(place, name), type=type_, shape=shape)]
-    if place.is_a("EinsumDense") and not place.equation:  # with two axes a dense kernel; with more, not known
+    if place.is_a("EinsumDense") and not place.equation:  # with two axes a dense kernel; with more, unknown
         place = replace(place, class_name="Dense")
     kind, cut = classify(place, name, shape, convolution)
     if isinstance(cut, str):

@@ -1,7 +1,7 @@
-"""What the nodes of an ONNX graph between a stored tensor and its consumer make of it: turned, cut, dequantised.
+"""Evaluates the nodes of an ONNX graph between a stored tensor and its consumer: transposed, sliced, dequantised.
 
-A node all of whose inputs are stored in the file computes a constant. Its shape is known before any large tensor is
-read; its values are computed when a layer is measured.
+A node whose inputs are all stored in the file computes a constant. Its shape is known before any large tensor is read;
+its values are computed when a layer is measured.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ import numpy as np
 from ww_callbacks.spectral.layers.files.stored_arrays import why_not_dtype
 
 SMALL = 1024
-"""Elements of a constant that is read to know a shape."""
+"""Maximum number of elements of a constant that is read to find a shape."""
 
 _QUANTISER = re.compile(r"(_Transposed)?_quantized$|(_DQ)?_Q\d$")
-"""What ONNX Runtime's quantisers add to a weight's name: without it a model compares with the one it was made of."""
+"""Suffixes that ONNX Runtime's quantisers add to a weight's name; removed so that a model matches its original."""
 
 Attributes = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A tensor that the file holds, or what nodes make of stored tensors alone.
+    """A stored tensor, or a tensor that nodes compute from stored tensors only.
 
     Attributes:
-        name: the name of the stored tensor that it is made of, with ``[i]`` for a part of one.
+        name: the name of its stored tensor, with ``[i]`` for a part of one.
         shape: its shape.
-        read: its values.
+        read: function that returns its values.
         dtype: the name of their type.
-        identity: equal for the same weight, however it lies: the stored tensor, and which part of it.
-        parameters: the stored tensors that it is made of.
-        how: what was done to it, for the note.
+        identity: equal for the same weight in any layout: the stored tensor, and the part of it.
+        parameters: the stored tensors from which it is computed.
+        how: the applied operations, for the note.
         skipped: why its values are not those of a weight; empty if they are.
-        stored_as: how it is stored, if it was dequantised.
+        stored_as: its stored format, if it was dequantised.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Constant:
     stored_as: str = ""
 
     def small(self) -> np.ndarray:
-        """Its values, to know a shape.
+        """Its values, to find a shape.
 
         Raises:
             ValueError: if there are too many of them.
@@ -62,12 +62,12 @@ class Constant:
         return self.read()
 
     def made(self, shape: Sequence[int], function: Callable[[np.ndarray], np.ndarray]) -> Constant:
-        """The same values laid out otherwise."""
+        """The same values in another layout."""
         read = self.read
         return replace(self, shape=tuple(shape), read=lambda: function(read()))
 
     def part(self, label: str, axis: int, start: int, stop: int) -> Constant:
-        """A slice along one axis, which is a weight of its own."""
+        """A slice along one axis, as a separate weight."""
         index = (slice(None),) * axis + (slice(start, stop),)
         shape = (*self.shape[:axis], stop - start, *self.shape[axis + 1 :])
         found = self.made(shape, lambda a: a[index])
@@ -75,18 +75,18 @@ class Constant:
 
 
 Inputs = Sequence[Constant | None]
-"""A node's inputs: None for one that is computed from the model's inputs, or not given."""
+"""A node's inputs: None for an input that is missing or computed from the model's inputs."""
 
 
 def outputs(op: str, inputs: Inputs, attributes: Attributes, count: int) -> list[Constant] | None:
-    """The ``count`` outputs of a node that only passes constants on; None where it is not such a node.
+    """The ``count`` outputs of a node that only rearranges constants; None for any other node.
 
     Raises:
-        ValueError: if the node's arguments cannot be.
+        ValueError: if the node's arguments are invalid.
     """
     function = _PASSED_ON.get(op)
     needed = inputs[:1] if function is _same else inputs
-    # What is not given at all is None too, and optional; what is computed makes the result no constant.
+    # A missing optional input is also None; a computed input means that the result is not constant.
     return function(inputs, attributes, count) if function and inputs and needed[0] is not None else None
 
 
@@ -96,7 +96,7 @@ def _same(inputs: Inputs, attributes: Attributes, count: int) -> list[Constant] 
 
 def _cast(inputs: Inputs, attributes: Attributes, count: int) -> list[Constant] | None:
     found, target = _first(inputs), attributes.get("to")
-    if why_not_dtype(found.dtype) and target is not None:  # what is multiplied by its scale later on
+    if why_not_dtype(found.dtype) and target is not None:  # multiplied by its scale later
         return [replace(found, read=lambda: found.read().astype(np.float32), skipped=why_not_dtype(found.dtype))]
     return [found]
 
@@ -186,7 +186,7 @@ def _concat(inputs: Inputs, attributes: Attributes, count: int) -> list[Constant
     return [
         replace(
             first,
-            # Parts of one tensor in another order, as an exporter sorts gates, are that tensor.
+            # Reordered parts of one tensor, as when an exporter sorts gates, are that tensor.
             name=parameters[0] if len(parameters) == 1 else "+".join(part.name for part in parts),
             shape=(*first.shape[:axis], size, *first.shape[axis + 1 :]),
             read=lambda: np.concatenate([part.read() for part in parts], axis=axis),
@@ -218,7 +218,9 @@ def _quantise(inputs: Inputs, attributes: Attributes, count: int) -> list[Consta
 def dequantised(
     found: Constant | None, scale: Constant | None, zero: Constant | None, attributes: Attributes
 ) -> Constant | None:
-    """The real values (q − z)·s, with one scale and zero point for all, one along ``axis``, or one a block of it."""
+    """The real values (q − z)·s, with one scale and zero point for all values, for each index along ``axis``, or for
+    each block of it.
+    """
     if found is None or scale is None:
         return None
     q, s, z, spread = found.read, scale.read, zero.read if zero is not None else None, _spread(found.shape, attributes)
@@ -244,7 +246,7 @@ def dequantised(
 
 
 def _spread(shape: Sequence[int], attributes: Attributes) -> Callable[[np.ndarray], np.ndarray]:
-    """What lays scales out as the values of ``shape`` that they belong to."""
+    """The function that broadcasts scales to the values of ``shape``."""
     block = attributes.get("block_size", 0)
 
     def spread(scale: np.ndarray) -> np.ndarray:
@@ -272,7 +274,7 @@ def _arithmetic(function: Callable[[np.ndarray, np.ndarray], np.ndarray], word: 
             return None
         a, b = inputs[0], inputs[1]
         main = a if math.prod(a.shape) >= math.prod(b.shape) else b
-        # Integers become the real values where they are multiplied by their scale, shifted or not before.
+        # Integers become real values when multiplied by their scale, with or without a zero point.
         scaled = word == "·" and bool(main.skipped) and not (a.skipped and b.skipped)
         return [
             replace(
@@ -322,12 +324,12 @@ def unpacked(found: Constant, scales: Constant, zeros: Constant | None, attribut
     """The (outputs, inputs) weight of ``MatMulNBits``: blocks of ``block_size`` inputs, ``bits`` each, low bits first.
 
     Raises:
-        ValueError: if the stored bytes are not those of such a weight.
+        ValueError: if the stored bytes do not fit such a weight.
     """
     n, k, bits, block = (int(attributes.get(name, default)) for name, default in _NBITS.items())
     blocks = -(-k // max(1, block))
     if bits not in (2, 4, 8) or math.prod(found.shape) != n * blocks * block * bits // 8:
-        raise ValueError(f"{found.name} of shape {found.shape} does not hold {n}×{k} numbers of {bits} bits")
+        raise ValueError(f"{found.name} of shape {found.shape} does not contain {n}×{k} numbers of {bits} bits")
 
     def numbers(stored: np.ndarray) -> np.ndarray:
         shifts = np.arange(0, 8, bits, dtype=np.uint8)
@@ -368,7 +370,7 @@ def stacked(constant: Constant) -> Constant:
 
 
 def swapped(equation: str) -> str:
-    """An einsum's equation with the operands ``kernel, inputs`` the other way round.
+    """An einsum's equation with the operands ``kernel, inputs`` swapped.
 
     >>> swapped("oi,bi->bo")
     'bi,oi->bo'

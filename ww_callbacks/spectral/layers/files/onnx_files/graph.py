@@ -1,8 +1,8 @@
 """An ONNX file → layers: each stored tensor is followed to the node that applies it.
 
-The walk goes through every subgraph (``If``, ``Loop``, ``Scan``) and every local function. A tensor may be an
-initialiser or lie in a ``Constant`` node. Nodes that only pass it on are looked through (see ``constants``); the
-node that consumes it says whether it is a weight, and which axis is what (see ``uses``).
+The traversal covers every subgraph (``If``, ``Loop``, ``Scan``) and every local function. A tensor may be an
+initialiser or be stored in a ``Constant`` node. Nodes that only rearrange it are evaluated (see ``constants``); the
+node that consumes it determines whether it is a weight, and the meaning of its axes (see ``uses``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ww_callbacks.spectral.layers.spec import LayerSpec
 Identity = tuple[object, ...]
 Where = tuple[str, ...]
 Scope = Mapping[str, Constant]
-"""Name → constant, as it is known at one place of the graph."""
+"""Name → constant known at one place of the graph."""
 
 
 def inspect_onnx(path: Path, convolution: Convention = "matrix") -> list[LayerSpec]:
@@ -34,7 +34,7 @@ def inspect_onnx(path: Path, convolution: Convention = "matrix") -> list[LayerSp
 
     Raises:
         ImportError: if ``onnx`` is not installed.
-        ValueError: if the file cannot be read, or a file beside it that holds its weights is not there.
+        ValueError: if the file is not readable, or if a file with its external weights does not exist.
     """
     try:
         import onnx
@@ -42,44 +42,43 @@ def inspect_onnx(path: Path, convolution: Convention = "matrix") -> list[LayerSp
         raise ImportError(f'{path} needs the package onnx: pip install "ww-callbacks[onnx]".') from error
     try:
         model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf raises classes of its own, by implementation
+    except Exception as error:  # protobuf's exception classes depend on its implementation
         raise _unreadable(path, str(error)) from error
     if not model.graph.node and not model.graph.initializer:
         raise _unreadable(path, "it has no graph")
     walk = Walk(model, path.parent)
-    # What has a name outside of the graph's nodes is spoken of even where it is no weight.
+    # Initialisers are listed even if they are not weights.
     initialisers = {tensor.name for tensor in model.graph.initializer}
     try:
         walk.graph(model.graph, {})
-    except Exception as error:  # a damaged file names what is not there and gives nodes what they cannot take
+    except Exception as error:  # a damaged file may contain missing names and invalid inputs
         raise _unreadable(path, str(error)) from error
     if walk.missing:
         raise ValueError(
-            f"{path} keeps weights in files beside it that are not there: {', '.join(walk.missing)}. "
-            "Put them into its folder."
+            f"{path} stores weights in files that do not exist: {', '.join(walk.missing)}. Put them into its folder."
         )
     return _layers(walk, initialisers, convolution)
 
 
 def _unreadable(path: Path, why: str) -> ValueError:
     return ValueError(
-        f"{path} is not a readable ONNX file: it may be cut off, damaged or of another kind ({why.rstrip('.')}). "
-        "Export it again, or fetch it whole."
+        f"{path} is not a readable ONNX file: it may be truncated, damaged or of another format ({why.rstrip('.')}). "
+        "Export or download it again."
     )
 
 
 @dataclass
 class Walk:
-    """What is found on the way through a model.
+    """The results of the traversal of a model.
 
     Attributes:
         model: the model.
-        folder: where the files lie that hold its external data.
+        folder: the folder of the files with its external data.
         stored: every initialiser, and every tensor of a ``Constant`` node that could be a weight, by its identity.
-        uses: the identity of a constant → each node that consumes it, with how it applies it or why it is no weight.
+        uses: the identity of a constant → each node that consumes it, with how it applies it or why it is not a weight.
         consumed: the constants that nodes consume, by their identity.
-        missing: external files that are not there.
-        calling: the local functions that are being gone through.
+        missing: external files that do not exist.
+        calling: the local functions in progress.
     """
 
     model: Any
@@ -94,12 +93,12 @@ class Walk:
         self.functions = {(f.domain, f.name): f for f in self.model.functions}
 
     def graph(self, graph: Any, scope: Scope, where: tuple[str, ...] = ()) -> None:
-        """Go through a graph.
+        """Traverse a graph.
 
         Args:
             graph: the model's graph or a subgraph.
-            scope: the constants that are known around it, and those that it is given.
-            where: the nodes in which it is nested.
+            scope: the constants known around it, and those passed to it.
+            where: the enclosing nodes.
         """
         here = dict(scope)
         for tensor in graph.initializer:
@@ -109,13 +108,13 @@ class Walk:
         self._nodes(graph.node, here, {}, where)
 
     def _nodes(self, nodes: Sequence[Any], scope: dict[str, Constant], arguments: Attributes, where: Where) -> None:
-        """Go through nodes in their order, adding the constants that they make to ``scope``.
+        """Traverse nodes in order, adding the constants that they compute to ``scope``.
 
         Args:
             nodes: the nodes of a graph or of a local function.
-            scope: what is known before.
+            scope: the constants known before.
             arguments: the attributes that a local function was called with.
-            where: the nodes in which they are nested.
+            where: the enclosing nodes.
         """
         for i, node in enumerate(nodes):
             attributes, graphs = _attributes(node.attribute, arguments)
@@ -155,7 +154,7 @@ class Walk:
         inside = {inner: scope[given] for inner, given in pairs if given in scope}
         defaults, _ = _attributes(function.attribute_proto, {})
         self.calling.append(name)
-        self._nodes(function.node, inside, {**defaults, **attributes}, (name,))  # the same tensors whoever calls
+        self._nodes(function.node, inside, {**defaults, **attributes}, (name,))  # the same tensors for every caller
         self.calling.pop()
         pairs = zip(node.output, function.output, strict=False)
         return {given: inside[inner] for given, inner in pairs if inner in inside}
@@ -167,7 +166,7 @@ class Walk:
         try:
             computed = any(name and name not in scope for name in node.input[: 1 if node.op_type in _ONE else None])
             made = None if computed else outputs(node.op_type, given, attributes, len(node.output))
-        except Exception as error:  # a damaged node loses what it consumes, not the file
+        except Exception as error:  # a damaged node only affects its inputs, not the file
             why = f"`{node.op_type}` cannot be followed: {error}"
             return self._consume(node, given, lambda _: why)
         if made is not None:
@@ -184,7 +183,7 @@ class Walk:
         return self._consume(node, given, applied)
 
     def _consume(self, node: Any, given: Sequence[Constant | None], applied: Callable[[int], Use | str]) -> Scope:
-        """Note what a node makes of its inputs; nothing that it computes is a constant."""
+        """Record how a node uses its inputs; its outputs are not constant."""
         for position, constant in enumerate(given):
             if constant is not None:
                 self.uses.setdefault(constant.identity, []).append((node.name or node.op_type, applied(position)))
@@ -217,7 +216,7 @@ _KNOWN = (*_ONNX, "com.microsoft", "com.ms.internal.nhwc")
 _CODED = ("int8", "uint8", "int4", "uint4", "int2", "uint2")
 """Types in which a matrix is a weight that was quantised."""
 _ONE = ("CastLike", "Dropout")
-"""Nodes that pass their first input on, whatever the others are."""
+"""Nodes that pass on their first input regardless of the others."""
 
 
 def _attributes(given: Sequence[Any], arguments: Attributes) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
@@ -241,13 +240,13 @@ def _attributes(given: Sequence[Any], arguments: Attributes) -> tuple[dict[str, 
 
 
 def _entering(node: Any, body: Any, scope: Scope, attributes: Attributes) -> Iterator[dict[str, Constant]]:
-    """What is known inside a subgraph: what is known around it, and each state that it hands on as it came.
+    """The constants known inside a subgraph: those known around it, and each state that it passes on unchanged.
 
-    A ``Scan`` over stored weights is gone through once for each of them.
+    A ``Scan`` over stored weights is traversed once for each of them.
     """
     hidden = {given.name for given in body.input}
     inside = {name: constant for name, constant in scope.items() if name not in hidden}
-    # A loop has its number and its condition before its states, and its body the condition before what it hands on.
+    # A loop has its number and condition before its states, and its body the condition before its outputs.
     before, first = (2, 1) if node.op_type == "Loop" else (0, 0)
     passed = {n.output[0]: n.input[0] for n in body.node if n.op_type == "Identity"}
     handed = [passed.get(result.name, result.name) for result in body.output[first:]]
@@ -271,7 +270,7 @@ def _entering(node: Any, body: Any, scope: Scope, attributes: Attributes) -> Ite
 
 
 def _beside(folder: Path, file: str) -> bool:
-    """Whether ``file`` is in ``folder`` or below, and there."""
+    """Whether ``file`` exists in ``folder`` or below."""
     place = Path(file)
     return bool(file) and not place.is_absolute() and ".." not in place.parts and (folder / place).is_file()
 
@@ -299,7 +298,7 @@ def _layers(walk: Walk, initialisers: set[str], convolution: Convention) -> list
         if constant.name not in spoken
     ]
     weights = {name for spec in found if not spec.skipped for name in spec.parameters}
-    # A scale is part of the weight that it belongs to, and a number in the graph is no parameter.
+    # A scale is part of its weight, and a number in the graph is not a parameter.
     return [
         spec
         for spec in found
@@ -320,7 +319,7 @@ def _measured(node: str, use: Use, others: list[str], convolution: Convention) -
         weight.name,
         parts,
         lambda: widened(weight.read()),
-        read_part=lambda index: widened(np.array(weight.read()[index])),  # a view would keep the whole alive
+        read_part=lambda index: widened(np.array(weight.read()[index])),  # a view would keep the whole array alive
         kind=use.kind,
         type=use.type,
         shape=weight.shape,
@@ -331,11 +330,11 @@ def _measured(node: str, use: Use, others: list[str], convolution: Convention) -
 
 
 def _as_in_the_network(node: str, use: Use) -> Use:
-    """A dense weight under the name and in the layout that it had in the network, where a tool took them away.
+    """A dense weight with its original name and layout, if a tool changed them.
 
     The exporter of torch transposes the weight of a ``Linear`` without a bias and calls it ``onnx::MatMul_12``; the
     node is ``/encoder/fc/MatMul``. ONNX Runtime's quantiser makes ``fc.weight_Transposed_quantized`` of ``fc.weight``.
-    Laid out as torch keeps it, it compares with the network and its other files.
+    In torch's layout, it can be compared with the network and its other files.
     """
     weight, name = use.weight, use.weight.name
     path = node.strip("/").split("/")[:-1]

@@ -1,7 +1,7 @@
-"""Which node of an ONNX graph applies which of its inputs as a matrix, and as which one.
+"""Determines which nodes of an ONNX graph apply an input as a matrix, and how.
 
-A tensor is a weight by what is done with it: `MatMul` multiplies by it, `Gather` looks rows up in it, `Add` adds it.
-Its shape decides nothing: a bias stored as a row of shape (1, N) is still a bias.
+Whether a tensor is a weight depends on its use: `MatMul` multiplies by it, `Gather` looks up its rows, `Add` adds it.
+Its shape is irrelevant: a bias stored with the shape (1, N) is still a bias.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ww_callbacks.spectral.layers.files.onnx_files.constants import (
 from ww_callbacks.spectral.layers.matrix_layouts import Convention, Index, Part
 
 _GATES = {"LSTM": ("input", "output", "forget", "cell"), "GRU": ("update", "reset", "new"), "RNN": ("hidden",)}
-"""ONNX's own orders: iofc and zrh."""
+"""ONNX's orders: iofc and zrh."""
 _RECURRENT_INPUTS = {3: "a bias", 5: "an initial state", 6: "an initial state", 7: "peephole vectors"}
 
 _ELEMENTWISE = {
@@ -45,14 +45,14 @@ _QUANTISED = {
     "ConvInteger": ("Conv", 1, None, 3, 0),
     "QAttention": ("Attention", 1, 4, 7, -1),
 }
-"""Nodes that compute with integers: the node they stand for, where weight, scale and zero point are, and the axis."""
+"""Integer nodes: the equivalent node, the positions of weight, scale and zero point, and the axis."""
 
 _PLAIN = {
     **dict.fromkeys(("FusedMatMul", "TransposeMatMul"), "MatMul"),
     "FusedGemm": "Gemm",
     **dict.fromkeys(("FusedConv", "DeformConv"), "Conv"),
 }
-"""Nodes that use their weight as another one does."""
+"""Nodes that use their weight like another node."""
 
 _EMBEDDINGS = {"Gather": (0,), "EmbedLayerNormalization": (2, 3, 4)}
 
@@ -62,10 +62,10 @@ class Use:
     """How one node applies one constant.
 
     Attributes:
-        weight: the constant as the node applies it, dequantised where the node holds the scale.
-        kind: the kind of layer it is.
+        weight: the constant as the node applies it, dequantised if the node has the scale.
+        kind: the kind of layer.
         type: the node's operation.
-        cut: its parts in a convention.
+        cut: how it splits into parts.
         transposed: whether it is a matrix that is stored (in, out).
     """
 
@@ -77,17 +77,17 @@ class Use:
 
 
 def use(op: str, position: int, inputs: Inputs, attributes: Attributes, scale: Constant | None = None) -> Use | str:
-    """How a node applies its input at ``position``, or in words why that is no weight.
+    """How a node applies its input at ``position``, or the reason why that is not a weight.
 
     Args:
         op: the operation.
-        position: which input.
-        inputs: all of them.
+        position: position of the input.
+        inputs: all inputs.
         attributes: the node's attributes.
-        scale: the scale that the file holds beside the constant under its name, for nodes that do not name one.
+        scale: the scale stored under the constant's name, for nodes without a scale input.
 
     Raises:
-        ValueError: if the node cannot be applied to that constant.
+        ValueError: if the node is not applicable to the constant.
     """
     weight = inputs[position]
     assert weight is not None
@@ -167,7 +167,7 @@ def _integers(op: str, position: int, inputs: Inputs, attributes: Attributes, sc
     factor = given[scale_place] if scale_place is not None else scale
     weight = given[place]
     if weight is None or factor is None:
-        return f"integers whose scale `{op}` does not name are not the weights"
+        return f"integers whose scale is not an input of `{op}` are not the weights"
     if op == "QGemm" and attributes.get("transB"):
         axis = 0
     values = dequantised(weight, factor, given[zero_place], {"axis": axis})
@@ -180,7 +180,7 @@ def _bits(position: int, inputs: Inputs, attributes: Attributes) -> Use | str:
     if position != 1 or weight is None:
         return "a scale, a zero point or a bias of `MatMulNBits`"
     if scales is None or groups is not None:
-        return "packed integers in an order of their own (`MatMulNBits` with `g_idx`) are not read"
+        return "reordered packed integers (`MatMulNBits` with `g_idx`) are not supported"
     values = unpacked(weight, scales, zeros, attributes)
     return Use(values, "dense", "MatMulNBits", lambda c: layouts.matrix(values.shape))
 
@@ -190,9 +190,9 @@ def _coded_embedding(position: int, inputs: Inputs, attributes: Attributes) -> U
     if position != 0 or weight is None:
         return "a scale or a zero point of `GatherBlockQuantized`"
     if scales is None or len(weight.shape) != 2 or attributes.get("quantize_axis", 1) % 2 != 1:
-        return "integers whose scale `GatherBlockQuantized` does not give are not the weights"
+        return "integers whose scale is not an input of `GatherBlockQuantized` are not the weights"
     bits, block = attributes.get("bits", 4), attributes.get("block_size", 128)
-    if weight.dtype == "uint8":  # several numbers in a byte
+    if weight.dtype == "uint8":  # several numbers per byte
         sizes = {"N": weight.shape[0], "K": weight.shape[1] * 8 // bits, "bits": bits, "block_size": block}
         values: Constant | None = unpacked(weight, scales, zeros, sizes)
     else:
@@ -202,7 +202,7 @@ def _coded_embedding(position: int, inputs: Inputs, attributes: Attributes) -> U
 
 
 def _quantised_lstm(position: int, inputs: Inputs, attributes: Attributes) -> Use | str:
-    """W and R are stored (directions, in, gates·hidden) here, with one scale a direction, or one an output of it."""
+    """W and R are stored (directions, in, gates·hidden) here, with one scale per direction, or per output of it."""
     if position not in (1, 2):
         return "a scale, a zero point, a bias or a state of `DynamicQuantizeLSTM`"
     given = (*inputs, *(None,) * 12)

@@ -1,9 +1,9 @@
-"""A checkpoint as a tree of mappings → the sets of weights in it, and what lies beside them.
+"""Finds the sets of weights in a checkpoint, a tree of mappings, and identifies its other arrays.
 
-Training loops keep weights under keys of their own choice, beside the state of optimisers, random generators and
-schedules, and often a second time as an average. Every mapping from names to arrays is found; what its key or its
-content shows to be something else is set aside with the reason; a copy of weights that are measured (an average, a
-teacher) is set aside too and can be chosen by its path.
+Training loops store weights under arbitrary keys, next to the state of optimisers, random generators and schedules, and
+often a second time as an average. Every mapping from names to arrays is found. Mappings whose key or content shows that
+they are something else are set aside with the reason. A copy of measured weights (an average, a teacher) is also set
+aside, but can be chosen by its path.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapp
 _HOLDERS = re.compile(
     r"^((model|module|net|network)(_?(state|weights|params))?(_?dict)?|current_model_state|state_?dicts?|state|weights|params)$"
 )
-"""Keys that mean "the weights" and are no part of their names."""
+"""Keys that mean "the weights" and are not part of their names."""
 _ASIDE = tuple(
     (re.compile(pattern), why)
     for pattern, why in (
@@ -58,10 +58,10 @@ class Aside:
     """Arrays of a checkpoint that are not measured.
 
     Attributes:
-        path: where they are.
-        arrays: how many.
+        path: their path.
+        arrays: their number.
         why: what they are.
-        can_be_chosen: whether they are weights all the same.
+        can_be_chosen: whether they are also weights.
     """
 
     path: str
@@ -72,14 +72,14 @@ class Aside:
 
 @dataclass
 class Contents:
-    """What a checkpoint holds.
+    """The contents of a checkpoint.
 
     Attributes:
-        weights: name → array of the sets of weights that are measured, the path of a set before its names where there
-            are several.
+        weights: name → array of the measured sets of weights, with the path of a set before its names if there are
+            several.
         sets: the paths of those sets.
-        asides: what else is there.
-        plain: name → value of what is no array, beside the arrays.
+        asides: the other arrays.
+        plain: name → value of other entries that are not arrays.
     """
 
     weights: dict[str, Any] = field(default_factory=dict)
@@ -89,12 +89,12 @@ class Contents:
 
     @property
     def choices(self) -> list[str]:
-        """The paths of which one can be chosen."""
+        """The paths that can be chosen."""
         return [*self.sets, *(aside.path for aside in self.asides if aside.can_be_chosen)]
 
 
 def unwrapped(names: list[str]) -> list[str]:
-    """``names`` without the prefixes that DDP, FSDP, ``torch.compile`` and checkpointing put before them.
+    """``names`` without the prefixes of DDP, FSDP, ``torch.compile`` and checkpointing.
 
     >>> unwrapped(["module._orig_mod.fc.weight", "module._orig_mod.fc.bias"])
     ['fc.weight', 'fc.bias']
@@ -107,10 +107,10 @@ def unwrapped(names: list[str]) -> list[str]:
 
 
 def contents(tree: Mapping[Any, Any], choice: str = "") -> Contents:
-    """What the mapping ``tree`` holds; with ``choice`` only what lies under that path or prefix of names.
+    """The contents of the mapping ``tree``; with ``choice``, only those under that path or prefix of names.
 
     Raises:
-        ValueError: if there is nothing of that path, saying what there is.
+        ValueError: if nothing has that path; the message lists the available paths.
     """
     whole = _collect(tree, "", set())
     everything = dict(whole.weights)
@@ -131,12 +131,12 @@ def contents(tree: Mapping[Any, Any], choice: str = "") -> Contents:
 
 
 def is_array(value: Any) -> bool:
-    """Whether ``value`` is an array of any library, or what reads one."""
+    """Whether ``value`` is an array of any library, or a function that reads one."""
     return isinstance(value, Stored) or (hasattr(value, "shape") and hasattr(value, "dtype"))
 
 
 def _children(node: Any) -> Mapping[Any, Any] | None:
-    """A mapping, or a list of mappings by their places; None for anything else."""
+    """A mapping, or a list of mappings as a mapping from positions; None for anything else."""
     if isinstance(node, Mapping):
         return node
     if isinstance(node, Sequence) and not isinstance(node, str | bytes) and any(isinstance(x, Mapping) for x in node):
@@ -153,7 +153,7 @@ def _at(tree: Mapping[Any, Any], choice: str) -> Mapping[Any, Any] | None:
 
 
 def _count(node: Any, seen: set[int]) -> int:
-    """How many arrays lie in nested mappings and lists."""
+    """The number of arrays in nested mappings and lists."""
     if is_array(node):
         return 1
     if not isinstance(node, Mapping | list | tuple) or id(node) in seen:
@@ -163,7 +163,7 @@ def _count(node: Any, seen: set[int]) -> int:
 
 
 def _collect(node: Mapping[Any, Any], path: str, seen: set[int]) -> Contents:
-    """What ``node`` holds; a mapping in ``seen`` is met a second time and left out, so that no circle goes on."""
+    """The contents of ``node``; mappings in ``seen`` are skipped to break cycles."""
     found = Contents()
     own: dict[str, Any] = {}
     parts: dict[str, Contents] = {}
@@ -184,13 +184,13 @@ def _collect(node: Mapping[Any, Any], path: str, seen: set[int]) -> Contents:
     full = {key: part for key, part in parts.items() if part.weights}
     states = [key for key, part in full.items() if _is_state_dict(key, part)]
     if states and not any(is_array(value) and "." in name for name, value in own.items()):
-        # A state dict has the weights; an array beside it, as a best score, or a mapping of such is none.
+        # The state dict contains the weights; other arrays next to it, such as a best score, are not weights.
         beside = [name for name, value in own.items() if is_array(value)]
-        found.asides += [Aside(f"{path}{name}", 1, "beside the weights, not among them") for name in beside]
+        found.asides += [Aside(f"{path}{name}", 1, "next to the weights, not one of them") for name in beside]
         own = {}
         for key, part in list(full.items()):
             if key not in states and not any(is_map(n) and len(v.shape) > 1 for n, v in part.weights.items()):
-                found.asides.append(Aside(f"{path}{key}", len(part.weights), "no weights of a layer by their names"))
+                found.asides.append(Aside(f"{path}{key}", len(part.weights), "not named like weights of a layer"))
                 del full[key]
     for key, why, can_be_chosen in _copies({key: part.weights for key, part in full.items()}):
         found.asides.append(Aside(f"{path}{key}", len(full.pop(key).weights), why, can_be_chosen))
@@ -211,11 +211,11 @@ def _collect(node: Mapping[Any, Any], path: str, seen: set[int]) -> Contents:
 
 
 def _why_aside(key: str, inner: Mapping[Any, Any]) -> str:
-    """What the mapping under ``key`` holds, if that is no weights; empty otherwise."""
+    """What the mapping under ``key`` contains, if not weights; empty otherwise."""
     if inner and "param_groups" in inner:
         return "the state of an optimiser"
     if inner and all(isinstance(name, int) for name in inner):
-        return "arrays by number, as an optimiser's"
+        return "numbered arrays, as of an optimiser"
     lowered = key.lower()
     if "." in key:
         return ""
@@ -230,11 +230,11 @@ def _is_state_dict(key: str, part: Contents) -> bool:
 
 
 def _copies(sets: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, bool]]:
-    """The keys of ``sets`` that hold other ones' weights once more, what they are, and whether they can be chosen."""
+    """The keys of ``sets`` that repeat the weights of others, what they are, and whether they can be chosen."""
     marks = {key: _marks(weights) for key, weights in sets.items()}
-    # Lightning's `WeightAveraging` keeps the average as the state dict, and the weights that are trained beside it.
+    # Lightning's `WeightAveraging` stores the average as the state dict, and the trained weights separately.
     if "state_dict" in sets and _alike(marks.get("current_model_state", ()), marks["state_dict"]):
-        return [("current_model_state", "the weights that are trained; those measured are their average", True)]
+        return [("current_model_state", "the trained weights; those measured are their average", True)]
     suspects = [key for key in sets if _COPY.search(key) or _MOMENTS.match(key)]
     rest = [marks[key] for key in sets if key not in suspects]
     return [
@@ -255,12 +255,12 @@ def _alike(copy: Collection[Any], other: Collection[Any]) -> bool:
 
 def _what_copy(key: str) -> str:
     if _AVERAGED.search(key):
-        return "an average (EMA) of the weights that are measured"
-    return "a second network that follows the one that is measured"
+        return "an average (EMA) of the measured weights"
+    return "a second network that follows the measured one"
 
 
 def _set_copies_aside(whole: Contents) -> None:
-    """Take those names out of ``whole`` whose prefix says that they repeat others: ``model_ema.``, ``teacher.``."""
+    """Remove names from ``whole`` whose prefix shows that they repeat others: ``model_ema.``, ``teacher.``."""
     groups: dict[str, dict[str, str]] = {}
     for name in whole.weights:
         segments = re.split(r"[./]", name)
@@ -271,7 +271,7 @@ def _set_copies_aside(whole: Contents) -> None:
         return
     inside = {name for names in groups.values() for name in names.values()}
     others = [(name, tuple(v.shape)) for name, v in whole.weights.items() if name not in inside]
-    # Averages kept as buffers lose the dots of their names.
+    # Averages stored as buffers lose the dots in their names.
     known = {(_squeezed(tail), shape) for name, shape in others for tail in _tails(name)}
     for prefix, names in groups.items():
         matrices = {rest: name for rest, name in names.items() if len(whole.weights[name].shape) > 1}

@@ -1,4 +1,4 @@
-"""Entries of a state dict that make one weight together: normalised, pruned and low-rank ones.
+"""Weights composed of several entries of a state dict: normalised, pruned and low-rank ones.
 
 The names are those of torch's ``weight_norm``, ``spectral_norm`` and ``prune`` (hooks and parametrisations) and of
 PEFT's and loralib's LoRA.
@@ -22,7 +22,7 @@ Entries = Mapping[str, Stored]
 Scaling = Callable[[str, int], float]
 
 _UP_DOWN = re.compile(r"^(?P<layer>.*?)[._]lora[._](?P<factor>down|up)\.weight$")
-"""The names of kohya and diffusers, whose scaling alpha/r lies beside them."""
+"""The names of kohya and diffusers, with the scaling alpha/r in a separate entry."""
 _LORA = re.compile(r"^(?P<layer>.*)\.lora_(embedding_)?(?P<factor>[AB])(\.(?P<adapter>[^.]+?))??(\.weight)?$")
 
 
@@ -34,10 +34,10 @@ class Composed:
         name: its name.
         parameters: the entries.
         shape: its shape.
-        read: computes it, laid out as its framework would store it.
-        how: how, for the note.
-        like: the name by which its layout is guessed.
-        kind: its kind, if that is not guessed.
+        read: computes it in the layout of its framework.
+        how: description of the computation, for the note.
+        like: the name from which its layout is guessed.
+        kind: its kind, if known.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Composed:
 
 
 def composed(entries: Entries, lora_scaling: Scaling | None = None, transposed: bool = False) -> Iterator[Composed]:
-    """Every weight that several of the ``entries`` make.
+    """Every weight composed of several ``entries``.
 
     Args:
         entries: name → entry.
@@ -82,7 +82,7 @@ def _up_and_down(entries: Entries) -> Iterator[Composed]:
             (down, up, *([alpha] if known else [])),
             _update_shape(entries, down, up),
             _update_reader(entries, layer, down, up, scaling if known else None),
-            f"up·down of rank {rank}, " + ("scaling alpha/rank" if known else "scaling not known, taken as 1"),
+            f"up·down of rank {rank}, " + ("scaling alpha/rank" if known else "scaling unknown, assumed to be 1"),
             f"{layer}.lora_update.weight",
             "lora",
         )
@@ -113,7 +113,7 @@ def _read(entries: Entries, name: str) -> np.ndarray:
 def _weight_norm(entries: Entries, target: str, g: str, v: str) -> Composed:
     def read() -> Array:
         length, direction = _read(entries, g), _read(entries, v)
-        # There is one length for each index along the axis that it has; all elements share a scalar one.
+        # There is one length per index along its axis; a scalar length is shared by all elements.
         axes = tuple(i for i, n in enumerate(length.shape) if n == 1) if length.ndim == direction.ndim else None
         norm = np.sqrt(np.sum(np.square(direction), axis=axes, keepdims=axes is not None))
         return direction * (length / norm)
@@ -124,7 +124,7 @@ def _weight_norm(entries: Entries, target: str, g: str, v: str) -> Composed:
 def _spectral_norm(entries: Entries, target: str, weight: str, u: str, v: str) -> Composed:
     def read() -> Array:
         values, left, right = (_read(entries, n) for n in (weight, u, v))
-        # The rows lie along the first axis, or along the second in a transposed convolution.
+        # The rows are along the first axis, or along the second in a transposed convolution.
         rows = 0 if values.shape[0] == left.size and values.size == left.size * right.size else 1
         sigma = left @ np.moveaxis(values, rows, 0).reshape(left.size, right.size) @ right
         return values / sigma
@@ -148,7 +148,7 @@ def _low_rank(entries: Entries, scaling: Scaling | None, transposed: bool) -> It
         pairs = {adapter: (pair["A"], pair["B"]) for adapter, pair in adapters.items() if len(pair) == 2}
         for adapter, (a, b) in pairs.items():
             how = f"scaling·B·A of rank {entries[a].shape[0]}, " + (
-                f"scaling {scaling(layer, entries[a].shape[0]):g}" if scaling else "scaling not known, taken as 1"
+                f"scaling {scaling(layer, entries[a].shape[0]):g}" if scaling else "scaling unknown, assumed to be 1"
             )
             read = _update_reader(entries, layer, a, b, scaling)
             name = f"{layer}.lora_update[{adapter}]"
@@ -204,7 +204,7 @@ def _merged_reader(
         merged = _read(entries, base) + (update().T if flip else update())
         if length is None:
             return merged
-        # DoRA (Liu et al. 2024): each output's weights keep a learned length, m·V/‖V‖.
+        # DoRA (Liu et al. 2024): each output's weights have a learned length, m·V/‖V‖.
         axes = tuple(i for i in range(merged.ndim) if i != (merged.ndim - 1 if flip else 0))
         norm = np.sqrt(np.sum(np.square(merged), axis=axes, keepdims=True))
         return merged * (_read(entries, length).reshape(norm.shape) / norm)

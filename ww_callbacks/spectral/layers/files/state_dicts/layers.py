@@ -1,9 +1,9 @@
-"""A mapping of names to arrays → layers, the layout guessed from names and shapes.
+"""State dicts → layers, with the layout guessed from names and shapes.
 
-Without the modules it cannot be known which axis holds the outputs. What is known: torch stores (out, in), Keras and
-Flax call their (in, out) matrices ``kernel``, a bias is as long as there are outputs, and a few names are conventions.
-The guess is said in the note. Singular values do not depend on it for a matrix, and the groups of a convolution, which
-do matter, cannot be told from its shape.
+Without the modules it is unknown which axis is the outputs. Hints: torch stores (out, in), Keras and Flax call their
+(in, out) matrices ``kernel``, a bias has one element per output, and a few names are conventions. The note states the
+guess. The singular values of a matrix do not depend on it. They do depend on the groups of a convolution, which its
+shape does not show.
 """
 
 from __future__ import annotations
@@ -30,13 +30,15 @@ _PACKED_QKV = ("c_attn", "qkv", "Wqkv")
 
 @dataclass(frozen=True)
 class Names:
-    """All entries of a mapping, which tell each other's layout."""
+    """All entries of a mapping, used to infer the layout of each."""
 
     entries: Mapping[str, Stored]
 
     @cached_property
     def has_gpt2_layout(self) -> bool:
-        """Whether dense layers are GPT-2's ``Conv1D``, stored (in, out): told by its packed (in, 3·in) projection."""
+        """Whether dense layers are GPT-2's ``Conv1D``, stored (in, out): inferred from its packed (in, 3·in)
+        projection.
+        """
         return any(
             name.endswith(("c_attn.weight", "c_attn.base_layer.weight"))
             and len(e.shape) == 2
@@ -46,12 +48,12 @@ class Names:
 
     @cached_property
     def coded(self) -> frozenset[str]:
-        """The entries that are codes of quantised weights, and the modules in which they lie."""
+        """The entries that are codes of quantised weights, and their modules."""
         names = [name for name, entry in self.entries.items() if entry.is_coded or split(name)[2] in PACKED]
         return frozenset((*names, *(split(name)[0] for name in names)))
 
     def outputs(self, name: str) -> int | None:
-        """The length of the bias beside the weight ``name``, if there is one."""
+        """The length of the bias of the weight ``name``, if there is one."""
         stem, dot, leaf = split(name)
         bias = self.entries.get(f"{stem}{dot}bias") if leaf in ("weight", "kernel") else None
         return bias.shape[0] if bias is not None and len(bias.shape) == 1 else None
@@ -68,14 +70,14 @@ def inspect_mapping(
     """The layers of a state dict, of nested parameters or of a file's entries, in their order.
 
     Args:
-        arrays: names → arrays of NumPy, torch, jax or whatever NumPy reads, :class:`Stored` entries, or mappings of
-            these.
+        arrays: names → arrays of NumPy, torch or jax, objects that NumPy can convert, :class:`Stored` entries, or
+            mappings of these.
         convolution: how a convolution becomes matrices.
-        lora_scaling: gives the scaling of low-rank factors from the path of their layer and their rank; without it
-            they are measured with scaling one, and not merged.
+        lora_scaling: returns the scaling of low-rank factors from the path of their layer and their rank; without it
+            they are measured with scaling 1, and not merged.
         choice: which of several sets of weights, by its path (see
             :mod:`ww_callbacks.spectral.layers.files.state_dicts.checkpoint_tree`).
-        quantisation: the model's ``quantization_config``, where it is known.
+        quantisation: the model's ``quantization_config``, if known.
     """
     held = contents(arrays, choice)
     names = _with_dequantised(
@@ -111,7 +113,7 @@ def inspect_mapping(
 
 
 def _with_dequantised(entries: dict[str, Stored], settings: Mapping[str, Any]) -> Names:
-    """``entries`` with the real weights in the place of codes that have their scales beside them."""
+    """``entries`` with codes and their scales replaced by the dequantised weights."""
     made = {weight.parameters[0]: weight for weight in dequantised(entries, settings)}
     ingredients = {name: weight.name for weight in made.values() for name in weight.parameters}
     found: dict[str, Stored] = {}
@@ -127,7 +129,7 @@ def _with_dequantised(entries: dict[str, Stored], settings: Mapping[str, Any]) -
 
 
 def _choices(held: Contents) -> str:
-    """Which sets of weights are measured, and which others can be chosen; empty where there is one."""
+    """A remark on which sets of weights are measured, and which others can be chosen; empty if there is only one."""
     others = [aside.path for aside in held.asides if aside.can_be_chosen]
     if len(held.sets) > 1:
         measured = f"measured are {', '.join(held.sets)}" if others else "all are measured"
@@ -148,7 +150,7 @@ def _entry_specs(name: str, entry: Stored, names: Names, convolution: Convention
     if why := why_no_weight(name, entry.shape, names.coded) or entry.skipped:
         unread = unread_weights(name, entry) if why == entry.skipped else 0
         if unread and split(name)[2] in PACKED:
-            why = f"{entry.dtype}: packed codes of a quantisation that is not known here"
+            why = f"{entry.dtype}: packed codes of an unknown quantisation"
         return [replace(skipped(name, why, kind=_kind_of_vector(name), shape=entry.shape), unread=unread)]
     kind, cut = guess(name, entry.shape, names, convolution)
     if isinstance(cut, str):
@@ -159,14 +161,14 @@ def _entry_specs(name: str, entry: Stored, names: Names, convolution: Convention
 
 
 def _guessed(kind: str) -> str:
-    """What is said of a layer of which only its name and shape are known."""
-    # The number of groups is in no shape: a kernel of g groups looks like one with g times fewer inputs.
-    return "guessed from name and shape" + (", taken to have one group" if "conv" in kind else "")
+    """The note of a layer of which only name and shape are known."""
+    # The shape does not show the number of groups: a kernel with g groups looks like one with g times fewer inputs.
+    return "guessed from name and shape" + (", assumed to have one group" if "conv" in kind else "")
 
 
 def _composed_specs(weight: Composed, names: Names, convolution: Convention) -> list[LayerSpec]:
     if any(names.entries[p].skipped for p in weight.parameters):
-        return []  # said at the ingredient
+        return []  # noted at the ingredient
     kind, cut = guess(weight.like, weight.shape, names, convolution)
     if isinstance(cut, str):
         return [skipped(weight.name, cut, kind=kind, shape=weight.shape)]
@@ -193,7 +195,7 @@ def _kind_of_vector(name: str) -> str:
 
 
 def guess(name: str, shape: tuple[int, ...], names: Names, convolution: Convention) -> tuple[str, list[Part] | str]:
-    """The kind of an entry and its parts, or the reason why it has none, by its name, its shape and its neighbours."""
+    """The kind of an entry and its parts, or the reason why it has none, inferred from name, shape and neighbours."""
     kind = _kind_of_vector(name)
     if 0 in shape:
         return kind, "empty"
@@ -215,7 +217,7 @@ def guess(name: str, shape: tuple[int, ...], names: Names, convolution: Conventi
     if len(squeezed) == 2:
         part = layouts.matrix(squeezed, note=f"{shape} taken as {squeezed}")[0]
         return "other", [replace(part, arrange=lambda a: [layouts.contiguous(a.reshape(squeezed))])]
-    return "other", f"{len(shape)} axes under a name that tells no layout"
+    return "other", f"{len(shape)} axes, and the name does not show the layout"
 
 
 _FLAX_ATTENTION = {
@@ -250,7 +252,7 @@ def _guess_matrix(name: str, shape: tuple[int, ...], names: Names) -> tuple[str,
 
 
 def _guess_gates(name: str, shape: tuple[int, ...], entries: Mapping[str, Stored]) -> list[Part]:
-    # As many gates as the hidden size goes into the rows; a projected LSTM's hidden size shows in weight_hr.
+    # The number of gates is the number of rows over the hidden size, which a projected LSTM shows in weight_hr.
     recurrent, projection = (entries.get(re.sub(r"weight_(ih|hh)", f"weight_{k}", name)) for k in ("hh", "hr"))
     hidden = next((e.shape[1] for e in (projection, recurrent) if e is not None and len(e.shape) == 2), shape[0])
     labels = {4: layouts.LSTM_GATES, 3: layouts.GRU_GATES_TORCH}.get(shape[0] // max(1, hidden))
@@ -269,7 +271,7 @@ def _guess_experts(name: str, shape: tuple[int, ...], names: Names) -> list[Part
     gate_up, down = (names.entries.get(f"{stem}{dot}{n}_proj") for n in ("gate_up", "down"))
     transposed = gate_up is not None and down is not None and layouts.experts_transposed(gate_up.shape, down.shape)
     halves = ("gate", "up") if "gate_up" in leaf and shape[2 if transposed else 1] % 2 == 0 else ()
-    # Only gpt-oss has biases there, and its gates and ups alternate.
+    # Only gpt-oss has biases there, and its gate and up projections alternate.
     alternate = bool(halves) and f"{name}_bias" in names.entries
     return layouts.stack(shape, "expert", transposed=transposed, halves=halves, interleaved=alternate)
 
@@ -281,7 +283,7 @@ def _guess_convolution(name: str, shape: tuple[int, ...], names: Names, convolut
     if leaf != "weight":
         transposed = outputs is not None and outputs == shape[-2] != shape[-1]
         return layouts.convolution(shape, convolution, layout="keras transposed" if transposed else "keras")
-    # A bias that is not as long as the first axis belongs to a transposed convolution, (in, out/groups, *kernel).
+    # A bias of another length than the first axis belongs to a transposed convolution, (in, out/groups, *kernel).
     groups, rest = divmod(outputs or shape[0], shape[1])
     if outputs not in (None, shape[0]) and not rest and shape[0] % groups == 0:
         return layouts.convolution(shape, convolution, groups=groups, layout="torch transposed")

@@ -1,12 +1,11 @@
-r"""Quantised weights with the scales that lie beside them → the real weights.
+r"""Dequantises weights stored as codes with separate scales.
 
-A quantised weight is W = s·(q − z): codes q of a few bits, a scale s and perhaps a zero point z, each shared by a row,
-a block or the whole matrix. Libraries differ in where they put the three and in how they pack q:
+A quantised weight is W = s·(q − z): codes q of a few bits, a scale s and optionally a zero point z, each shared by a
+row, a block or the whole matrix. Libraries differ in the names of the three and in how they pack q:
 
-- one array of codes beside ``_scale``, ``_scale_inv``, ``SCB``, ``scales``: FP8 of DeepSeek, Qwen and ComfyUI,
+- one array of codes with ``_scale``, ``_scale_inv``, ``SCB``, ``scales``: FP8 of DeepSeek, Qwen and ComfyUI,
   ``float-quantized`` and ``int-quantized`` of compressed-tensors, INT8 of bitsandbytes and others;
-- ``qweight``, ``qzeros``, ``scales`` (``g_idx``): GPTQ packs along the inputs, AWQ along the outputs in an order of its
-  own;
+- ``qweight``, ``qzeros``, ``scales`` (``g_idx``): GPTQ packs along the inputs, AWQ along the outputs in its own order;
 - ``weight_packed``, ``weight_scale``, ``weight_shape``: ``pack-quantized`` of compressed-tensors; in bytes: NVFP4;
 - ``_blocks``, ``_scales``: MXFP4;
 - ``weight``, ``absmax``, ``quant_map``, ``quant_state``: NF4 and FP4 of bitsandbytes.
@@ -32,21 +31,21 @@ Arrays = dict[str, np.ndarray]
 _FP4 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
 """The values of E2M1."""
 _AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
-"""Where AWQ puts the eight outputs that one integer holds."""
+"""AWQ's order of the eight outputs in one integer."""
 PACKED = ("qweight", "weight_packed", "W_q", "q_weight", "codes", "Qidxs")
 """Names of arrays of packed codes."""
 
 
 @dataclass(frozen=True)
 class Dequantised:
-    """A weight that its codes and its scales make.
+    """A weight computed from codes and scales.
 
     Attributes:
         name: the name of the weight.
-        parameters: the entries that it is made of, the codes first.
+        parameters: the entries from which it is computed, the codes first.
         shape: its shape.
         read: computes it.
-        stored_as: how it is stored, for the table.
+        stored_as: its stored format, for the table.
     """
 
     name: str
@@ -57,11 +56,11 @@ class Dequantised:
 
 
 def dequantised(entries: Entries, settings: Settings) -> Iterator[Dequantised]:
-    """Every weight that codes among the ``entries`` and their scales make.
+    """Every weight computed from codes and scales among the ``entries``.
 
     Args:
         entries: name → entry.
-        settings: ``quantization_config`` of the model, if it is known.
+        settings: ``quantization_config`` of the model, if known.
     """
     for name, entry in entries.items():
         for scheme in (_bitsandbytes_4, _packed_in_integers, _compressed, _microscaled, _scaled):
@@ -71,7 +70,7 @@ def dequantised(entries: Entries, settings: Settings) -> Iterator[Dequantised]:
 
 
 def unread_weights(name: str, entry: Stored) -> int:
-    """About how many weights the codes ``name`` stand for; 0 where they are no codes."""
+    """Approximate number of weights in the codes ``name``; 0 if they are not codes."""
     packed = split(name)[2] in PACKED
     if len(entry.shape) < 2 or not (packed or entry.is_coded):
         return 0
@@ -135,17 +134,17 @@ def _bitsandbytes_4(entries: Entries, name: str, entry: Stored, _: Settings) -> 
 
 _BNB = ("bitsandbytes__nf4", "bitsandbytes__fp4")
 _BYTES = {"uint8": 1, "bfloat16": 2, "float32": 4}
-"""Types in which bitsandbytes keeps its packed codes (``quant_storage``), and their bytes."""
+"""Types in which bitsandbytes stores packed codes (``quant_storage``), and their size in bytes."""
 
 
 def _as_bytes(array: np.ndarray, dtype: str) -> np.ndarray:
-    if dtype == "bfloat16":  # was widened: its bits are the upper half
+    if dtype == "bfloat16":  # was converted to float32: its bits are the upper half
         array = (np.ascontiguousarray(array).view(np.uint32) >> 16).astype("<u2")
     return np.ascontiguousarray(array).view(np.uint8).reshape(-1)
 
 
 def _unpacked(packed: np.ndarray, bits: int, axis: int, order: tuple[int, ...] | None = None) -> np.ndarray:
-    """The codes in 32-bit integers, as many as go into one following each other along ``axis``, lowest bits first."""
+    """Unpack codes from 32-bit integers, consecutive along ``axis``, lowest bits first."""
     places = np.array(order if order is not None else range(32 // bits), np.uint32) * np.uint32(bits)
     words = np.moveaxis(np.ascontiguousarray(packed).view(np.uint32), axis, -1)
     codes = ((words[..., None] >> places) & np.uint32((1 << bits) - 1)).astype(np.uint8 if bits <= 8 else np.uint16)
@@ -176,7 +175,7 @@ def _packed_in_integers(entries: Entries, name: str, entry: Stored, settings: Se
     bits = 32 * entries[used["zeros"]].shape[-1] // outputs if "zeros" in used else int(settings.get("bits") or 0)
     inputs = 32 * rows // bits if bits else 0
     if bits not in (2, 4, 8) or ("groups" in used and entries[used["groups"]].count != inputs):
-        return None  # three bits lie across the borders of the integers
+        return None  # codes of three bits cross the boundaries of the integers
     plus = 0 if "v2" in str(settings.get("checkpoint_format", "")) else 1  # the first version stores z − 1
 
     def compute(a: Arrays) -> np.ndarray:
@@ -223,7 +222,7 @@ def _compressed(entries: Entries, name: str, entry: Stored, settings: Settings) 
 
 
 def _nvfp4(entries: Entries, name: str, entry: Stored, at: str, leaf: str) -> Dequantised | None:
-    """NVFP4, whose scales have 8 bits and a factor in common, and MXFP4 beside it, whose scales are powers of two."""
+    """NVFP4, with 8-bit scales and a common factor, and MXFP4, with powers of two as scales."""
     divided = leaf == "weight_packed"
     outer = f"{at}weight_global_scale" if divided else f"{at}weight_scale_2"
     used = {"codes": name, "scales": f"{at}weight_scale"} | _there(entries, {"outer": outer})
@@ -251,19 +250,19 @@ def _nvfp4(entries: Entries, name: str, entry: Stored, at: str, leaf: str) -> De
 
 
 def _powers(scales: np.ndarray) -> np.ndarray:
-    """Scales as they are, or the powers of two whose exponents are stored as bytes."""
+    """The scales, or the powers of two whose exponents are stored as bytes."""
     return np.ldexp(np.float32(1), scales.astype(np.int32) - 127) if scales.dtype == np.uint8 else scales
 
 
 def _microscaled(entries: Entries, name: str, entry: Stored, _: Settings) -> Dequantised | None:
-    """MXFP4: 32 values of four bits share a power of two."""
+    """MXFP4: 32 four-bit values share a power of two."""
     target = name.removesuffix("_blocks")
     if target == name or f"{target}_scales" not in entries or entry.dtype != "uint8" or len(entry.shape) < 3:
         return None
     *outer, rows, groups, held = entry.shape
     if entries[f"{target}_scales"].shape != (*outer, rows, groups):
         return None
-    shape = (*outer, groups * held * 2, rows)  # experts are used (inputs, outputs)
+    shape = (*outer, groups * held * 2, rows)  # experts are applied as (inputs, outputs)
 
     def compute(a: Arrays) -> np.ndarray:
         codes = np.stack([a["codes"] & 15, a["codes"] >> 4], axis=-1).reshape(*outer, rows, groups, 2 * held)
@@ -274,7 +273,7 @@ def _microscaled(entries: Entries, name: str, entry: Stored, _: Settings) -> Deq
 
 
 def _scaled(entries: Entries, name: str, entry: Stored, settings: Settings) -> Dequantised | None:
-    """Codes of eight bits, one an element."""
+    """Eight-bit codes, one per element."""
     if not entry.is_coded or len(entry.shape) < 2:
         return None
     stem, dot, leaf = split(name)
@@ -304,7 +303,7 @@ def _scaled(entries: Entries, name: str, entry: Stored, settings: Settings) -> D
 
 
 def _blocks(scale: tuple[int, ...], shape: tuple[int, ...], settings: Settings) -> tuple[int, ...] | None:
-    """How many elements along each axis share a scale; None where the shapes do not go together."""
+    """Number of elements along each axis that share a scale; None if the shapes do not match."""
     if math.prod(scale) == 1:
         return shape
     if len(scale) == 1:
@@ -315,7 +314,7 @@ def _blocks(scale: tuple[int, ...], shape: tuple[int, ...], settings: Settings) 
         return None
     found = []
     for size, scales, known in zip(shape, scale, named, strict=True):
-        # The last block may be cut short, so that a division does not tell the others' size: it is mostly 128.
+        # The last block may be shorter, so a division does not give the size of the others, which is mostly 128.
         likely = (known, size if scales == 1 else 0, 128, size // scales if scales and size % scales == 0 else 0)
         block = next((b for b in likely if isinstance(b, int) and b > 0 and -(-size // b) == scales), 0)
         if not block:
@@ -327,11 +326,11 @@ def _blocks(scale: tuple[int, ...], shape: tuple[int, ...], settings: Settings) 
 def _in_words(blocks: tuple[int, ...], shape: tuple[int, ...]) -> str:
     if blocks == shape:
         return "one scale"
-    return "a scale a row" if blocks == (1, *shape[1:]) else "blocks of " + "×".join(map(str, blocks))
+    return "a scale per row" if blocks == (1, *shape[1:]) else "blocks of " + "×".join(map(str, blocks))
 
 
 def _each(values: np.ndarray, operation: np.ufunc, shared: np.ndarray, blocks: tuple[int, ...]) -> None:
-    """Apply ``operation`` to ``values`` in place with what each block shares, with little memory beside them."""
+    """Apply ``operation`` to ``values`` in place with one parameter per block, with little extra memory."""
     shared = shared.astype(np.float32)
     if shared.size == 1:
         operation(values, shared.reshape(-1)[0], out=values)

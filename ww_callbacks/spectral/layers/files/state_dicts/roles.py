@@ -1,7 +1,7 @@
-"""What an array beside the weights is used as, where its name, its companions or its shape tell.
+"""Identifies arrays that are not weights by their name, companions or shape.
 
 A matrix in a file is a weight only if the model multiplies by it. Moments of an optimiser, scales of quantised weights,
-running statistics, tables of positions, masks and random states have the shapes of weights and are none.
+running statistics, tables of positions, masks and random states have the shapes of weights but are not weights.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ _SCALES = re.compile(
     r"weight_(shape|format|g_idx|global_scale|meta\w*))$"
 )
 _SCALES_BESIDE = re.compile(r"(^|[._/])(scales?|scale_?\d*|zeros?|zero_points?|biases|offset|scale_bf16)$")
-"""Names that mean a scale only beside integers or 8-bit floats."""
+"""Names that mean a scale only next to integers or 8-bit floats."""
 
 
 def split(name: str) -> tuple[str, str, str]:
-    """``name`` as what leads to the entry, the separator and the entry.
+    """Split ``name`` into path, separator and entry.
 
     >>> split("encoder.0.weight"), split("weight")
     (('encoder.0', '.', 'weight'), ('', '', 'weight'))
@@ -69,12 +69,12 @@ def split(name: str) -> tuple[str, str, str]:
 
 
 def why_no_weight(name: str, shape: tuple[int, ...], coded: Collection[str] = ()) -> str:
-    """What the entry ``name`` is, if its name or its companions tell that it is no weight; empty otherwise.
+    """What the entry ``name`` is, if its name or companions show that it is not a weight; empty otherwise.
 
     Args:
         name: its name.
         shape: its shape.
-        coded: the modules in which integers or 8-bit floats lie, and the names of those.
+        coded: the modules with integers or 8-bit floats, and the names of these entries.
 
     >>> why_no_weight("module.optimizer.state.0.exp_avg", (4, 4))
     'a moment of the optimiser'
