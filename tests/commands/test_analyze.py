@@ -80,7 +80,7 @@ def test_a_label_from_alpha_is_a_hint_with_its_error_and_sets_no_exit_code(heavy
     assert "look at 0.weight (hint: α < 2)" in headline
     assert re.search(rf" {rows['alpha'][0]:.4g} ± {rows['sigma'][0]:.2g} +sufficient", table)
     assert "trained" not in headline + table
-    assert "α alone does not tell" in note
+    assert "α alone does not show" in note
 
 
 def test_the_table_is_ordered_by_concern_and_by_what_is_asked_for(heavy, capsys):

@@ -130,7 +130,7 @@ def test_a_low_rank_copy_is_not_factorised_again(as_folder, weights, tmp_path, c
     assert compress(model, "--to", copies / "low.safetensors", "--rank", 5) == 0
     source = copies if as_folder else copies / "low.safetensors"
     assert compress(source, "--to", tmp_path / "again.safetensors", "--rank", 2) == 2
-    assert "low-rank copy already" in capsys.readouterr().err
+    assert "already a low-rank copy" in capsys.readouterr().err
     assert not (tmp_path / "again.safetensors").exists()
 
 

@@ -1,4 +1,4 @@
-"""How a table of layers is put before people: α with its ±, what is only a hint, and what deserves a look first."""
+"""Printed tables of layers: α with its standard error, hints, and the order of rows."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ORDERS = ("concern", "depth")
-"""Orders of a table beside those by one of its columns."""
+"""Orders of a table besides the names of columns."""
 
 HINT = (
-    "hint: α < 2 or α > 6 where the evidence suffices (WeightWatcher's over- and under-trained). α alone does not tell "
+    "hint: α < 2 or α > 6 with sufficient evidence (WeightWatcher's over- and under-trained). α alone does not show "
     "whether a layer is over- or under-trained; healthy models have such layers too."
 )
-"""What is said below a table that has hints."""
+"""Explanation below a table with hints."""
 
 
 def short(value: float) -> str:
@@ -25,7 +25,7 @@ def short(value: float) -> str:
 
 
 def alpha_in_words(alpha: float, sigma: float, evidence: str) -> str:
-    """α with its standard error, in brackets where the evidence does not suffice.
+    """α with its standard error, in brackets without sufficient evidence.
 
     >>> alpha_in_words(3.14159, 0.21, "sufficient"), alpha_in_words(7.0, 2.5, "small tail")
     ('3.142 ± 0.21', '(7 ± 2.5)')
@@ -37,7 +37,7 @@ def alpha_in_words(alpha: float, sigma: float, evidence: str) -> str:
 
 
 def hint(alpha: float, sigma: float, label: str) -> str:
-    """What WeightWatcher's label rests on; ``≈`` where the standard error does not tell α from the bound.
+    """The condition behind WeightWatcher's label; ``≈`` if α is within one standard error of the bound.
 
     >>> hint(1.6, 0.1, "over-trained"), hint(1.95, 0.1, "over-trained"), hint(3.0, 0.1, "")
     ('α < 2', 'α ≈ 2', '')
@@ -54,7 +54,7 @@ def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def with_alpha_in_words(table: pd.DataFrame, suffix: str = "") -> pd.DataFrame:
-    """``table`` with ``alpha`` in words in place of the numbers, and without ``sigma``; as it is if it has no α."""
+    """``table`` with ``alpha`` as text with its error, and without ``sigma``; unchanged if it has no α."""
     alpha, sigma, evidence = (f"{name}{suffix}" for name in ("alpha", "sigma", "alpha_evidence"))
     if alpha not in table:
         return table
@@ -64,7 +64,7 @@ def with_alpha_in_words(table: pd.DataFrame, suffix: str = "") -> pd.DataFrame:
 
 
 def with_errors_in_words(table: pd.DataFrame) -> pd.DataFrame:
-    """``table`` with every column that has a column of errors as ``1.234 ± 0.005``; a value without error as it is."""
+    """``table`` with columns of errors merged as ``1.234 ± 0.005``; values without an error are unchanged."""
     from ww_callbacks.spectral.measuring.accuracy import ERROR
 
     def cell(value: float, error: float) -> str:
@@ -75,16 +75,16 @@ def with_errors_in_words(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def ordered(table: pd.DataFrame, by: str, concern: Sequence[tuple[Any, ...]], worst: Mapping[str, str]) -> list[int]:
-    """The positions of the rows of ``table`` in the order ``by``; rows that are equal in it stay in depth order.
+    """The positions of the rows of ``table`` in the order ``by``; ties stay in depth order.
 
     Args:
-        table: one row a layer, in depth order.
-        by: ``concern``, ``depth`` or a column: its worst end first, the largest number where it has none.
-        concern: what to order each row by for ``concern``, the smallest first.
-        worst: column → ``low`` where small numbers are worth a look.
+        table: one row per layer, in depth order.
+        by: ``concern``, ``depth`` or a column: worst values first, or largest first if it has no worst end.
+        concern: the sort key of each row for ``concern``, smallest first.
+        worst: column → ``low`` if small numbers are worst.
 
     Raises:
-        ValueError: for any other order, with those there are.
+        ValueError: for any other order; the message lists the valid ones.
     """
     rows = range(len(table))
     if by == "depth":

@@ -43,5 +43,5 @@ def test_equal_accuracies_have_no_rank_correlation():
 
 
 def test_refuses_unequal_lengths():
-    with pytest.raises(ValueError, match="one accuracy a model"):
+    with pytest.raises(ValueError, match="one accuracy per model"):
         model_series([1.0], [1.0, 2.0])

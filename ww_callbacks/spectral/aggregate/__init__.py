@@ -1,4 +1,4 @@
-"""Numbers over the layers of a model, and over models."""
+"""Statistics over the layers of a model, and over models."""
 
 from ww_callbacks.spectral.aggregate.alpha_flow import CorrelationFlow, correlation_flow
 from ww_callbacks.spectral.aggregate.model_ranking import ModelSeries, model_series

@@ -1,7 +1,7 @@
-"""Correlation flow: how α runs through the depth of a network, as numbers.
+"""Correlation flow: slope and roughness of α over the depth of a network.
 
-In a well-conditioned network α stays level from layer to layer; where it climbs or jumps, information does not pass.
-The picture is α over depth; its numbers are a slope (does it climb?) and a roughness (does it jump?).
+In a well-conditioned network α stays constant from layer to layer; according to the source, information does not pass
+where it rises or jumps. The slope measures the rise of α over depth, the roughness its jumps.
 
 Source: C. H. Martin, T. Peng and M. W. Mahoney, Nature Communications 12 (2021) 4122 (who call the picture correlation
 flow and read it by eye).
@@ -22,10 +22,10 @@ class CorrelationFlow:
     """α over depth, in numbers.
 
     Attributes:
-        layers: how many layers were used.
+        layers: number of layers used.
         slope: least-squares slope of α over relative depth (0 first layer, 1 last): the climb over the whole network.
         slope_error: standard error of the slope.
-        median_slope: median of all pairwise slopes (Theil and Sen), which one bad layer cannot move.
+        median_slope: median of all pairwise slopes (Theil–Sen), robust against a single outlier.
         roughness: mean |α_{l+1} − α_l| from one used layer to the next.
         mean: mean of α.
         spread: standard deviation of α about its mean.
@@ -44,7 +44,7 @@ def correlation_flow(alphas: ArrayLike, usable: ArrayLike | None = None) -> Corr
     """Slope and roughness of α (or of any quantity) over depth.
 
     Args:
-        alphas: one number a layer, in depth order; NaN where there is none.
+        alphas: one number per layer, in depth order; NaN if there is none.
         usable: which of them to use, for example those of sufficient evidence; all finite ones by default.
 
     Returns:
@@ -62,7 +62,7 @@ def correlation_flow(alphas: ArrayLike, usable: ArrayLike | None = None) -> Corr
     if usable is not None:
         chosen = np.asarray(usable, dtype=bool).ravel()
         if len(chosen) != len(values):
-            raise ValueError(f"Expected {len(values)} entries in `usable`, one a layer, but got {len(chosen)}.")
+            raise ValueError(f"Expected {len(values)} entries in `usable`, one per layer, but got {len(chosen)}.")
         keep &= chosen
     depth = np.arange(len(values)) / max(1, len(values) - 1)
     x, y = depth[keep], values[keep]

@@ -1,4 +1,4 @@
-"""A metric of the weights against the accuracy of a series of models: does it predict who is better?
+"""A metric of the weights against the accuracy of a series of models: does it rank them?
 
 Source: the comparison of C. H. Martin, T. Peng and M. W. Mahoney, Nature Communications 12 (2021) 4122 (least squares,
 RMSE and Kendall's τ over a series such as VGG or ResNet).
@@ -17,15 +17,15 @@ _NAN = float("nan")
 
 @dataclass(frozen=True)
 class ModelSeries:
-    """How a metric goes with accuracy over models.
+    """The association of a metric with accuracy over models.
 
     Attributes:
-        points: one row a model: ``metric``, ``accuracy``, ``fitted``, ``residual``: the scatter and its line.
-        models: how many models were used.
-        slope: of accuracy on the metric, least squares.
-        intercept: of that line.
+        points: one row per model: ``metric``, ``accuracy``, ``fitted``, ``residual``: the scatter and its line.
+        models: number of models used.
+        slope: slope of the least-squares line of accuracy on the metric.
+        intercept: intercept of that line.
         r2: share of the accuracy's variance that the line explains.
-        rmse: √ of the mean squared residual, in the accuracy's unit.
+        rmse: root mean squared residual, in the unit of the accuracy.
         kendall: Kendall's rank correlation τ_b.
         kendall_p: its two-sided p-value against no association.
         spearman: Spearman's rank correlation.
@@ -45,16 +45,16 @@ class ModelSeries:
 def model_series(metric: ArrayLike, accuracy: ArrayLike, names: ArrayLike | None = None) -> ModelSeries:
     """Compare a metric with accuracy over a series of models.
 
-    Three models say nothing, five little: look at ``kendall_p`` before the slope.
+    Three models give no evidence, five little: check ``kendall_p`` before the slope.
 
     Args:
-        metric: one number a model, for example its mean α.
-        accuracy: one number a model, in any unit; error or loss will do as well.
+        metric: one number per model, for example its mean α.
+        accuracy: one number per model, in any unit; error or loss work as well.
         names: the models' names, the index of ``points``.
 
     Returns:
-        The comparison over the models of which both numbers are finite; all NaN below two models, or where the metric
-        is the same for all.
+        The comparison over the models with two finite numbers; all NaN below two models, or if the metric is the same
+        for all.
 
     Raises:
         ValueError: if the lengths differ.
@@ -65,7 +65,7 @@ def model_series(metric: ArrayLike, accuracy: ArrayLike, names: ArrayLike | None
     """
     x, y = np.asarray(metric, dtype=np.float64).ravel(), np.asarray(accuracy, dtype=np.float64).ravel()
     if len(x) != len(y):
-        raise ValueError(f"Expected one metric and one accuracy a model but got {len(x)} and {len(y)}.")
+        raise ValueError(f"Expected one metric and one accuracy per model but got {len(x)} and {len(y)}.")
     points = pd.DataFrame({"metric": x, "accuracy": y}, index=None if names is None else pd.Index(np.ravel(names)))
     points = points[np.isfinite(x) & np.isfinite(y)]
     x, y = points["metric"].to_numpy(), points["accuracy"].to_numpy()

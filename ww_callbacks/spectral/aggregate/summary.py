@@ -1,4 +1,4 @@
-"""Layer rows → the model-level numbers."""
+"""Layer rows → model-level statistics."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ STATISTICS = ("mean", "median", "q10", "q90", "min", "max")
 """The statistics over layers, in order; quantiles by linear interpolation."""
 
 NEEDS_EVIDENCE = ("alpha", "alpha_weighted")
-"""Quantities that only count on layers whose ``alpha_evidence`` is ``sufficient``."""
+"""Quantities that only use layers whose ``alpha_evidence`` is ``sufficient``."""
 
 
 UPDATES = "lora/"
-"""What the names of the statistics over low-rank updates begin with."""
+"""Prefix of the statistics over low-rank updates."""
 
 _UPDATE = ".lora_update"
 
 
 def summarise_layers(rows: Mapping[str, Mapping[str, float | str]]) -> dict[str, float]:
-    """:func:`summarise`, the low-rank updates of adapters apart from the weights.
+    """:func:`summarise`, with the low-rank updates of adapters separate from the weights.
 
-    An update of rank r has an effective rank of r at most: among the weights it would look like a collapse.
+    An update of rank r has an effective rank of at most r: among the weights it would look like a collapse.
 
     Args:
         rows: layer → quantity name → value.
 
     Returns:
-        ``<quantity>/<statistic>`` over the weights, and ``lora/<quantity>/<statistic>`` over the updates. Where only
-        updates were measured, the former are theirs, too.
+        ``<quantity>/<statistic>`` over the weights, and ``lora/<quantity>/<statistic>`` over the updates. If only
+        updates were measured, the former are also over the updates.
 
     >>> rows = {"q.merged_weight": {"effective_rank": 40.0}, "q.lora_update[default]": {"effective_rank": 2.0}}
     >>> summary = summarise_layers(rows)
@@ -45,15 +45,15 @@ def summarise_layers(rows: Mapping[str, Mapping[str, float | str]]) -> dict[str,
 
 
 def summarise(rows: Sequence[Mapping[str, float | str]]) -> dict[str, float]:
-    """The headline quantities over layers, failures left out.
+    """The headline quantities over layers, without failures.
 
     Args:
-        rows: quantity name → value, one a layer.
+        rows: quantity name → value, one mapping per layer.
 
     Returns:
         ``<quantity>/<statistic>`` for every headline quantity that occurs in the rows, over its finite values (for α
-        only those with sufficient evidence; NaN if none is left), and ``alpha/share_sufficient``: the share of the
-        layers with an α whose evidence suffices.
+        only those with sufficient evidence; NaN if none is left), and ``alpha/share_sufficient``: the share of layers
+        with an α that have sufficient evidence.
 
     >>> summary = summarise([{"effective_rank": 2.0}, {"effective_rank": 4.0}, {"effective_rank": float("nan")}])
     >>> summary["effective_rank/mean"], summary["effective_rank/max"]

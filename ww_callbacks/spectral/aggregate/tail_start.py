@@ -1,7 +1,8 @@
-"""The rank at which the power-law tail begins, beside what else happens along the ranks.
+"""The rank at which the power-law tail begins, with explained variance and localisation along the ranks.
 
-If the tail holds what was learned, then cutting W back to the tail's rank should keep it; explained variance says how
-much of W's size that is, and the localisation ratio of the singular vectors whether the directions change there.
+If the tail contains what was learned, then truncating W to the tail's rank should keep it. The explained variance is
+the share of ‖W‖_F² that remains; the localisation ratio of the singular vectors shows whether the directions change
+there.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ class TailRank:
         return float(self.explained_variance[self.rank - 1]) if self.rank else float("nan")
 
     def rank_for(self, share: float) -> int:
-        """The least rank that explains this share of ‖W‖_F².
+        """The smallest rank that explains this share of ‖W‖_F².
 
         Raises:
-            ValueError: for a share outside (0, 1].
+            ValueError: if the share is outside (0, 1].
         """
         if not 0 < share <= 1:
             raise ValueError(f"Expected a share in (0, 1] but got {share}.")
-        # the last entry is 1 but for rounding
+        # the last entry is 1 up to rounding
         return min(int(np.searchsorted(self.explained_variance, share)) + 1, len(self.explained_variance))
 
 

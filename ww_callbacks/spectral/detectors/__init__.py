@@ -1,4 +1,6 @@
-"""Time series of a run → findings; online, constant in memory and time, with a state that can be saved."""
+"""Detectors: time series of a run → findings. Online, with constant memory and time per snapshot, and a state that can
+be saved.
+"""
 
 from ww_callbacks.spectral.detectors.base import Detector, Finding, Observation
 from ww_callbacks.spectral.detectors.layerwise.alpha_range import AlphaRange

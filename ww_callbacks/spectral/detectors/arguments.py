@@ -1,4 +1,4 @@
-"""What every detector checks: its numbers, its arguments and the state it is given back."""
+"""Checks shared by the detectors: numbers, arguments and saved states."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def number(values: Values | Mapping[str, float], name: str) -> float | None:
 
 
 def check_state(state: Mapping[str, Any], detector: str) -> dict[str, Any]:
-    """The saved state as an own deep copy.
+    """A deep copy of the saved state.
 
     Raises:
-        ValueError: if it is another detector's.
+        ValueError: if it belongs to another detector.
     """
     if not isinstance(state, Mapping) or state.get("detector") != detector:
         came = state.get("detector") if isinstance(state, Mapping) else type(state).__name__
@@ -37,10 +37,10 @@ def check_state(state: Mapping[str, Any], detector: str) -> dict[str, Any]:
 
 
 def at_least_one(persistence: int) -> int:
-    """``persistence`` if it is a count.
+    """``persistence``, checked.
 
     Raises:
-        ValueError: otherwise.
+        ValueError: if it is not valid.
     """
     if isinstance(persistence, bool) or not isinstance(persistence, int) or persistence < 1:
         raise ValueError(
@@ -50,10 +50,10 @@ def at_least_one(persistence: int) -> int:
 
 
 def positive(name: str, value: float) -> float:
-    """``value`` if it is a positive finite number.
+    """``value``, checked.
 
     Raises:
-        ValueError: otherwise.
+        ValueError: if it is not valid.
     """
     if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
         raise ValueError(f"Expected `{name}` to be a positive number but got {value!r}.")

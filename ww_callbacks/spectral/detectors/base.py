@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 @dataclass(frozen=True)
 class Observation:
-    """One snapshot of a run, as the detectors see it.
+    """One snapshot of a run: the input of the detectors.
 
     Attributes:
         step: optimiser steps done so far.
@@ -18,12 +18,12 @@ class Observation:
         metrics: what the loop reported, as far as known: ``train_loss`` and ``train_accuracy`` (means over the epoch),
             ``first_loss`` (of the first step), ``learning_rate``, ``val_loss``, ``val_accuracy`` (higher is better).
         epoch_losses: the per-step training losses of the epoch that just ended, each of a batch before its update, as
-            means over ten equal parts in order; empty where unknown, or where the epoch had fewer than ten steps.
-        full: whether the quantities that need a spectrum are there.
-        status: layer name → status of its row (``ok``, ``non-finite``, …), where known.
-        changed: layer name → whether its weights differ from the last snapshot's, where known.
-        frozen: the layers that are not trained now, as far as the framework tells.
-        errors: layer name → quantity name → error, of the values that are estimates (``accuracy=``); others are exact.
+            means over ten equal parts in order; empty if unknown, or if the epoch had fewer than ten steps.
+        full: whether it has the quantities that need a spectrum.
+        status: layer name → status of its row (``ok``, ``non-finite``, …), if known.
+        changed: layer name → whether its weights differ from the last snapshot's, if known.
+        frozen: the layers that are currently not trained, as far as the framework reports.
+        errors: layer name → quantity name → error, for values that are estimates (``accuracy=``); others are exact.
     """
 
     step: int
@@ -38,7 +38,7 @@ class Observation:
     errors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def error(self, layer: str, quantity: str) -> float:
-        """How far a value may be off; 0 where it is exact."""
+        """The error of a value; 0 if it is exact."""
         return self.errors.get(layer, {}).get(quantity, 0.0)
 
 
@@ -77,27 +77,27 @@ class Detector(Protocol):
     """A function of the time series so far, computed online with constant memory and time per snapshot."""
 
     kind: str
-    """What its alerts are called."""
+    """The kind of its alerts."""
     can_stop: bool
-    """Whether a finding of it may ever stop a run. Thresholds that fire in healthy runs may not."""
+    """Whether its findings may ever stop a run. Thresholds that fire in healthy runs may not."""
     spoils_weights: bool
-    """Whether weights are not worth keeping while it finds something critical."""
+    """Whether the weights are unusable while it has a critical finding."""
     state: str
-    """The verdict's state while a critical finding of it holds: ``watch``, or what is wrong."""
+    """The verdict's state during a critical finding: ``watch``, or the name of the problem."""
     needs: tuple[str, ...]
     """Names of the quantities that must be measured for it (see ``ww_callbacks.spectral.measuring.registry``)."""
 
     def update(self, observation: Observation) -> list[Finding]:
-        """Take the next snapshot and return what holds now (empty if nothing does)."""
+        """Process the next snapshot and return the current findings (may be empty)."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The state as JSON-able plain values."""
+        """The state as JSON-serialisable values."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a saved state.
 
         Raises:
-            ValueError: if it is not one of this detector's.
+            ValueError: if it is not a state of this detector.
         """
 
 

@@ -1,4 +1,4 @@
-"""Every detector that comes with the package, and what follows from their classes."""
+"""The built-in detectors, and the properties of their kinds."""
 
 from __future__ import annotations
 

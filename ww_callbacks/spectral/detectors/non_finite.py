@@ -14,8 +14,8 @@ from ww_callbacks.spectral.detectors.base import Finding, Observation, epoch_tex
 class NonFinite:
     """A layer contains NaN or ±inf, or the training loss is NaN or ±inf; reported immediately, because it is permanent.
 
-    A layer counts when its status is ``non-finite``; where no status came, when every number measured of it is missing
-    although it had some before. The last snapshot without any is the one to keep.
+    A layer is affected if its status is ``non-finite``, or, without a status, if all its values are missing although it
+    had some before. The last snapshot without affected layers is the one to keep.
     """
 
     kind: str = "non-finite"
@@ -28,7 +28,7 @@ class NonFinite:
         self._state: dict[str, Any] = {"detector": self.kind, "since": None, "good": None, "had": []}
 
     def update(self, observation: Observation) -> list[Finding]:
-        """Take the next snapshot and return what holds now."""
+        """Process the next snapshot and return the current findings."""
         broken, had = [], set(self._state["had"])
         for layer, values in observation.layers.items():
             numbers = [v for v in values.values() if not isinstance(v, str)]
@@ -50,7 +50,7 @@ class NonFinite:
         step, epoch = self._state["since"]
         good_step, good_epoch = self._state["good"] or (None, None)
         if broken:
-            where = f"{len(broken)} of {len(observation.layers)} layers hold NaN or ±inf, first in depth `{broken[0]}`"
+            where = f"{len(broken)} of {len(observation.layers)} layers contain NaN or ±inf, the first is `{broken[0]}`"
         else:
             where = f"the training loss is {loss} while the weights are still finite"
         back = f"Go back to the snapshot of epoch {epoch_text(good_epoch)} and l" if good_epoch is not None else "L"
@@ -64,7 +64,7 @@ class NonFinite:
                 since_epoch=epoch,
                 message=f"Since epoch {epoch_text(epoch)} {where}.",
                 recommendation=f"{back}ower the learning rate, clip gradients, or train in a wider number format.",
-                # a single infinite loss under loss scaling mends itself; weights that are NaN do not
+                # a single infinite loss under loss scaling is temporary; NaN weights are not
                 may_stop=bool(broken),
                 confidence=1.0 if broken else None,
                 best_step=good_step,
@@ -73,13 +73,13 @@ class NonFinite:
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        """The state as JSON-able plain values."""
+        """The state as JSON-serialisable values."""
         return copy.deepcopy(self._state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a saved state.
 
         Raises:
-            ValueError: if it is not one of this detector's.
+            ValueError: if it is not a state of this detector.
         """
         self._state = check_state(state, self.kind)

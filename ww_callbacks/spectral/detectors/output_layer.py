@@ -1,4 +1,4 @@
-"""Which measured layer is the network's output layer."""
+"""Finds the network's output layer among the measured layers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def output_layer(specs: Sequence[LayerSpec]) -> str | None:
     """The last layer in depth order that has a matrix, or the layer that it is tied to.
 
     Args:
-        specs: every layer of the model in depth order, the skipped ones among them.
+        specs: every layer of the model in depth order, including the skipped ones.
 
     Returns:
-        Its name, whether it is among the layers watched or not; None where the model has no such layer.
+        Its name, even if it is not watched; None if the model has no such layer.
     """
     for spec in reversed(specs):
         tied = _TIED.match(spec.skipped)

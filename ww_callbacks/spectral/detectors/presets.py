@@ -24,7 +24,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "cautious": {},
     "eager": {"threshold": EAGER, "stops_overconfident": True},
 }
-"""Arguments of :class:`Overtraining`. ``off`` judges like ``cautious``, and no finding of it may stop the run."""
+"""Arguments of :class:`Overtraining`. ``off`` equals ``cautious``, but its findings never stop the run."""
 
 
 def default_detectors(
@@ -33,12 +33,12 @@ def default_detectors(
     """The detectors of a run, overtraining last.
 
     Args:
-        preset: how ready the overtraining detector is to stop a run: ``off`` (informs), ``cautious``, ``eager``.
-        fine_tuning: whether the run continues from trained weights; it changes what is recommended for α.
+        preset: when the overtraining detector stops a run: ``off`` (never), ``cautious`` or ``eager``.
+        fine_tuning: whether the run continues from trained weights; changes the recommendations for α.
         overtraining: arguments of :class:`Overtraining` that replace those of the preset.
 
     Raises:
-        ValueError: for an unknown preset or argument.
+        ValueError: if the preset or an argument is unknown.
 
     >>> [d.kind for d in default_detectors("cautious")][-1]
     'overtraining'
@@ -63,5 +63,5 @@ def default_detectors(
 
 
 def needed_quantities(detectors: list[Detector]) -> tuple[str, ...]:
-    """Names of the quantities that these detectors need, each once."""
+    """Unique names of the quantities that these detectors need."""
     return tuple(dict.fromkeys(name for detector in detectors for name in getattr(detector, "needs", ())))

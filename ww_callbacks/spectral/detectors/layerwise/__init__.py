@@ -1,1 +1,1 @@
-"""Detectors that judge layer by layer, each in a file of its own."""
+"""Detectors of single layers, one per file."""

@@ -1,4 +1,4 @@
-"""Layers whose α lies outside WeightWatcher's range: a label with its evidence, never a reason to stop."""
+"""α out of range: layers with α outside WeightWatcher's range. Informs, never stops a run."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import (
 
 @dataclass
 class FirstAlpha(LayerMemory):
-    """The first α with evidence; None before it."""
+    """The first α with sufficient evidence, or None."""
 
     first: float | None = None
 
 
 class AlphaRange(LayerwiseDetector[FirstAlpha, RunMemory]):
-    """α below ``low`` or above ``high`` by more than ``errors`` standard errors, where its evidence suffices.
+    """α below ``low`` or above ``high`` by more than ``errors`` standard errors, with sufficient evidence.
 
-    WeightWatcher reads α < 2 as over-trained and α > 6 as under-trained. On real runs α < 2 fires in healthy ones as
-    well (34 of 50 in one search), so this informs. Where the evidence for a layer's α does not suffice, nothing is said
-    of it. When fine-tuning, α starts low and should fall; a layer above ``high`` that has not fallen by more than its
-    errors since the first snapshot is told with another recommendation: more data, or another protocol.
+    WeightWatcher interprets α < 2 as over-trained and α > 6 as under-trained. In real runs α < 2 also occurs in healthy
+    ones (34 of 50 in one search), so this detector only informs. Layers without sufficient evidence are ignored. In
+    fine-tuning, α should fall; a layer above ``high`` whose α has not fallen by more than its errors since the first
+    snapshot gets another recommendation: more data, or another protocol.
 
     Args:
         low, high: the range.
-        errors: standard errors (α−1)/√n by which α must lie outside.
-        persistence: snapshots in a row on which it must hold.
+        errors: number of standard errors (α−1)/√n by which α must be outside.
+        persistence: number of consecutive snapshots for which it must hold.
         fine_tuning: whether the run continues from trained weights.
     """
 

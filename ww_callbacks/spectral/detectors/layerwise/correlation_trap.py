@@ -1,4 +1,6 @@
-"""Layers whose shuffled weights still show eigenvalues beyond the random edge: informs where it is measured."""
+"""Correlation traps: layers whose shuffled weights have eigenvalues beyond the random edge. Informs, never stops a
+run.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +20,22 @@ from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import (
 
 @dataclass
 class HighestZ(LayerMemory):
-    """The highest z so far; None before the first."""
+    """The highest z so far, or None."""
 
     highest: float | None = None
 
 
 class CorrelationTrap(LayerwiseDetector[HighestZ, RunMemory]):
-    """The Tracy–Widom z of the largest eigenvalue of the shuffled, centred W lies above ``z``.
+    """The Tracy–Widom z of the largest eigenvalue of the shuffled, centred W is above ``z``.
 
-    A trap comes from a few very large elements. WeightWatcher holds it for a sign of overfitting or of a bad optimiser;
-    on small real runs healthy layers show it as well, so it informs and never stops a run. Its quantity is measured on
-    request only; where it is not measured this detector is silent.
+    A trap is caused by a few very large elements. WeightWatcher considers it a sign of overfitting or of a bad
+    optimiser; in small real runs healthy layers show it as well, so this detector only informs. Its quantity is
+    measured on request only; without it there are no findings.
 
     Args:
         z: threshold in Tracy–Widom units; 2.0234 is the 99 % point (β = 1).
-        quantity: name of the quantity that holds the z.
-        persistence: snapshots in a row on which it must hold.
+        quantity: name of the quantity with the z.
+        persistence: number of consecutive snapshots for which it must hold.
     """
 
     kind: str = "correlation trap"

@@ -1,4 +1,4 @@
-"""A layer that no longer changes while the others still learn."""
+"""Dead layers: layers that no longer change while the others still learn."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from ww_callbacks.spectral.measuring.values import is_measured
 
 @dataclass
 class UsualChange(LayerMemory):
-    """The relative changes of the first snapshots in which the layer moved."""
+    """The relative changes in the first snapshots in which the layer changed."""
 
     usual: list[float] = field(default_factory=list)
 
 
 @dataclass
 class Movement(RunMemory):
-    """How the whole model moves.
+    """The changes of the whole model.
 
     Attributes:
-        median_ratio: change of the median layer in units of its own usual one; None while unknown.
-        moving: whether a layer moved since the last snapshot.
-        ever: whether one has moved since the start.
+        median_ratio: change of the median layer relative to its usual change; None if unknown.
+        moving: whether any layer changed since the last snapshot.
+        ever: whether any layer has changed since the start.
         highest_rate: the highest learning rate so far.
-        rate_known_positive: whether the current learning rate is known and not a remnant of a schedule.
+        rate_known_positive: whether the current learning rate is known and not the negligible end of a schedule.
         rate_is_zero: whether it is known to be 0.
     """
 
@@ -47,17 +47,17 @@ class Movement(RunMemory):
 
 
 class DeadLayer(LayerwiseDetector[UsualChange, Movement]):
-    """The layer's relative change fell below ``share`` of its own usual one, while the median layer kept its own.
+    """The layer's relative change fell below ``share`` of its usual one, while that of the median layer did not.
 
     The usual change is the median of ‖W_t − W_{t−1}‖_F / ‖W_{t−1}‖_F over the first five snapshots in which the layer
-    moved. The same ratio of the median layer is divided out, so a falling learning rate is no death. A layer that never
-    moved although it is to be trained is told apart (without gradient from the start, or not in the optimiser): it
-    informs. Where no layer at all has moved it warns, after a whole epoch already if the learning rate is above zero,
-    and gives the reason as far as it is known. What the framework calls frozen is not judged.
+    changed. It is divided by the same ratio of the median layer, so that a falling learning rate has no effect. A
+    trainable layer that never changed (no gradient from the start, or not in the optimiser) is reported separately, as
+    information. If no layer at all has changed, the detector warns, with the reason if known; after a whole epoch
+    already if the learning rate is above zero. Layers that the framework reports as frozen are ignored.
 
     Args:
-        share: the ratio below which a layer counts as unchanging.
-        persistence: snapshots in a row on which it must hold.
+        share: the ratio below which a layer is considered unchanged.
+        persistence: number of consecutive snapshots for which it must hold.
     """
 
     kind: str = "dead layer"
@@ -71,10 +71,10 @@ class DeadLayer(LayerwiseDetector[UsualChange, Movement]):
     def __init__(self, share: float = 0.01, persistence: int = 3):
         super().__init__(persistence)
         if not 0 < share < 1:
-            raise ValueError(f"Expected `share` to lie between 0 and 1 but got {share!r}.")
+            raise ValueError(f"Expected `share` to be between 0 and 1 but got {share!r}.")
         self.share = float(share)
         self.reason = ""
-        """Why nothing could change, as far as the training loop tells; said only where nothing does."""
+        """Why nothing can change, if the training loop shows it; reported only if nothing changes."""
 
     @staticmethod
     def _change(layer: str, values: Values, observation: Observation) -> float | None:
@@ -83,12 +83,12 @@ class DeadLayer(LayerwiseDetector[UsualChange, Movement]):
         return number(values, "relative_update_norm")
 
     def _ratio(self, memory: UsualChange | None, change: float) -> float | None:
-        """The change in units of the layer's usual one; None while that is not known."""
+        """The change relative to the layer's usual one; None if unknown."""
         usual = memory.usual if memory else []
         return change / median(usual) if len(usual) >= 2 else None
 
     def before(self, observation: Observation) -> None:
-        """How much the median layer moves, in units of its own usual change."""
+        """The change of the median layer relative to its usual change."""
         ratios = []
         for layer, values in observation.layers.items():
             change = self._change(layer, values, observation)
@@ -121,10 +121,10 @@ class DeadLayer(LayerwiseDetector[UsualChange, Movement]):
                 memory.holds = max(memory.holds, self.persistence - 1)
             self._run.rate_is_zero = observation.metrics.get("learning_rate") == 0
             return {"relative_update_norm": 0.0, "layers_that_moved": 0.0}
-        if ratio is None:  # never moved so far, or too seldom to know
+        if ratio is None:  # never changed so far, or too rarely to know
             return {"relative_update_norm": change} if change == 0 and not usual and self._run.moving else False
         peers = self._run.median_ratio or 0.0
-        # where most layers stand still it is a finished schedule, unless the learning rate says otherwise
+        # if most layers do not change, the schedule has ended, unless the learning rate shows otherwise
         halted = change == 0 and self._run.rate_known_positive
         dead = ratio < self.share * peers if peers > 0.1 else halted
         return {"relative_update_norm": change, "share_of_usual": ratio, "median_layer": peers} if dead else False
@@ -151,10 +151,12 @@ class DeadLayer(LayerwiseDetector[UsualChange, Movement]):
                 f"({died[0].evidence['share_of_usual']:.1%} of its usual change; the median layer "
                 f"{died[0].evidence['median_layer']:.0%})."
             )
-            advice = "Check for dead units (rate too high, large negative biases) and for a gradient that is cut off."
+            advice = "Check for dead units (learning rate too high, large negative biases) and for a detached gradient."
         else:
             message = f"{name_layers(shown)}: has not changed since the first snapshot, while other layers do."
-            advice = "Nothing to do if it is frozen on purpose; else unfreeze it and check that the optimiser has it."
+            advice = (
+                "Ignore this if it is frozen on purpose; otherwise unfreeze it and check that the optimiser has it."
+            )
         return Finding(
             kind=self.kind,
             severity="warning" if died or still else "info",

@@ -1,4 +1,4 @@
-"""Weights that grow or jump without the training loss gaining by it: a learning rate that is too high."""
+"""Explosions: weights that grow or jump without an improvement of the training loss."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ww_callbacks.spectral.detectors.layerwise.loss_memory import LossMemory
 
 @dataclass
 class Norms(LayerMemory):
-    """‖W‖_F at the first and at the last snapshot; None before the first."""
+    """‖W‖_F at the first and at the last snapshot, or None."""
 
     first: float | None = None
     last: float = 0.0
@@ -27,26 +27,27 @@ class Norms(LayerMemory):
 
 @dataclass
 class SnapshotsAndLoss(LossMemory):
-    """Snapshots after the first, and the training loss."""
+    """Number of snapshots after the first, and the training loss."""
 
     snapshots: int = 0
 
 
 class Explosion(LayerwiseDetector[Norms, SnapshotsAndLoss]):
-    """A layer moves by more than ``update`` of its own norm between snapshots, or has grown ``growth``-fold.
+    """A layer changes by more than ``update`` of its norm between snapshots, or has grown ``growth``-fold.
 
     In formulas ‖W_t − W_{t−1}‖_F / ‖W_{t−1}‖_F > ``update`` (not for a layer that shrinks), or
-    ‖W_t‖_F / ‖W_0‖_F > ``growth`` (not for a layer that began at zero). Neither is taken for an explosion while the
-    training loss keeps what it gained, unless that is less than a fifth of it, or the layer has grown more than
-    ``growth`` squared: a first loss that is itself exploded makes any later one look like a gain. Where no training
-    loss is known, it is a warning that stops nothing.
+    ‖W_t‖_F / ‖W_0‖_F > ``growth`` (not for a layer that started at zero). Neither is an explosion while the training
+    loss keeps its improvement, unless that is less than a fifth of it, or the layer has grown more than ``growth``
+    squared: if the first loss was already exploded, any later one looks like an improvement. Without a training loss,
+    the finding is a warning that never stops a run.
 
     Args:
         update: relative size of the change between two snapshots, 0.5 by default (healthy runs stay below 0.25 after
             their second epoch).
         growth: ratio of the norm to that of the first snapshot.
-        burn_in: snapshots after the first that are not judged by ``update``: early training moves far.
-        persistence: snapshots in a row on which it must hold.
+        burn_in: number of snapshots after the first without the ``update`` criterion, because weights change much in
+            early training.
+        persistence: number of consecutive snapshots for which it must hold.
     """
 
     kind: str = "explosion"
@@ -64,7 +65,7 @@ class Explosion(LayerwiseDetector[Norms, SnapshotsAndLoss]):
         self.burn_in = burn_in
 
     def before(self, observation: Observation) -> None:
-        """Follow the training loss."""
+        """Track the training loss."""
         self._run.take(observation.metrics)
         if observation.step > 0:
             self._run.snapshots += 1
@@ -80,7 +81,7 @@ class Explosion(LayerwiseDetector[Norms, SnapshotsAndLoss]):
         ratio = norm / first if norm is not None and first > 0 else math.nan
         moved = change is not None and change > self.update_limit and self._run.snapshots > self.burn_in
         if norm is not None:
-            # What takes half of a layer's norm away moves it as far, and is the collapse detectors' to say.
+            # A layer that loses half of its norm changes as much, but that is reported by the collapse detectors.
             moved = moved and norm > (1.0 - self.update_limit / 2.0) * memory.last
             memory.last = norm
         useful = self._run.loss_stuck is False and not self._run.gained_little()

@@ -1,4 +1,4 @@
-"""What the detectors of single layers share: persistence, hysteresis and a state that is plain JSON."""
+"""Base class of the detectors of single layers: persistence, hysteresis and a JSON-serialisable state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Run = TypeVar("Run", bound="RunMemory | LossMemory")
 
 
 class Shown(NamedTuple):
-    """One layer for which the condition has held long enough."""
+    """A layer for which the condition has held long enough."""
 
     layer: str
     evidence: dict[str, float]
@@ -26,13 +26,13 @@ class Shown(NamedTuple):
 
 @dataclass
 class LayerMemory:
-    """What a detector remembers of one layer, as plain values; a detector adds fields of its own.
+    """A detector's state of one layer, as plain values; subclasses add fields.
 
     Attributes:
-        holds, fails: snapshots in a row on which the condition held, or failed.
+        holds, fails: number of consecutive snapshots for which the condition held, or failed.
         active: whether the layer is reported.
         since: step and epoch since which the condition has held.
-        evidence: numbers that showed it last.
+        evidence: the latest numbers that show it.
     """
 
     holds: int = 0
@@ -44,20 +44,20 @@ class LayerMemory:
 
 @dataclass
 class RunMemory:
-    """What a detector remembers of the whole run, as plain values; this one remembers nothing."""
+    """A detector's state of the whole run, as plain values; empty here."""
 
 
 class LayerwiseDetector(ABC, Generic[Layer, Run]):
-    """A condition judged layer by layer, reported where it has held on ``persistence`` snapshots in a row.
+    """A condition checked layer by layer, reported if it held for ``persistence`` consecutive snapshots.
 
-    A layer that is reported stays so until the condition has failed as many times in a row (hysteresis), so that one
+    A reported layer remains reported until the condition has failed as many times in a row (hysteresis), so that one
     noisy snapshot neither raises nor clears a finding.
 
     Args:
-        persistence: snapshots in a row on which the condition must hold.
+        persistence: number of consecutive snapshots for which the condition must hold.
 
     Attributes:
-        layer_memory, run_memory: the dataclasses of what is remembered of each layer and of the run.
+        layer_memory, run_memory: the dataclasses of the state of each layer and of the run.
     """
 
     kind: str
@@ -72,20 +72,20 @@ class LayerwiseDetector(ABC, Generic[Layer, Run]):
 
     @abstractmethod
     def judge(self, layer: str, values: Values, memory: Layer, observation: Observation) -> dict[str, float] | bool:
-        """Whether the condition holds now: the evidence, False, or True where it cannot be told at this snapshot.
+        """Whether the condition holds now: the evidence, False, or True if unknown at this snapshot.
 
-        ``memory`` is what is remembered of the layer, and is updated.
+        ``memory`` is the state of the layer, and is updated.
         """
 
     @abstractmethod
     def finding(self, shown: list[Shown], observation: Observation) -> Finding:
-        """Put the layers that show it into words."""
+        """Create the findings for the affected layers."""
 
     def before(self, observation: Observation) -> None:
-        """Look at the whole snapshot before its layers are judged; ``self._run`` is kept between snapshots."""
+        """Process the whole snapshot before its layers are checked; ``self._run`` is kept between snapshots."""
 
     def update(self, observation: Observation) -> list[Finding]:
-        """Take the next snapshot and return what holds now."""
+        """Process the next snapshot and return the current findings."""
         self.before(observation)
         shown: list[Shown] = []
         for layer, values in observation.layers.items():
@@ -107,7 +107,7 @@ class LayerwiseDetector(ABC, Generic[Layer, Run]):
         return [self.finding(shown, observation)] if shown else []
 
     def state_dict(self) -> dict[str, Any]:
-        """The state as JSON-able plain values."""
+        """The state as JSON-serialisable values."""
         layers = {name: asdict(memory) for name, memory in self._layers.items()}
         return {"detector": self.kind, "layers": layers, "run": asdict(self._run)}
 
@@ -115,24 +115,24 @@ class LayerwiseDetector(ABC, Generic[Layer, Run]):
         """Restore a saved state.
 
         Raises:
-            ValueError: if it is not one of this detector's.
+            ValueError: if it is not a state of this detector.
         """
         kept = check_state(state, self.kind)
         try:
             layers = {name: self.layer_memory(**memory) for name, memory in kept["layers"].items()}
             self._layers, self._run = layers, self.run_memory(**kept["run"])
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"The saved state of the detector `{self.kind}` is of another version.") from error
+            raise ValueError(f"The saved state of the detector `{self.kind}` has another version.") from error
 
 
 def since(shown: list[Shown]) -> tuple[int, float]:
-    """The earliest beginning among the layers."""
+    """The earliest start among the layers."""
     first = min(shown, key=lambda s: s.since_step)
     return first.since_step, first.since_epoch
 
 
 def name_layers(shown: list[Shown], most: int = 3) -> str:
-    """The layers in words: all of a few, the first of many.
+    """The names of the layers in a sentence: all of a few, the first of many.
 
     >>> name_layers([Shown(n, {}, 0, 0.0) for n in ("a", "b", "c", "d", "e")])
     '`a`, `b`, `c` and 2 more layers'

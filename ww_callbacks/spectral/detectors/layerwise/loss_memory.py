@@ -1,4 +1,4 @@
-"""Whether the training loss has lost what the run had gained."""
+"""Tracks whether the training loss has lost its improvement."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 class LossMemory:
     """The training loss so far, as plain values.
 
-    The gain is first − lowest.
+    The improvement is first − lowest.
 
     Attributes:
-        loss_first, loss_lowest: of the finite losses; None before the first.
-        loss_seen: how many there were.
-        loss_stuck: True where the loss is back above half of the gain (or nothing was ever gained), False where it is
-            not, None where no two training losses are known.
+        loss_first, loss_lowest: the first and lowest finite losses, or None.
+        loss_seen: number of finite losses.
+        loss_stuck: True if the loss has lost more than half of its improvement (or never improved), False if not, None
+            if there were fewer than two training losses.
     """
 
     loss_first: float | None = None
@@ -26,7 +26,7 @@ class LossMemory:
     loss_stuck: bool | None = None
 
     def take(self, metrics: Mapping[str, float]) -> None:
-        """Take the snapshot's training loss, if there is one."""
+        """Process the snapshot's training loss, if there is one."""
         value = metrics.get("train_loss")
         if value is None:
             return
@@ -37,11 +37,11 @@ class LossMemory:
         first = self.loss_first = loss if self.loss_first is None else self.loss_first
         lowest = self.loss_lowest = loss if self.loss_lowest is None else min(self.loss_lowest, loss)
         self.loss_seen += 1
-        # the first loss alone tells nothing: there is no gain yet
+        # a single loss shows no improvement yet
         self.loss_stuck = None if self.loss_seen < 2 else loss >= lowest + 0.5 * (first - lowest)
 
     def gained_little(self) -> bool:
-        """Whether the lowest loss of several is still above 0.8 of the first."""
+        """Whether the lowest of several losses is still above 0.8 of the first."""
         if self.loss_first is None or self.loss_lowest is None:
             return False
         return self.loss_seen >= 3 and self.loss_lowest > 0.8 * self.loss_first

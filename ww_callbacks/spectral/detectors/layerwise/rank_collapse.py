@@ -1,4 +1,4 @@
-"""A layer whose effective rank falls to a fraction of what it was."""
+"""Rank collapse: a layer's effective rank falls to a fraction of its former value."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class HighestRank(LayerMemory):
 
 
 class RankCollapse(LayerwiseDetector[HighestRank, LossMemory]):
-    """The effective rank is below ``share`` of the layer's own highest so far.
+    """The effective rank is below ``share`` of the layer's highest so far.
 
     Weight decay lowers the rank of a healthy layer too (to 0.28 of its first value in the strong-decay runs of the
-    benchmark), so the default lies below that and a run may be stopped by it only where the training loss has lost
-    half of its gain as well.
+    benchmark), so the default is below that, and the finding may stop a run only if the training loss has also lost
+    half of its improvement.
 
     Args:
         share: fraction of the layer's highest effective rank.
-        persistence: snapshots in a row on which it must hold.
-        smallest: layers that never had this effective rank are left out: there is nothing to collapse.
+        persistence: number of consecutive snapshots for which it must hold.
+        smallest: layers that never had this effective rank are ignored.
     """
 
     kind: str = "rank collapse"
@@ -47,12 +47,12 @@ class RankCollapse(LayerwiseDetector[HighestRank, LossMemory]):
     def __init__(self, share: float = 0.2, persistence: int = 3, smallest: float = 8.0):
         super().__init__(persistence)
         if not 0 < share < 1:
-            raise ValueError(f"Expected `share` to lie between 0 and 1 but got {share!r}.")
+            raise ValueError(f"Expected `share` to be between 0 and 1 but got {share!r}.")
         self.share = float(share)
         self.smallest = float(smallest)
 
     def before(self, observation: Observation) -> None:
-        """Follow the training loss."""
+        """Track the training loss."""
         self._run.take(observation.metrics)
 
     def judge(
@@ -63,7 +63,7 @@ class RankCollapse(LayerwiseDetector[HighestRank, LossMemory]):
         if rank is None:
             return True
         highest = memory.highest = max(memory.highest, rank)
-        # Where the rank is an estimate, it must lie below with all of its error.
+        # If the rank is an estimate, it must be below with its whole error.
         if highest < self.smallest or rank + observation.error(layer, "effective_rank") >= self.share * highest:
             return False
         return {"effective_rank": rank, "highest": highest, "share": rank / highest}
@@ -85,8 +85,8 @@ class RankCollapse(LayerwiseDetector[HighestRank, LossMemory]):
                 f"`{worst.layer}` fell from {worst.evidence['highest']:.0f} to {worst.evidence['effective_rank']:.1f}."
             ),
             recommendation=(
-                "Lower the weight decay or other penalties on this layer, or the learning rate; if the loss is fine, "
-                "the layer may be factorised at this rank instead."
+                "Lower the weight decay or other penalties on this layer, or the learning rate; if the loss is good, "
+                "you can factorise the layer at this rank instead."
             ),
             may_stop=bool(stuck),
         )

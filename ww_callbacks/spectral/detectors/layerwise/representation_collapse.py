@@ -1,4 +1,4 @@
-"""Features that lose the dimension which the untrained network still had."""
+"""Representation collapse: features lose the dimension that the untrained network had."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ class HighestRank(LayerMemory):
 
 @dataclass
 class BaselineAndLoss(LossMemory):
-    """The smallest effective rank over layers at the first probe (None before it), and the training loss."""
+    """The smallest effective rank over layers at the first probe (or None), and the training loss."""
 
     baseline: float | None = None
 
 
 class RepresentationCollapse(LayerwiseDetector[HighestRank, BaselineAndLoss]):
-    """A layer's features have fewer dimensions than the narrowest layer of the untrained network.
+    """A layer's features have fewer dimensions than those of any layer of the untrained network.
 
     A healthy classifier's features fall from the network's width towards the dimension of its output, K − 1 for K
-    classes, so a fall alone is no collapse: to 18 % of the first value in deep networks on ten classes, to 3 % on two.
-    What no layer may lose is the dimension that even the untrained network passed on. The baseline is therefore the
+    classes, so a fall alone is not a collapse: to 18 % of the first value in deep networks on ten classes, to 3 % on
+    two. But no layer should lose the dimension that even the untrained network passed on. The baseline is therefore the
     smallest effective rank over layers at the first probe (of a classifier mostly its output's), and a layer below
-    ``share`` of it has collapsed. Where the training loss has gained nothing, or lost half of its gain, a layer below
-    ``fall`` of its own highest rank counts too.
+    ``share`` of it has collapsed. If the training loss has not improved, or has lost half of its improvement, a layer
+    below ``fall`` of its highest rank is reported too.
 
-    It looks only at snapshots that carry ``feature_effective_rank``, that is, where a representation probe ran.
+    Only snapshots with ``feature_effective_rank`` are checked, those at which a representation probe ran.
 
     Args:
         share: share of the baseline below which a layer has collapsed.
-        fall: share of the layer's own highest rank, counted where the training loss is stuck.
-        persistence: probes in a row on which it must hold.
+        fall: share of the layer's highest rank, used if the training loss does not improve.
+        persistence: number of consecutive probes for which it must hold.
     """
 
     kind: str = "representation collapse"
@@ -56,18 +56,18 @@ class RepresentationCollapse(LayerwiseDetector[HighestRank, BaselineAndLoss]):
     state: str = "collapsing"
     layer_memory = HighestRank
     run_memory = BaselineAndLoss
-    needs: tuple[str, ...] = ()  # the probe is asked for by its own argument
+    needs: tuple[str, ...] = ()  # the probe is requested by its own argument
 
     def __init__(self, share: float = 0.3, fall: float = 0.1, persistence: int = 2):
         super().__init__(persistence)
         for name, value in (("share", share), ("fall", fall)):
             if not 0 < value < 1:
-                raise ValueError(f"Expected `{name}` to lie between 0 and 1 but got {value!r}.")
+                raise ValueError(f"Expected `{name}` to be between 0 and 1 but got {value!r}.")
         self.share = float(share)
         self.fall = float(fall)
 
     def before(self, observation: Observation) -> None:
-        """Take the baseline at the first probe, and follow the training loss."""
+        """Set the baseline at the first probe, and track the training loss."""
         self._run.take(observation.metrics)
         if self._run.baseline is None:
             ranks = [number(values, QUANTITY) for values in observation.layers.values()]
@@ -98,7 +98,7 @@ class RepresentationCollapse(LayerwiseDetector[HighestRank, BaselineAndLoss]):
         stuck = self._run.loss_stuck
         rank = worst.evidence[QUANTITY]
         seen = f"the effective rank of the features of `{worst.layer}` is {rank:.1f}" + (
-            " (it answers every input of the probe alike)" if rank == 0 else ""
+            " (its output is the same for every input of the probe)" if rank == 0 else ""
         )
         return Finding(
             kind=self.kind,
@@ -113,8 +113,8 @@ class RepresentationCollapse(LayerwiseDetector[HighestRank, BaselineAndLoss]):
                 f"{worst.evidence['baseline']:.1f}."
             ),
             recommendation=(
-                "Lower the learning rate or the weight decay, look for dead units, or add normalisation before the "
-                "layer; the weights of an epoch before the fall are the ones to return to."
+                "Lower the learning rate or the weight decay, check for dead units, or add normalisation before the "
+                "layer. Restart from the weights of an epoch before the fall."
             ),
             may_stop=bool(stuck),
         )

@@ -1,4 +1,4 @@
-"""A layer whose norm falls far below its own past, while its peers keep theirs."""
+"""Scale collapse: a layer's norm falls far below its former value, while the other layers keep theirs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ww_callbacks.spectral.detectors.layerwise.loss_memory import LossMemory
 
 @dataclass
 class HighestNorm(LayerMemory):
-    """The highest ‖W‖_F so far; None before the first."""
+    """The highest ‖W‖_F so far, or None."""
 
     highest: float | None = None
 
@@ -33,18 +33,18 @@ class PeersAndLoss(LossMemory):
 
 
 class ScaleCollapse(LayerwiseDetector[HighestNorm, PeersAndLoss]):
-    """ln ‖W‖_F lies ``drop`` below its own highest value so far, or `scale_collapse` lies below ``ratio``.
+    """ln ‖W‖_F is ``drop`` below its highest value so far, or `scale_collapse` is below ``ratio``.
 
-    The first compares the layer with its own past; if it is not at least ``apart`` below the median layer as well, the
-    whole model shrinks (weight decay does that) and nothing is said. The second is a fixed threshold on
-    log10 min(‖W‖_F/‖W_0‖_F, σ_1/σ_1(W_0)); it informs. No published cut-off exists. A run may be stopped by it only
-    where the training loss has lost half of its gain as well.
+    The first compares the layer with its past; if it has not fallen by at least ``apart`` more than the median layer,
+    the whole model shrinks (for example by weight decay) and nothing is reported. The second is a fixed threshold on
+    log10 min(‖W‖_F/‖W_0‖_F, σ_1/σ_1(W_0)); it informs. There is no published threshold. The finding may stop a run only
+    if the training loss has also lost half of its improvement.
 
     Args:
-        drop: fall of ln ‖W‖_F below its own maximum; 0.5 means ×0.61.
-        apart: by how much more than the median layer it must have fallen.
-        ratio: fixed ratio to W_0 below which the layer is named in any case.
-        persistence: snapshots in a row on which it must hold.
+        drop: fall of ln ‖W‖_F below its maximum; 0.5 means ×0.61.
+        apart: how much more than the median layer it must have fallen.
+        ratio: fixed ratio to W_0 below which the layer is always reported.
+        persistence: number of consecutive snapshots for which it must hold.
     """
 
     kind: str = "scale collapse"
@@ -62,7 +62,7 @@ class ScaleCollapse(LayerwiseDetector[HighestNorm, PeersAndLoss]):
         self.ratio = positive("ratio", ratio)
 
     def before(self, observation: Observation) -> None:
-        """Follow the training loss and how far the median layer has fallen."""
+        """Track the training loss and the fall of the median layer."""
         self._run.take(observation.metrics)
         falls = []
         for layer, values in observation.layers.items():
@@ -82,7 +82,7 @@ class ScaleCollapse(LayerwiseDetector[HighestNorm, PeersAndLoss]):
             return True
         highest = memory.highest = norm if memory.highest is None else max(memory.highest, norm)
         if highest <= 0:
-            return False  # it began at zero and has not moved
+            return False  # it started at zero and has not changed
         fall = math.log(highest / norm) if norm > 0 else math.inf
         own = number(values, "scale_collapse")
         fixed = own is not None and own + observation.error(layer, "scale_collapse") < math.log10(self.ratio)
@@ -109,8 +109,8 @@ class ScaleCollapse(LayerwiseDetector[HighestNorm, PeersAndLoss]):
                 f"{share:.0%} of its own maximum (the median layer at {peers:.0%})."
             ),
             recommendation=(
-                "Lower the weight decay or the learning rate of this layer; where it was frozen or distilled, check "
-                "that its gradient is not cut off."
+                "Lower the weight decay or the learning rate of this layer; if it was frozen or distilled, check "
+                "that it gets a gradient."
             ),
             may_stop=bool(stuck),
         )
