@@ -47,5 +47,5 @@ def test_too_few_layers():
 
 
 def test_refuses_another_length():
-    with pytest.raises(ValueError, match="one a layer"):
+    with pytest.raises(ValueError, match="one per layer"):
         correlation_flow([1.0, 2.0], usable=[True])

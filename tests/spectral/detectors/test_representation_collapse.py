@@ -45,7 +45,7 @@ def test_constant_features_are_critical_and_stop_only_with_a_lost_loss():
     (learning,) = play(RepresentationCollapse(), dead, [None, 5.0, 2.33, 2.33])[-1]
     assert learning.severity == "critical" and not learning.may_stop and learning.layers == ("out",)
     (lost,) = play(RepresentationCollapse(), dead, [None, 2.33, 2.33, 2.33])[-1]
-    assert lost.may_stop and "alike" in lost.message
+    assert lost.may_stop and "same for every input" in lost.message
 
 
 def test_two_classes_that_are_not_learned():

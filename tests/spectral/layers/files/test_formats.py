@@ -175,7 +175,7 @@ def test_a_checkpoint_without_weights_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"contains no weights: it has 'epoch', 'lr'\. Expected a state dict"):
         inspect(path)
     torch.save([1, 2], path)
-    with pytest.raises(ValueError, match="holds a list"):
+    with pytest.raises(ValueError, match="contains a list"):
         inspect(path)
 
 
