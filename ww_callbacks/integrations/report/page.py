@@ -59,8 +59,8 @@ def write_report(runs: Run | Sequence[Run], path: str | os.PathLike[str], progre
         progress: called with the number of finished parts and their total number.
 
     Raises:
-        FileNotFoundError: for a path at which there is no record.
-        RecordError: for a record that is damaged.
+        FileNotFoundError: if a path has no record.
+        RecordError: if a record is damaged.
     """
     shown = views(runs)
     kept = max(min(MOST_SPECTRA, MOST_IN_ALL // max(sum(len(run.layers) for run in shown), 1)), LEAST_SPECTRA)
@@ -102,12 +102,12 @@ def write_report(runs: Run | Sequence[Run], path: str | os.PathLike[str], progre
 
 
 def script() -> str:
-    """The report's modules as one: a page that was opened from the disk may not import others."""
+    """The report's modules joined into one, because a page opened from disk cannot import modules."""
     return re.sub(r"^export ", "", joined((*MODULES, "report")), flags=re.MULTILINE)
 
 
 def joined(names: Sequence[str]) -> str:
-    """The text of these modules, each after those that it imports, as that of one."""
+    """The text of these modules, in import order, joined into one."""
     texts = [(STATIC / f"{name}.js").read_text("utf-8") for name in names]
     return "\n".join(re.sub(r"^import .*?;\n", "", text, flags=re.MULTILINE | re.DOTALL) for text in texts)
 

@@ -88,7 +88,7 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path):
         with pytest.raises(ValueError, match=name):
             inspect(tmp_path / name)
         torch.save(content, tmp_path / name)
-        with pytest.raises(ValueError, match=rf"{name} holds .*posix.mkdir"):
+        with pytest.raises(ValueError, match=rf"{name} contains .*posix.mkdir"):
             inspect(tmp_path / name)
     assert not (tmp_path / "executed").exists()
 

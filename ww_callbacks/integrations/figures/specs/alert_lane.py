@@ -128,7 +128,7 @@ def describe_alerts(alerts: Sequence[Alert], label: str = "", most: int = 4) -> 
         where = ", ".join(alert.layers[:3]) + (f" and {len(alert.layers) - 3} more" if len(alert.layers) > 3 else "")
         parts.append(f"<b>{escape(alert.kind)}</b> ({'note' if alert.severity == 'info' else alert.severity})")
         parts += [wrap(where)] if where else []
-        parts.append(f"since epoch {epoch_text(alert.since_epoch)}, said at {epoch_text(alert.epoch)}")
+        parts.append(f"since epoch {epoch_text(alert.since_epoch)}, reported at {epoch_text(alert.epoch)}")
         parts += [wrap(alert.message), f"<i>{wrap(alert.recommendation)}</i>"]
     if len(alerts) > most:
         parts.append(f"and {len(alerts) - most} more")
