@@ -1,8 +1,12 @@
 import pytest
+from hypothesis import settings
+
+settings.register_profile("tests", deadline=None)  # a busy machine is no failure
+settings.load_profile("tests")
 
 
 @pytest.fixture(autouse=True)
 def _surroundings(tmp_path, monkeypatch):
-    """What a run without a log folder leaves behind does not lie in the repository; the console is that of a person."""
+    """Runs without a log folder write to a temporary folder; the console is that of an interactive user."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CI", raising=False)

@@ -30,7 +30,7 @@ th {{ position: sticky; top: 0; background: #fff; }}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments for the choice of layers, the measurement, and the output."""
-    parser.add_argument("--layers", nargs="+", default=(), metavar="PATTERN", help="names to include: 'encoder.*'")
+    parser.add_argument("--layers", nargs="+", default=(), metavar="PATTERN", help="names to include, e.g. 'encoder.*'")
     parser.add_argument("--exclude", nargs="+", default=(), metavar="PATTERN", help="names to exclude")
     parser.add_argument("--types", nargs="+", default=(), metavar="TYPE", help="kinds to include, such as conv")
     parser.add_argument("--min-eigenvalues", type=int, default=1, metavar="N", help="exclude smaller layers")

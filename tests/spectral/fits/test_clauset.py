@@ -48,7 +48,7 @@ def test_the_scan_is_exact(kind, size, seed):
     assert fit.sigma == pytest.approx((alpha - 1.0) / np.sqrt(size - i), rel=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**6), size=st.integers(2, 300), power=st.floats(0.3, 6.0))
 def test_the_scan_is_exact_on_anything(seed, size, power):
     x = np.sort(np.random.default_rng(seed).pareto(power, size) + 0.3)

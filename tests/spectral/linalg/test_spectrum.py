@@ -102,7 +102,7 @@ def test_torch_tensors_on_the_cpu(dtype):
 shapes = st.tuples(st.integers(1, 12), st.integers(1, 12))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shape=shapes, seed=st.integers(0, 10**6))
 def test_invariances(shape, seed):
     rng = np.random.default_rng(seed)

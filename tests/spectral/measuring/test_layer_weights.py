@@ -149,7 +149,7 @@ finite = st.floats(-1e6, 1e6, allow_nan=False, width=64)
 anything = st.floats(allow_nan=True, allow_infinity=True, width=64)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(w=arrays(np.float64, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=anything))
 def test_never_raises_for_what_is_in_the_weights(w):
     with np.errstate(all="raise"):  # measure_quantities() sets its own
@@ -160,7 +160,7 @@ def test_never_raises_for_what_is_in_the_weights(w):
     assert set(values) == {q.name for q in resolve("default")}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(w=arrays(np.float64, st.tuples(st.integers(1, 8), st.integers(1, 8)), elements=finite), k=st.integers(-30, 30))
 def test_scale_laws(w, k):
     names = ["alpha", "effective_rank", "stable_rank", "participation_ratio", "matrix_entropy", "matrix_rank", "D"]
@@ -175,7 +175,7 @@ def test_scale_laws(w, k):
         assert scaled[name] == pytest.approx(values[name] * 2.0 ** (power * k), rel=1e-15, abs=1e-300)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @example(w=np.diag([1.9, 1.0, 3.4e-157, 0.0]))  # the share of σ_3² is below the normal float64s
 @given(w=arrays(np.float64, st.tuples(st.integers(1, 8), st.integers(1, 8)), elements=finite))
 def test_bounds_between_the_ranks(w):
