@@ -84,6 +84,15 @@ def test_spectral_norm_is_no_collapse(tmp_path):
     assert callback.history["scale_collapse"].abs().max() < 0.5 and not callback.alerts
 
 
+def test_an_optimiser_of_other_parameters_is_told(tmp_path):
+    other = torch.optim.SGD(torch.nn.Linear(3, 3).parameters(), 0.1)
+    callback = SpectralCallback(verbose=0)
+    train(tmp_path, callback, more={"optimizers": (other, None)}, num_train_epochs=5)
+    (alert,) = [a for a in callback.alerts if a.kind == "dead layer"]
+    said = "No layer has changed since the start: the optimiser has other parameters than the model's."
+    assert alert.message == said and callback.verdict.state == "watch"
+
+
 def test_an_epoch_that_a_callback_ends_early_counts(tmp_path):
     class EndsEpochs(transformers.TrainerCallback):
         def on_step_end(self, args, state, control, **others):

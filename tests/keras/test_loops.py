@@ -45,6 +45,61 @@ def test_accumulated_gradients_are_counted_as_steps(tmp_path, every, steps):
     assert callback.summary.epoch.iloc[-1] == epochs
 
 
+def batches():
+    yield from ((np.ones((4, 12)) * k, np.zeros(4)) for k in range(12))
+
+
+@pytest.mark.parametrize(
+    ("every", "moments"),
+    [({}, [(0, 0), (12, 1)]), ({"every_n_steps": 4}, [(0, 0), (4, 0), (8, 0), (12, 1)])],
+)
+def test_an_epoch_whose_length_is_not_known(tmp_path, every, moments):
+    """Its last batch is known as such only afterwards."""
+    callback, model = SpectralCallback(log_dir=tmp_path, verbose=0, **every), model_of()
+    with warnings.catch_warnings(action="ignore"):
+        model.fit(batches(), verbose=0, callbacks=[callback])
+    assert list(zip(callback.summary.step, callback.summary.epoch, strict=True)) == moments
+    assert "the first epoch that can be judged is the second" in callback.verdict.reason
+
+
+@once
+def test_the_length_of_later_epochs_is_that_of_the_first(tmp_path):
+    torch = pytest.importorskip("torch")
+
+    class Rows(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter([(torch.ones(12), torch.tensor(0))] * 48)
+
+    callback = SpectralCallback(log_dir=tmp_path, verbose=0, every_n_steps=5)
+    with warnings.catch_warnings(action="ignore"):
+        model_of().fit(torch.utils.data.DataLoader(Rows(), batch_size=4), epochs=2, verbose=0, callbacks=[callback])
+    assert list(callback.summary.step) == [0, 5, 10, 15, 20, 24]
+    np.testing.assert_allclose(callback.summary.epoch, [0, 0, 0, 1.25, 5 / 3, 2])
+
+
+def test_a_model_that_is_frozen_as_a_whole_is_told(tmp_path):
+    model = model_of()
+    model.trainable = False
+    callback = SpectralCallback(log_dir=tmp_path, verbose=0)
+    with warnings.catch_warnings(action="ignore"):
+        fit(callback, model=model, epochs=5)
+    (alert,) = [a for a in callback.alerts if a.kind == "dead layer"]
+    assert alert.message == "No layer has changed since the start: all layers are frozen."
+    assert callback.verdict.state == "watch"
+
+
+def test_layers_that_are_frozen_are_no_reason_to_judge_by_the_losses(tmp_path):
+    """What trains is a vector; nothing of it is watched."""
+    keras.utils.set_random_seed(0)
+    model = of_layers(keras.layers.Dense(8, trainable=False), keras.layers.BatchNormalization(), keras.layers.Dense(3))
+    model.layers[-1].trainable = False
+    model.compile("sgd", LOSS)
+    callback = SpectralCallback(log_dir=tmp_path, verbose=0)
+    fit(callback, model=model, epochs=5)
+    assert not callback.alerts and callback.verdict.state == "not judged"
+    assert "all layers with a matrix are frozen" in callback.verdict.reason
+
+
 def test_accumulation_goes_on_in_a_second_fit(tmp_path):
     model = model_of(gradient_accumulation_steps=3)
     fit(model=model, epochs=1, batch_size=16)  # four batches: one step, and one batch collected

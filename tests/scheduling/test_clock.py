@@ -84,6 +84,23 @@ def test_epochs_fall_due_at_their_end_and_never_go_back():
     assert told == [None, "full", None, "full", "full"]
 
 
+def test_the_length_of_an_epoch_is_learnt_from_the_one_before():
+    clock, epochs = Clock(), []
+    for batches in (4, 5, 3):
+        for _ in range(batches):
+            clock.saw_batches()
+            epochs.append(clock.epoch)
+            clock = restored(clock)
+        clock.saw_epoch()
+    assert epochs == [0, 0, 0, 0, 1.25, 1.5, 1.75, 1.875, 1.875, 2.2, 2.4, 2.6] and clock.epoch == 3
+
+
+def restored(clock):
+    again = Clock()
+    again.restore(json.loads(json.dumps(clock.state())))
+    return again
+
+
 def test_a_restored_clock_goes_on_as_an_undisturbed_one():
     whole, broken, cadence = Clock(), Clock(), Cadence(every_n_steps=5)
     seen: dict[str, list[object]] = {"whole": [], "broken": []}

@@ -50,7 +50,9 @@ def _rich(text: str, style: str = "not dim") -> Text:
 def _progress(run: RunView) -> str:
     if not len(run.steps):
         return "no snapshot yet"
-    parts = [f"epoch {epoch_text(run.epochs[-1])}", f"step {run.steps[-1]}"]
+    epoch, step = run.epochs[-1], run.steps[-1]
+    known = epoch > 0 or step == 0  # the length of a first epoch may be unknown
+    parts = [*([f"epoch {epoch_text(epoch)}"] if known else []), f"step {step}"]
     for name in run.metrics:
         values = run.model(f"metrics/{name}")
         if values is not None and math.isfinite(values[-1]):

@@ -86,6 +86,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         self._counter: int | None = None
         self._counts = True
         self._keys: list[str] = []
+        self._logs_of_batch: Mapping[str, float] | None = None
         self._in_epoch = self._explained = self._brief = False
         self._forget_best()
         self._by_steps = bool(self.settings.every_n_steps or self.settings.cheap_every_n_steps)
@@ -207,7 +208,8 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Record the loss, and take a snapshot if one is due within the epoch; otherwise any thread may call this.
 
-        A snapshot due at the epoch's last batch waits for the epoch's end, when the validation is known too.
+        A snapshot due at the epoch's last batch waits for the epoch's end, when the validation is known too; one
+        that may be the last waits for the next batch.
         """
         before = self._values.batches
         self._values.saw_batch(batch, logs or {})
@@ -221,9 +223,17 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         run.clock.saw_batches(done - before, per_step=self._per_step, fraction=done / per_epoch if per_epoch else 0.0)
         if run.clock.steps > steps:
             self._average_step(run.clock.steps - steps)
-        if per_epoch and done >= per_epoch:
-            return
-        kind = run.due()
+        if per_epoch and done < per_epoch:
+            self._take_due(logs)
+        self._logs_of_batch = logs
+
+    def on_train_batch_begin(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Take a snapshot that was due at the batch before, if the epoch's length is unknown: only now it goes on."""
+        if self._by_steps and self._begun and not (self.params or {}).get("steps"):
+            self._take_due(self._logs_of_batch)
+
+    def _take_due(self, logs: Mapping[str, float] | None) -> None:
+        kind = self._watched().due()
         if kind is not None:
             self._snapshot(kind, logs)
 

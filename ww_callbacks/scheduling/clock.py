@@ -38,6 +38,8 @@ class Clock:
         self._counter = steps if counter is None else counter
         self._idle = 0
         self._looked = (steps, float(epochs))
+        self._began = 0
+        self._length = 0
 
     @property
     def epoch(self) -> float:
@@ -61,7 +63,8 @@ class Clock:
             stepped: whether the weights were updated, if the caller knows; the counter is then ignored.
             per_step: number of batches whose gradients are accumulated into one step. If the counter does not advance
                 for as many batches, it does not count this training, and batches are counted instead.
-            fraction: completed fraction of the epoch; 0 if its length is unknown.
+            fraction: completed fraction of the epoch; 0 if its length is unknown. It is then taken from the batches of
+                the last epoch, and stays below 1 until the epoch ends.
 
         Returns:
             Whether there was a step.
@@ -80,6 +83,8 @@ class Clock:
         if gained:
             self._idle = 0 if moved > 0 or stepped else self._idle % max(per_step, 1)
         self.steps += gained
+        if not fraction and self._length:
+            fraction = min(self.batches - self._began, self._length - 0.5) / self._length
         self._fraction = max(self._fraction, min(fraction, 1.0))
         return gained > 0
 
@@ -92,6 +97,7 @@ class Clock:
         """
         self.epochs = max(self.epochs + 1, completed or 0)
         self._fraction = 0.0
+        self._began, self._length = self.batches, self.batches - self._began
 
     def due(self, cadence: Cadence) -> Kind | None:
         """The kind of snapshot that became due since the last call; each is returned once."""
@@ -113,6 +119,7 @@ class Clock:
             "counter": self._counter,
             "idle": self._idle,
             "looked": list(self._looked),
+            "epoch": [self._began, self._length],
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -126,6 +133,8 @@ class Clock:
         )
         looked_steps, looked_epochs = state["looked"]
         looked = (int(looked_steps), float(looked_epochs))
+        began, length = state.get("epoch", (batches, 0))  # a state of an earlier version has none
+        self._began, self._length = int(began), int(length)
         self._fraction = float(state["fraction"])
         self.steps, self.batches, self.epochs = steps, batches, epochs
         self._counter, self._idle, self._looked = counter, idle, looked

@@ -166,19 +166,21 @@ def test_what_is_missing_is_named():
 
 
 @pytest.mark.parametrize(
-    ("layers", "why"),
+    ("layers", "frozen", "why"),
     [
-        ({}, "no layer of the model has a matrix"),
-        ({"a": {"frobenius_norm": math.nan, "stable_rank": 2.0}}, "none of frobenius_norm, distance_from_init, "),
+        ({}, (), "no layer of the model has a matrix"),
+        ({"a": {"frobenius_norm": math.nan, "stable_rank": 2.0}}, (), "none of frobenius_norm, distance_from_init, "),
+        ({"a": {"frobenius_norm": 2.0}}, ("a",), "all layers with a matrix are frozen"),
     ],
 )
-def test_losses_alone_are_not_judged(layers, why):
+def test_losses_alone_are_not_judged(layers, frozen, why):
     """The estimate was fitted to losses and weights together."""
     detector = Overtraining()
     for e in range(1, 30):  # memorised, by its losses
         metrics = {"train_loss": 2.0 * 0.7**e, "first_loss": 2.3, "learning_rate": 1e-3}
         losses = tuple(2.0 * 0.7**e * (1 + 0.02 * k) for k in range(10))
-        assert not detector.update(Observation(10 * e, float(e), layers, metrics, epoch_losses=losses))
+        snapshot = Observation(10 * e, float(e), layers, metrics, losses, frozen=frozenset(frozen))
+        assert not detector.update(snapshot)
     assert detector.judged_by == "" and detector.probability is None and detector.doubt == ""
     assert detector.insufficient.startswith(why) and "Log a validation loss" in detector.insufficient
     for e in range(30, 33):

@@ -56,3 +56,10 @@ def test_filters_that_leave_nothing_together():
 def test_a_model_without_a_matrix():
     with pytest.raises(ValueError, match=r"no layer whose weights form a matrix.*a vector"):
         select([SPECS[-1]])
+
+
+def test_a_pattern_of_what_is_left_out_says_why():
+    with pytest.raises(
+        ValueError, match=r"'\*bias' in `layers` matches only .* left out \(a vector: it has"
+    ):
+        names(include=["*bias"])

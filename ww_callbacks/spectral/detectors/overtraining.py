@@ -225,6 +225,8 @@ class Overtraining:
         """Why no layer gives a signal; empty if one does."""
         if not observation.layers:
             return "no layer of the model has a matrix that is measured"
+        if observation.frozen.issuperset(observation.layers):
+            return "all layers with a matrix are frozen"
         if any(number(row, name) is not None for row in observation.layers.values() for name in self.needs):
             return ""
         return f"none of {', '.join(self.needs)} is measured"

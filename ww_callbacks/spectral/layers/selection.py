@@ -35,8 +35,13 @@ def select(
         raise ValueError(f"The model has no layer whose weights form a matrix.{because}")
     for label, patterns in (("layers", include), ("exclude", exclude)):
         for pattern in patterns:
-            if not any(_matches(s, pattern) for s in eligible):
-                raise ValueError(_nothing(f"The pattern {pattern!r} in `{label}`", pattern, [s.name for s in eligible]))
+            if any(_matches(s, pattern) for s in eligible):
+                continue
+            what, known = f"The pattern {pattern!r} in `{label}`", [s.name for s in eligible]
+            left_out = sorted({s.skipped for s in specs if s.skipped and _matches(s, pattern)})
+            if left_out:
+                raise ValueError(f"{what} matches only parameters that are left out ({'; '.join(left_out)}).")
+            raise ValueError(_nothing(what, pattern, known))
     for wanted in types:
         if not any(_is_type(s, wanted) for s in eligible):
             known = sorted({s.type for s in eligible if s.type} | {s.kind for s in eligible})

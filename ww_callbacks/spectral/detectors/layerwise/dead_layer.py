@@ -53,7 +53,8 @@ class DeadLayer(LayerwiseDetector[UsualChange, Movement]):
     changed. It is divided by the same ratio of the median layer, so that a falling learning rate has no effect. A
     trainable layer that never changed (no gradient from the start, or not in the optimiser) is reported separately, as
     information. If no layer at all has changed, the detector warns, with the reason if known; after a whole epoch
-    already if the learning rate is above zero. Layers that the framework reports as frozen are ignored.
+    already if the learning rate is above zero. Layers that the framework reports as frozen are ignored, unless the
+    whole model is frozen and nothing is trained.
 
     Args:
         share: the ratio below which a layer is considered unchanged.
@@ -108,7 +109,8 @@ class DeadLayer(LayerwiseDetector[UsualChange, Movement]):
     ) -> dict[str, float] | bool:
         """See the class."""
         change = self._change(layer, values, observation)
-        if layer in observation.frozen:
+        untrainable = bool(self.reason) and observation.frozen.issuperset(observation.layers) and not self._run.ever
+        if layer in observation.frozen and not untrainable:
             return False
         if change is None or observation.step == 0 or not is_measured(observation.status.get(layer, "ok")):
             return True

@@ -345,7 +345,7 @@ def _is_quantised_conv(place: Place) -> bool:
 def _two_dimensional(place: Place, shape: tuple[int, ...], known: bool) -> tuple[str, list[Part] | str]:
     kind = "attention" if any("Attention" in a for a in place.ancestors) else "dense"
     if not known and 1 in shape:  # IA3's factors, a class token
-        return "other", "a vector stored with two axes: it has no spectrum"
+        return "other", "a vector stored with two axes (such as the factors of IA3): it has no spectrum"
     if not known:
         return "other", layouts.matrix(shape, note="a bare 2-D parameter, taken as (out, in)")
     transposed = place.type == "Conv1D" and hasattr(place.module, "nf")  # HF's: a dense layer stored (in, out)

@@ -44,7 +44,7 @@ _BY_NAME = tuple(
             "a fixed filter: not learned",
         ),
         (rf"{_START}(anchors?(_grid|_points)?|priors?|prior_boxes)$", "fixed anchors: not learned"),
-        (rf"{_START}ia3_l{_END}", "IA3's vector of factors"),
+        (rf"{_START}ia3_l{_END}", "IA3's factors: a vector, which has no spectrum"),
     )
 )
 
