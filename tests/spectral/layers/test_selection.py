@@ -59,7 +59,5 @@ def test_a_model_without_a_matrix():
 
 
 def test_a_pattern_of_what_is_left_out_says_why():
-    with pytest.raises(
-        ValueError, match=r"'\*bias' in `layers` matches only .* left out \(a vector: it has"
-    ):
+    with pytest.raises(ValueError, match=r"'\*bias' in `layers` matches only .* left out \(a vector: it has"):
         names(include=["*bias"])
