@@ -44,7 +44,12 @@ Runs = Run | RunView | Sequence[Run | RunView]
 
 
 def timeline(runs: Runs, *, dark: bool = False) -> go.Figure:
-    """Plot alerts and loss, and below them the median and the inner 80 % of the layers for the main quantities."""
+    """Plot alerts and loss, and below them the median and the inner 80 % of the layers for the main quantities.
+
+    Args:
+        runs: one or several runs: records, or paths of records or of their folders.
+        dark: whether the figure is for a dark page.
+    """
     from ww_callbacks.integrations.figures.specs.alert_lane import alert_lane
     from ww_callbacks.integrations.figures.specs.timeline import timeline_panels
 
@@ -54,7 +59,12 @@ def timeline(runs: Runs, *, dark: bool = False) -> go.Figure:
 
 
 def evidence(runs: Runs, *, dark: bool = False) -> go.Figure:
-    """Plot the evidence for a verdict: the quantity that raised it, its threshold, and the layers that crossed it."""
+    """Plot the evidence for a verdict: the quantity that raised it, its threshold, and the layers that crossed it.
+
+    Args:
+        runs: one or several runs: records, or paths of records or of their folders.
+        dark: whether the figure is for a dark page.
+    """
     from ww_callbacks.integrations.figures.specs.evidence import evidence_panels
 
     return _figure(joined(evidence_panels(views(runs)) or [message_panel("No run has a finding.")]), dark)
@@ -66,8 +76,8 @@ def heat_map(runs: Runs, quantity: str = "alpha", *, relative: bool = False, dar
     Faint cells are values of a power-law fit without sufficient evidence.
 
     Args:
-        runs: the runs.
-        quantity: the quantity.
+        runs: one or several runs: records, or paths of records or of their folders.
+        quantity: name of the quantity.
         relative: whether to show each layer relative to its own first value.
         dark: whether the figure is for a dark page.
 
@@ -86,6 +96,11 @@ def layer_spectrum(run: Run | RunView, layer: str, *, dark: bool = False) -> go.
     sufficient evidence), the Marchenko–Pastur bulk of a random matrix, the largest eigenvalue of the shuffled weights,
     and xmin.
 
+    Args:
+        run: a record, or the path of one or of its folder.
+        layer: name of the layer.
+        dark: whether the figure is for a dark page.
+
     Raises:
         ValueError: if the run does not watch ``layer``.
     """
@@ -97,6 +112,12 @@ def layer_spectrum(run: Run | RunView, layer: str, *, dark: bool = False) -> go.
 def layer_history(runs: Runs, layer: str, quantities: Sequence[str] | None = None, *, dark: bool = False) -> go.Figure:
     """Plot the quantities of ``layer`` over time, with the standard error of alpha; runs are overlaid.
 
+    Args:
+        runs: one or several runs: records, or paths of records or of their folders.
+        layer: name of the layer.
+        quantities: names of quantities; None for all measured ones.
+        dark: whether the figure is for a dark page.
+
     Raises:
         ValueError: if no run watches ``layer`` or none measured one of ``quantities``.
     """
@@ -106,7 +127,12 @@ def layer_history(runs: Runs, layer: str, quantities: Sequence[str] | None = Non
 
 
 def correlation_flow(runs: Runs, *, dark: bool = False) -> go.Figure:
-    """Plot alpha over depth for up to nine epochs, and rand_distance against alpha, with one panel per run."""
+    """Plot alpha over depth for up to nine epochs, and rand_distance against alpha, with one panel per run.
+
+    Args:
+        runs: one or several runs: records, or paths of records or of their folders.
+        dark: whether the figure is for a dark page.
+    """
     from ww_callbacks.integrations.figures.specs.flow import flow_panels, random_panels
 
     shown = views(runs)
@@ -114,7 +140,12 @@ def correlation_flow(runs: Runs, *, dark: bool = False) -> go.Figure:
 
 
 def histograms(runs: Runs, *, dark: bool = False) -> go.Figure:
-    """Plot alpha and log spectral norm over the layers: the last epoch of each run, or both ends of one run."""
+    """Plot alpha and log spectral norm over the layers: the last epoch of each run, or both ends of one run.
+
+    Args:
+        runs: one or several runs: records, or paths of records or of their folders.
+        dark: whether the figure is for a dark page.
+    """
     from ww_callbacks.integrations.figures.specs.histograms import histograms_panels
 
     return _figure(joined(histograms_panels(views(runs)), columns=2), dark)

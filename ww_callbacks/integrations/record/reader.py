@@ -95,11 +95,24 @@ def read_run(path: str | os.PathLike[str]) -> RunRecord:
     """Read the record of a run.
 
     Args:
-        path: the file, or the folder that holds ``spectral.jsonl``.
+        path: the file, or the folder that contains ``spectral.jsonl``.
+
+    Returns:
+        The record, up to the last complete snapshot.
 
     Raises:
-        RecordError: if it is not a record, or damaged elsewhere than at its end; names the file and the line.
-        FileNotFoundError: if there is none.
+        RecordError: if it is not a record, or is damaged before its end; the message contains the file and the line.
+        FileNotFoundError: if there is no record.
+
+    Examples:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from ww_callbacks import SpectralMonitor
+        >>> folder = tempfile.mkdtemp()
+        >>> with SpectralMonitor({"w": np.eye(4)}, log_dir=folder, verbose=0) as monitor:
+        ...     _ = monitor.observe(step=1, epoch=1)
+        >>> read_run(folder).layers[["step", "layer", "stable_rank"]].to_records(index=False).tolist()
+        [(0, 'w', 4.0), (1, 'w', 4.0)]
     """
     file = record_file(path)
     parser = Parser(file)

@@ -102,7 +102,7 @@ class Detector(Protocol):
 
 
 def epoch_text(epoch: float) -> str:
-    """An epoch as a person says it: two decimals, more only for the first hundredth of an epoch.
+    """An epoch with two decimals; more only in the first hundredth of an epoch.
 
     >>> [epoch_text(epoch) for epoch in (3.0, 1 / 7, 12.3456, 0.00123)]
     ['3', '0.14', '12.35', '0.0012']

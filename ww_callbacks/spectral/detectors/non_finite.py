@@ -16,6 +16,12 @@ class NonFinite:
 
     A layer is affected if its status is ``non-finite``, or, without a status, if all its values are missing although it
     had some before. The last snapshot without affected layers is the one to keep.
+
+    Examples:
+        >>> from ww_callbacks.spectral.detectors.base import Observation
+        >>> observation = Observation(10, 1.0, {"fc": {}}, status={"fc": "non-finite"})
+        >>> [finding.severity for finding in NonFinite().update(observation)]
+        ['critical']
     """
 
     kind: str = "non-finite"

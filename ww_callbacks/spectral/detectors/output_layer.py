@@ -19,6 +19,11 @@ def output_layer(specs: Sequence[LayerSpec]) -> str | None:
 
     Returns:
         Its name, even if it is not watched; None if the model has no such layer.
+
+    >>> import numpy as np
+    >>> from ww_callbacks.spectral.layers import inspect
+    >>> output_layer(inspect({"body.weight": np.zeros((8, 4)), "head.weight": np.zeros((2, 8))}))
+    'head.weight'
     """
     for spec in reversed(specs):
         tied = _TIED.match(spec.skipped)

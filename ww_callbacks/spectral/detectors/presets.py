@@ -63,5 +63,9 @@ def default_detectors(
 
 
 def needed_quantities(detectors: list[Detector]) -> tuple[str, ...]:
-    """Unique names of the quantities that these detectors need."""
+    """Unique names of the quantities that these detectors need.
+
+    >>> "effective_rank" in needed_quantities(default_detectors())
+    True
+    """
     return tuple(dict.fromkeys(name for detector in detectors for name in getattr(detector, "needs", ())))

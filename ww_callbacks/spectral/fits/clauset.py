@@ -41,6 +41,11 @@ class PowerLawFit(NamedTuple):
         sigma: standard error of α, (α−1)/√tail.
         tail: number of eigenvalues in the tail.
         eigenvalues: number of eigenvalues considered.
+
+    Examples:
+        >>> fit = PowerLawFit(alpha=3.0, xmin=1.0, xmax=50.0, D=0.05, sigma=0.2, tail=100, eigenvalues=200)
+        >>> fit.rescaled(4.0).xmin
+        4.0
     """
 
     alpha: float

@@ -35,6 +35,11 @@ def inspect(model: Any, convolution: str = "matrix", *, base: Any = None) -> Lay
         FileNotFoundError: if there is no such file.
         ImportError: if the package that reads the file is not installed.
         ValueError: if ``convolution`` is not one of the conventions, or the file cannot be read.
+
+    Examples:
+        >>> import numpy as np
+        >>> [(spec.name, spec.shape) for spec in inspect({"fc.weight": np.zeros((10, 4))})]
+        [('fc.weight', (10, 4))]
     """
     convention = check_convention(convolution)
     keras, torch = sys.modules.get("keras"), sys.modules.get("torch")

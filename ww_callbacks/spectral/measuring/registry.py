@@ -80,11 +80,42 @@ def quantity(
     change: Callable[[LayerWeights, float], float] | None = None,
     logarithm: bool = False,
 ) -> Callable[[Function], Function]:
-    """Declare the decorated function as the quantity ``name``; the arguments are those of :class:`Quantity`.
+    """Declare the decorated function as the quantity ``name``.
+
+    Args:
+        name: the key in every record, logger and table.
+        title: a few words for axis labels.
+        definition: the formula in one line, with its units (log10 or ln, λ or σ).
+        family: the group of the quantity, such as ``norm`` or ``rank``.
+        cost: ``cheap`` if it reads only the elements, ``spectrum`` if it needs the singular values, ``request`` if it
+            needs more and is measured only if named.
+        needs: what it compares the current weights with: ``initial``, ``previous``, ``reference`` or nothing.
+        unchanged: for quantities that need ``previous``: the value if the weights did not change since.
+        default: whether it is measured by default.
+        headline: whether its model-level summary is streamed by default.
+        worst: which values are critical: ``low``, ``high``, ``both`` or none.
+        text: whether the value is a short text instead of a number.
+        prefetch: see :class:`Quantity`.
+        estimate: see :class:`Quantity`.
+        change: see :class:`Quantity`.
+        logarithm: see :class:`Quantity`.
+
+    Returns:
+        A decorator, which returns the function unchanged.
 
     Raises:
         ValueError: if the name is that of a built-in quantity. You can declare your own again, for example by running a
             notebook cell twice: the last declaration is used.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ww_callbacks import spectral
+        >>> @quantity("nuclear_norm", title="nuclear norm", definition="Σ σ_i", family="norm")
+        ... def nuclear_norm(layer):
+        ...     return float(layer.pooled_singular_values.sum())
+        >>> spectral.analyze(np.diag([3.0, 1.0]), "nuclear_norm").layers["nuclear_norm"].tolist()
+        [4.0]
+        >>> _ = _QUANTITIES.pop("nuclear_norm")
     """
 
     def declare(function: Function) -> Function:
@@ -120,7 +151,12 @@ def is_own(function: Callable[..., object]) -> bool:
 
 
 def all_quantities() -> tuple[Quantity, ...]:
-    """Every declared quantity, in the order of declaration."""
+    """Every declared quantity, in the order of declaration.
+
+    Examples:
+        >>> {q.name: q.title for q in all_quantities()}["stable_rank"]
+        'stable rank'
+    """
     import ww_callbacks.spectral.quantities  # noqa: F401  (importing it declares them)
 
     return tuple(_QUANTITIES.values())

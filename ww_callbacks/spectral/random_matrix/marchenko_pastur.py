@@ -27,6 +27,12 @@ _GRID = 1025  # angles from which a quantile's Newton iteration starts
 def sides(shape: Shape) -> tuple[int, int]:
     """The larger and the smaller side (N, M) of a matrix.
 
+    Args:
+        shape: shape of the matrix.
+
+    Returns:
+        N and M.
+
     Raises:
         ValueError: if ``shape`` is not two positive numbers.
 
@@ -45,6 +51,9 @@ def edges(shape: Shape, variance: float = 1.0) -> tuple[float, float]:
     Args:
         shape: shape of the matrix, in either orientation.
         variance: s², the variance of an entry.
+
+    Returns:
+        λ₋ and λ₊.
 
     Examples:
         >>> edges((400, 100), variance=0.01)
@@ -100,6 +109,9 @@ def cdf(eigenvalues: ArrayLike, shape: Shape, variance: float = 1.0) -> np.ndarr
         shape: shape of the matrix.
         variance: s², the variance of an entry.
 
+    Returns:
+        Probabilities, of the shape of ``eigenvalues``.
+
     Examples:
         >>> cdf([0.0, 1.0, 9.0], (400, 100), variance=0.01).tolist()
         [0.0, 0.0, 1.0]
@@ -122,8 +134,11 @@ def quantile(shares: ArrayLike, shape: Shape, variance: float = 1.0) -> np.ndarr
         shape: shape of the matrix.
         variance: s², the variance of an entry.
 
+    Returns:
+        Eigenvalues λ, of the shape of ``shares``.
+
     Raises:
-        ValueError: for a share outside [0, 1].
+        ValueError: if a share is outside [0, 1].
 
     Examples:
         >>> quantile([0.0, 1.0], (400, 100), variance=0.01).round(9).tolist()
@@ -149,6 +164,13 @@ def quantile(shares: ArrayLike, shape: Shape, variance: float = 1.0) -> np.ndarr
 def expected_eigenvalues(shape: Shape, variance: float = 1.0) -> np.ndarray:
     """The M eigenvalues that the law expects, ascending: its quantiles at (k − ½)/M, k = 1…M.
 
+    Args:
+        shape: shape of the matrix.
+        variance: s², the variance of an entry.
+
+    Returns:
+        λ, an array of M values.
+
     Examples:
         >>> expected_eigenvalues((4, 1)).round(3).tolist()  # the median of the law on [1, 9]
         [3.664]
@@ -165,6 +187,9 @@ def element_variance(matrix: ArrayLike, *, centred: bool = True) -> float:
     Args:
         matrix: W.
         centred: take the mean off first (the law is about entries of mean 0); otherwise it is the mean square.
+
+    Returns:
+        s², in units of the weights squared.
 
     Examples:
         >>> element_variance([[1.0, 3.0]]), element_variance([[1.0, 3.0]], centred=False)

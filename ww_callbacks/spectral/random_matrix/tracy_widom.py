@@ -56,6 +56,9 @@ def sf(z: ArrayLike) -> np.ndarray:
     Args:
         z: the normalised largest eigenvalue, any shape; NaN stays NaN.
 
+    Returns:
+        Probabilities, of the shape of ``z``.
+
     >>> round(float(sf(0.9793)), 4)
     0.05
     """
@@ -71,6 +74,12 @@ def sf(z: ArrayLike) -> np.ndarray:
 
 def cdf(z: ArrayLike) -> np.ndarray:
     """F₁(z), the probability of a largest eigenvalue at or below z.
+
+    Args:
+        z: the normalised largest eigenvalue, any shape; NaN stays NaN.
+
+    Returns:
+        Probabilities, of the shape of ``z``.
 
     >>> round(float(cdf(2.0234)), 4)
     0.99
@@ -116,6 +125,9 @@ def centre_and_scale(shape: Shape, variance: float = 1.0) -> tuple[float, float]
         shape: shape of the matrix, in either orientation.
         variance: s², the variance of an entry.
 
+    Returns:
+        μ and τ, in units of λ.
+
     >>> mu, tau = centre_and_scale((100, 100))
     >>> round(mu, 3), round(tau, 3)
     (398.0, 11.677)
@@ -126,7 +138,15 @@ def centre_and_scale(shape: Shape, variance: float = 1.0) -> tuple[float, float]
 
 
 def z_score(eigenvalue: float, shape: Shape, variance: float) -> float:
-    """Z = (λ − μ)/τ of a largest eigenvalue; NaN where the variance is not positive.
+    """Z = (λ − μ)/τ of a largest eigenvalue; NaN if the variance is not positive.
+
+    Args:
+        eigenvalue: λ, the largest eigenvalue of WᵀW.
+        shape: shape of the matrix, in either orientation.
+        variance: s², the variance of an entry.
+
+    Returns:
+        z, without unit.
 
     >>> z_score(398.0, (100, 100), 1.0)
     0.0
@@ -144,6 +164,9 @@ def edge(shape: Shape, variance: float, level: float = 0.01) -> float:
         shape: shape of the matrix.
         variance: s², the variance of an entry.
         level: probability of a false alarm.
+
+    Returns:
+        The threshold, in units of λ.
 
     >>> round(edge((100, 100), 1.0, level=0.05), 1)
     409.4

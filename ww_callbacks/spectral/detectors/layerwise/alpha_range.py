@@ -36,6 +36,14 @@ class AlphaRange(LayerwiseDetector[FirstAlpha, RunMemory]):
         errors: number of standard errors (α−1)/√n by which α must be outside.
         persistence: number of consecutive snapshots for which it must hold.
         fine_tuning: whether the run continues from trained weights.
+
+    Examples:
+        >>> from ww_callbacks.spectral.detectors.base import Observation
+        >>> detector = AlphaRange(persistence=1)
+        >>> row = {"alpha": 1.5, "sigma": 0.1, "alpha_evidence": "sufficient"}
+        >>> [finding.kind for finding in detector.update(Observation(step=10, epoch=1.0, layers={"fc": row}))]
+        ['alpha out of range']
+
     """
 
     kind: str = "alpha out of range"

@@ -36,6 +36,14 @@ class CorrelationTrap(LayerwiseDetector[HighestZ, RunMemory]):
         z: threshold in Tracy–Widom units; 2.0234 is the 99 % point (β = 1).
         quantity: name of the quantity with the z.
         persistence: number of consecutive snapshots for which it must hold.
+
+    Examples:
+        >>> from ww_callbacks.spectral.detectors.base import Observation
+        >>> detector = CorrelationTrap(persistence=1)
+        >>> row = {"trap_z_centred": 5.0}
+        >>> [finding.severity for finding in detector.update(Observation(step=10, epoch=1.0, layers={"fc": row}))]
+        ['info']
+
     """
 
     kind: str = "correlation trap"

@@ -59,6 +59,17 @@ class DeadLayer(LayerwiseDetector[UsualChange, Movement]):
     Args:
         share: the ratio below which a layer is considered unchanged.
         persistence: number of consecutive snapshots for which it must hold.
+
+    Examples:
+        >>> from ww_callbacks.spectral.detectors.base import Observation
+        >>> detector = DeadLayer(persistence=1)
+        >>> for step in range(8):
+        ...     changes = {"a": 0.1, "b": 0.1, "fc": 0.1 if step < 6 else 1e-6}
+        ...     layers = {name: {"relative_update_norm": change} for name, change in changes.items()}
+        ...     findings = detector.update(Observation(step, float(step), layers))
+        >>> [finding.layers for finding in findings]
+        [('fc',)]
+
     """
 
     kind: str = "dead layer"

@@ -48,6 +48,16 @@ class Explosion(LayerwiseDetector[Norms, SnapshotsAndLoss]):
         burn_in: number of snapshots after the first without the ``update`` criterion, because weights change much in
             early training.
         persistence: number of consecutive snapshots for which it must hold.
+
+    Examples:
+        >>> from ww_callbacks.spectral.detectors.base import Observation
+        >>> detector = Explosion(burn_in=0, persistence=1)
+        >>> for step, norm in enumerate([1.0, 900.0]):
+        ...     row = {"frobenius_norm": norm, "relative_update_norm": norm}
+        ...     findings = detector.update(Observation(step=step, epoch=float(step), layers={"fc": row}))
+        >>> [finding.kind for finding in findings]
+        ['explosion']
+
     """
 
     kind: str = "explosion"

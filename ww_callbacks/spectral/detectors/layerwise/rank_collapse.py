@@ -34,6 +34,15 @@ class RankCollapse(LayerwiseDetector[HighestRank, LossMemory]):
         share: fraction of the layer's highest effective rank.
         persistence: number of consecutive snapshots for which it must hold.
         smallest: layers that never had this effective rank are ignored.
+
+    Examples:
+        >>> from ww_callbacks.spectral.detectors.base import Observation
+        >>> detector = RankCollapse(persistence=1)
+        >>> for step, rank in enumerate([50.0, 5.0]):
+        ...     findings = detector.update(Observation(step, float(step), {"fc": {"effective_rank": rank}}))
+        >>> [finding.kind for finding in findings]
+        ['rank collapse']
+
     """
 
     kind: str = "rank collapse"

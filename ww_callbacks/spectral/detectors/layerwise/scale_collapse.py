@@ -45,6 +45,16 @@ class ScaleCollapse(LayerwiseDetector[HighestNorm, PeersAndLoss]):
         apart: how much more than the median layer it must have fallen.
         ratio: fixed ratio to W_0 below which the layer is always reported.
         persistence: number of consecutive snapshots for which it must hold.
+
+    Examples:
+        >>> from ww_callbacks.spectral.detectors.base import Observation
+        >>> detector = ScaleCollapse(persistence=1)
+        >>> for step, norm in enumerate([8.0, 1.0]):
+        ...     layers = {name: {"frobenius_norm": norm if name == "fc" else 8.0} for name in ("a", "b", "fc")}
+        ...     findings = detector.update(Observation(step, float(step), layers))
+        >>> [finding.layers for finding in findings]
+        [('fc',)]
+
     """
 
     kind: str = "scale collapse"
