@@ -67,6 +67,16 @@ class SpectralMonitor(Watcher):
         ValueError: if a value is invalid, a filter matches nothing, the model has no matrix, or ``keep_best`` is set
             with sharded weights; save your own checkpoints there.
         OSError: if the folder of the record is not writable.
+
+    Examples:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> weights = {"fc.weight": np.eye(4)}
+        >>> with SpectralMonitor(weights, log_dir=tempfile.mkdtemp(), verbose=0) as monitor:
+        ...     weights["fc.weight"] *= 2  # an update
+        ...     snapshot = monitor.observe(step=1, epoch=1, train_loss=0.5)
+        >>> snapshot.rows[0].values["frobenius_norm"]
+        4.0
     """
 
     def __init__(self, model: Any, *, probe: RepresentationProbe | None = None, **settings: Any) -> None:

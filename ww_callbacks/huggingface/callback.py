@@ -57,6 +57,13 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
     Raises:
         TypeError: if an argument does not exist.
         ValueError: if a value is invalid.
+
+    Examples:
+        >>> callback = SpectralCallback(early_stopping="cautious", fine_tuning=True)
+        >>> trainer = Trainer(model, args, train_dataset=data, callbacks=[callback])  # doctest: +SKIP
+        >>> trainer.train()  # doctest: +SKIP
+        >>> print(callback.verdict)  # doctest: +SKIP
+        healthy: Validation does not get worse in 3 values of the validation loss, and no other problem was found.
     """
 
     def __init__(self, *, probe: RepresentationProbe | None = None, **settings: Any) -> None:

@@ -63,6 +63,12 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
     Raises:
         TypeError: if an argument does not exist.
         ValueError: if a value is invalid.
+
+    Examples:
+        >>> callback = SpectralCallback(early_stopping="cautious", logs="*/median")
+        >>> model.fit(x, y, epochs=20, validation_split=0.1, callbacks=[callback])  # doctest: +SKIP
+        >>> print(callback.verdict)  # doctest: +SKIP
+        healthy: Validation does not get worse in 20 values of the validation loss, and no other problem was found.
     """
 
     def __init__(

@@ -45,6 +45,13 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
     Raises:
         TypeError: if an argument does not exist.
         ValueError: if a value is invalid.
+
+    Examples:
+        >>> callback = SpectralCallback(early_stopping="cautious", max_overhead=0.01)
+        >>> trainer = Trainer(max_epochs=20, callbacks=[callback])  # doctest: +SKIP
+        >>> trainer.fit(model)  # doctest: +SKIP
+        >>> print(callback.verdict)  # doctest: +SKIP
+        healthy: Validation does not get worse in 20 values of the validation loss, and no other problem was found.
     """
 
     def __init__(self, *, probe: RepresentationProbe | None = None, **settings: Any) -> None:
