@@ -481,6 +481,8 @@ def test_no_run_is_refused():
 def test_figures_are_saved(run, tmp_path, name):
     written = figures.save(figures.histograms(run), tmp_path / name)
     assert written.stat().st_size > 1000
+    if written.suffix == ".html":
+        assert '"showSendToCloud": false' in written.read_text(), "no button that uploads the figure"
 
 
 @pytest.mark.filterwarnings("ignore:The kopts argument is ignored")

@@ -35,7 +35,8 @@ def save(
     target = Path(path)
     ending = target.suffix.lower()
     if ending == ".html":
-        figure.write_html(target, include_plotlyjs=True)
+        # Without plotly's button that uploads the figure.
+        figure.write_html(target, include_plotlyjs=True, config={"showSendToCloud": False, "plotlyServerURL": ""})
     elif ending == ".json":
         figure.write_json(target)
     elif ending in IMAGES:

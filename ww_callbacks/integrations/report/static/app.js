@@ -45,13 +45,16 @@ class App {
     this.panels = {};
     this.drawing = 0;
     this.recall();
-    this.freshness = element("span", { class: "freshness", role: "status" });
-    this.tabs = element("div", { class: "tabs", role: "tablist", onkeydown: (event) => this.arrow(event) });
+    this.freshness = element("span", { class: "freshness" });
+    this.spoken = element("p", { class: "spoken", role: "status" }); // for screen readers, and only what is news
+    this.tabs = element("div", { class: "tabs", role: "tablist", "aria-label": "views", onkeydown: (event) => this.arrow(event) });
     this.runs = element("aside", { class: "runs", "aria-label": "runs", hidden: true });
     this.notices = element("div", { class: "notices" });
-    this.body = element("main");
+    this.body = element("main", { tabindex: -1 });
     root.classList.add("app");
     root.replaceChildren(
+      element("button", { class: "skip", onclick: () => this.body.focus() }, "Skip to the figures"),
+      this.spoken,
       element("header", {}, element("h1", {}, source.title ?? "Spectra of the weights", source.where ? element("small", {}, source.where) : null), this.tabs, this.freshness),
       element("div", { class: "sides" }, this.runs, element("div", { class: "content" }, this.notices, this.body)),
     );
@@ -110,6 +113,9 @@ class App {
       this.lastHeard = new Date();
       this.say(this.source.live ? `live, checked ${this.lastHeard.toLocaleTimeString()}` : "");
       if (state.unchanged) return;
+      const before = new Map(this.state.runs.map((run) => [run.name, run.headline?.title]));
+      const news = state.runs.filter((run) => before.has(run.name) && before.get(run.name) !== run.headline?.title);
+      if (news.length) this.spoken.textContent = news.map((run) => `${run.name}: ${run.headline?.title ?? run.problem}`).join(". ");
       this.state = state;
       this.choose();
     } catch (error) {
@@ -137,6 +143,7 @@ class App {
 
   say(text, stale = false) {
     this.freshness.textContent = text;
+    if (stale && !this.freshness.classList.contains("stale")) this.spoken.textContent = text;
     this.freshness.classList.toggle("stale", stale);
   }
 
@@ -193,10 +200,12 @@ class App {
   }
 
   arrow(event) {
-    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!by) return;
     const names = Object.keys(VIEWS);
-    const next = names[(names.indexOf(this.tab) + by + names.length) % names.length];
+    const at = names.indexOf(this.tab);
+    const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: names.length - 1 }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    const next = names[(to + names.length) % names.length];
     this.open(next);
     this.tabs.querySelector(`[data-tab=${next}]`).focus();
   }

@@ -62,6 +62,19 @@ export function part(parent, name, tag = "div") {
   return found;
 }
 
+const FOCUSABLE = "button, input, select, summary, [tabindex]";
+const known = (found) => `${found.tagName} ${found.dataset.key ?? found.getAttribute("aria-label") ?? found.name ?? ""} ${found.dataset.key ? "" : found.textContent}`;
+
+/** Put other children into `place`; what had the focus has it again, so that the keyboard does not lose its place. */
+export function refill(place, ...children) {
+  const held = place.contains(document.activeElement) ? document.activeElement : null;
+  const at = held ? [...place.querySelectorAll(FOCUSABLE)].indexOf(held) : -1;
+  place.replaceChildren(...children);
+  if (at < 0) return;
+  const now = [...place.querySelectorAll(FOCUSABLE)].filter((found) => !found.disabled);
+  (now.find((found) => known(found) === known(held)) ?? now[Math.min(at, now.length - 1)])?.focus({ preventScroll: true });
+}
+
 /** A labelled list to choose from. */
 export function select(name, options, value, take) {
   const items = options.map((option) => (Array.isArray(option) ? option : [option, option]));

@@ -3,10 +3,11 @@
 // The height is held by the element, not by the layout, because plotly's resize deletes it there; and plotly gets
 // copies, because it changes what it is given.
 
-import { element } from "./dom.js";
+import { element, shown } from "./dom.js";
 import { isDark, recoloured } from "./theme.js";
 
-const CONFIG = { displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+// Nothing of a run is sent to another host, so plotly's button that uploads a figure goes, too.
+const CONFIG = { displaylogo: false, showSendToCloud: false, plotlyServerURL: "", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
 
 const sizes = new ResizeObserver((entries) => {
   for (const { target, contentRect } of entries) {
@@ -46,11 +47,10 @@ function caption(figure, panel, table) {
   name.textContent = panel.title;
   name.title = panel.about;
   figure.querySelector("figcaption").hidden = !panel.title && !panel.key.length;
-  const shown = (colour) => (isDark() ? recoloured(colour, table, true) : colour);
-  const patches = panel.key.map(([colour, text]) => element("li", {}, colour ? element("span", { class: "patch", style: `background:${shown(colour)}` }) : null, text));
+  const own = (colour) => (isDark() ? recoloured(colour, table, true) : colour);
   const lines = panel.legend ? panel.data.filter((trace) => trace.showlegend).map((trace) => element("li", {},
-    trace.type === "bar" ? element("span", { class: "patch", style: `background:${shown(trace.marker.color)}` }) : stroke(shown(trace.line.color), trace.line.dash), " ", trace.name)) : [];
-  key.replaceChildren(...patches, ...lines);
+    trace.type === "bar" ? element("span", { class: "patch", style: `background:${own(trace.marker.color)}` }) : stroke(own(trace.line.color), trace.line.dash), " ", trace.name)) : [];
+  key.replaceChildren(...patches(panel.key, table), ...lines);
   figure.querySelector(".plot").setAttribute("aria-label", [panel.title, panel.about, ...panel.key.map(([, text]) => text)].filter(Boolean).join(". "));
 }
 
@@ -63,6 +63,8 @@ async function drawPanel(plot, panel, view, table, clicked) {
   drawn.layout.autosize = true;
   plot.drawnWidth = plot.clientWidth;
   await Plotly.react(plot, drawn.data, drawn.layout, { ...CONFIG, toImageButtonOptions: { format: "svg", filename: view } });
+  // For the mouse: by the Tab key they would be seven stops a figure, within what is one picture for a screen reader.
+  for (const button of plot.querySelectorAll(".modebar-btn")) button.tabIndex = -1;
   if (plot.listens) return;
   plot.listens = true;
   sizes.observe(plot);
@@ -83,6 +85,24 @@ function zoomTogether(plot, change) {
     other.following = true;
     Plotly.relayout(other, update).finally(() => { other.following = false; });
   }
+}
+
+/** A bar of colours with its numbers, and what other colours mean: for panels that share them. */
+export function scale({ colorscale, cmin, cmax, colorbar }, key, table) {
+  const shades = isDark() ? recoloured(colorscale, table, true) : colorscale;
+  const stops = shades.map(([place, colour]) => `${colour} ${100 * place}%`);
+  const numbers = colorbar.tickvals ?? [0, 0.25, 0.5, 0.75, 1].map((share) => cmin + share * (cmax - cmin));
+  const ticks = numbers.map((value, at) => element("span", { style: `left:${(100 * (value - cmin)) / (cmax - cmin)}%` }, colorbar.ticktext?.[at] ?? shown(value)));
+  const said = `colours from ${colorbar.ticktext?.[0] ?? shown(cmin)} to ${colorbar.ticktext?.at(-1) ?? shown(cmax)}`;
+  return element("div", { class: "scale" },
+    element("div", { class: "shades", role: "img", "aria-label": said, style: `background:linear-gradient(to right, ${stops.join(", ")})` }),
+    element("div", { class: "ticks", "aria-hidden": "true" }, ...ticks),
+    element("ul", { class: "key" }, ...patches(key, table)));
+}
+
+function patches(key, table) {
+  const colour = (own) => (isDark() ? recoloured(own, table, true) : own);
+  return key.map(([own, text]) => element("li", {}, own ? element("span", { class: "patch", style: `background:${colour(own)}` }) : null, text));
 }
 
 const STROKES = { solid: "", dash: "6 3", dot: "2 2", dashdot: "7 2 2 2", longdash: "11 3" };

@@ -1,6 +1,6 @@
 // The column of the runs: filter, folders, all, none, only this; each with its line and the verdict's sign.
 
-import { element, part, sign } from "./dom.js";
+import { element, part, refill, sign } from "./dom.js";
 import { swatch } from "./plots.js";
 
 /** The runs with the worst verdict first. */
@@ -32,7 +32,7 @@ export function drawRuns(app, place) {
     if (!folders.has(folder)) folders.set(folder, []);
     folders.get(folder).push(run);
   }
-  list.replaceChildren(...[...folders].map(([folder, inside]) => {
+  refill(list, ...[...folders].map(([folder, inside]) => {
     const rows = inside.map((run) => row(app, run, folder ? run.name.slice(folder.length + 1) : run.name));
     if (!folder) return element("div", {}, ...rows);
     return element("details", { open: !closed.has(folder), "data-folder": folder }, element("summary", { title: folder }, folder), ...rows);
@@ -56,10 +56,10 @@ function filtered(app) {
 function row(app, run, text) {
   const place = app.chosen.indexOf(run.name);
   const toggle = () => app.chooseRuns(place < 0 ? [...app.chosen, run.name] : app.chosen.filter((name) => name !== run.name));
-  const box = element("input", { type: "checkbox", onchange: toggle, "data-run": run.name });
+  const box = element("input", { type: "checkbox", onchange: toggle, "data-run": run.name, "data-key": run.name });
   box.checked = place >= 0;
   const line = place >= 0 ? swatch(place, app.state.style) : element("span", { class: "swatch" });
   return element("div", { class: "run" },
     element("label", { title: `${run.name}: ${run.headline.title}` }, box, line, sign(run.headline.tone), element("span", { class: "name" }, text)),
-    element("button", { class: "only", title: `show only ${run.name}`, onclick: () => app.chooseRuns([run.name]) }, "only"));
+    element("button", { class: "only", title: `show only ${run.name}`, "aria-label": `only ${run.name}`, onclick: () => app.chooseRuns([run.name]) }, "only"));
 }

@@ -1,6 +1,6 @@
 // Inside one layer: its standing, its spectrum at an epoch, its quantities over time.
 
-import { counted, element, part, rich, select, sign } from "../dom.js";
+import { counted, element, part, refill, rich, select, sign } from "../dom.js";
 
 export async function oneLayer(app, panel) {
   if (!app.chosen.includes(app.layerRun)) app.layerRun = app.chosen[0];
@@ -32,7 +32,7 @@ function controls(app, place, layers) {
   if (!others.includes(app.over)) app.over = "";
   // A name that is being typed stays while the page refreshes.
   if (place.contains(document.activeElement) && document.activeElement.name === "layer" && document.activeElement.value !== app.layer) return;
-  place.replaceChildren(element("div", { class: "controls" },
+  refill(place, element("div", { class: "controls" },
     app.chosen.length > 1 ? select("run", app.chosen, app.layerRun, (value) => { app.layerRun = value; app.picked = true; return app.draw(); }) : null,
     element("label", {}, "layer ", find),
     element("datalist", { id: "layers" }, ...layers.map((layer) => element("option", { value: layer }))),
@@ -74,6 +74,7 @@ async function spectrum(app, panel) {
   app.epochs = epochs;
   app.slider.max = Math.max(epochs.length - 1, 0);
   app.slider.value = at;
+  app.slider.setAttribute("aria-valuetext", epochs.length ? `epoch ${counted(epochs[at])}` : "no epoch");
   app.sliderText.value = epochs.length ? `${counted(epochs[at])} of ${counted(epochs.at(-1))}` : "";
   part(panel, "missing").replaceChildren(element("p", { class: "definition" }, missing ?? ""));
 }

@@ -1,6 +1,6 @@
 // The verdicts in words and why, the alerts, the loss and the quantities over time, the layers as they stand.
 
-import { breakable, counted, element, part, rich, select, shown, sign } from "../dom.js";
+import { breakable, counted, element, part, refill, rich, select, shown, sign } from "../dom.js";
 import { swatch } from "../plots.js";
 import { worstFirst } from "../runs.js";
 import { about } from "./about.js";
@@ -15,7 +15,7 @@ export async function overview(app, panel) {
   const runs = chosen.map((name) => app.run(name));
   const words = runs.length > MOST_CARDS ? runsTable(app, runs) : element("div", { class: "cards" }, ...runs.map((run) => card(app, run)));
   const open = new Set([...part(panel, "cards").querySelectorAll("details[open]")].map((details) => details.dataset.run));
-  part(panel, "cards").replaceChildren(words);
+  refill(part(panel, "cards"), words);
   for (const details of part(panel, "cards").querySelectorAll("details")) details.open = open.has(details.dataset.run);
   const places = ["evidence", "controls", "alerts", "timeline", "table of"].map((name) => part(panel, name));
   app.timeControls(places[1], { notes: true });
@@ -26,7 +26,7 @@ export async function overview(app, panel) {
     const tabled = several ? [app.run(shownOf)] : runs;
     const rows = await Promise.all(tabled.map((run) => app.source.layers(run.name)));
     if (!current()) return;
-    part(panel, "table of").replaceChildren(several
+    refill(part(panel, "table of"), several
       ? element("div", { class: "controls" }, select("layers of", chosen, shownOf, (name) => { app.tableOf = name; return app.draw(); })) : "");
     const tables = part(panel, "tables");
     tabled.forEach((run, at) => layerTable(app, part(tables, `of ${at}`), run, rows[at], runs.length > 1));
@@ -67,7 +67,7 @@ function runsTable(app, runs) {
     element("td", {}, run.worst ? element("button", { class: "plain", onclick: () => app.openLayer(run.name, run.worst) }, breakable(run.worst)) : ""),
     ...losses.map((name) => element("td", { class: "number" }, shown(run.losses[name]))),
     ...settings.map((name) => element("td", {}, run.settings[name] ?? "default"))));
-  return element("div", { class: "scroll", tabindex: 0 }, element("table", { class: "many" },
+  return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "runs, the worst first" }, element("table", { class: "many" },
     element("thead", {}, element("tr", {}, ...heads.map((name, at) => element("th", { class: at === 2 || (at > 3 && at < 4 + losses.length) ? "number" : "" }, name)))),
     element("tbody", {}, ...rows)));
 }

@@ -1,6 +1,6 @@
 // The layers as they stand: the worst first, sorted by a click, filtered by a word, experts folded into one row.
 
-import { breakable, element, part, shown, sign } from "../dom.js";
+import { breakable, element, part, refill, shown, sign } from "../dom.js";
 
 const COLUMNS = ["alpha", "log_spectral_norm", "effective_rank", "relative_distance_from_init", "scale_collapse", "relative_update_norm"];
 const SEVERITIES = { critical: 0, warning: 1, info: 2, "": 3 };
@@ -28,12 +28,14 @@ export function layerTable(app, place, run, rows, named) {
   const head = [["layer", "layer", ""], ["standing", "standing", ""], ...columns.map((name) => [name, app.state.quantities[name]?.title ?? name, app.state.quantities[name]?.definition ?? ""])]
     .map(([name, title, about], at) => element("th", {
       class: at > 1 ? "number" : "", title: about, "aria-sort": state.sort === name ? (state.down ? "descending" : "ascending") : null,
-    }, element("button", { class: "plain", onclick: sortBy(name) }, title, state.sort === name ? (state.down ? " ▾" : " ▴") : "")));
+    }, element("button", { class: "plain", "data-key": name, onclick: sortBy(name) }, title, state.sort === name ? (state.down ? " ▾" : " ▴") : "")));
   const box = part(place, "rows");
   const at = [box.scrollTop, box.scrollLeft];
   box.className = "scroll";
   box.tabIndex = 0;
-  box.replaceChildren(element("table", { class: "layers" },
+  box.setAttribute("role", "region");
+  box.setAttribute("aria-label", `layers${named ? ` of ${run.name}` : ""}`);
+  refill(box, element("table", { class: "layers" },
     element("thead", {}, element("tr", {}, ...head)),
     element("tbody", {}, ...lines.map((row) => line(app, run, row, columns, state, again)))));
   [box.scrollTop, box.scrollLeft] = at;
@@ -49,7 +51,7 @@ function line(app, run, row, columns, state, again) {
   });
   const fold = () => { state.open[state.open.has(row.layer) ? "delete" : "add"](row.layer); again(); };
   const open = row.inside ? fold : () => app.openLayer(run.name, row.layer);
-  const name = element("button", { class: "plain", "aria-expanded": row.inside ? String(state.open.has(row.layer)) : null }, row.inside ? `${state.open.has(row.layer) ? "▾" : "▸"}\u00a0` : "", breakable(row.layer), row.inside ? ` (${row.inside.length})` : "");
+  const name = element("button", { class: "plain", "data-key": row.layer, "aria-expanded": row.inside ? String(state.open.has(row.layer)) : null }, row.inside ? `${state.open.has(row.layer) ? "▾" : "▸"}\u00a0` : "", breakable(row.layer), row.inside ? ` (${row.inside.length})` : "");
   return element("tr", { class: `link ${row.severity}`, onclick: open },
     element("td", { class: row.folded ? "folded" : "" }, name), element("td", {}, sign(row.severity), ` ${row.words}`), ...cells);
 }
