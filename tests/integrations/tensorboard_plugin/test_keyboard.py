@@ -133,7 +133,7 @@ def test_what_a_screen_reader_has(page):
         'complementary "runs"',
         'checkbox "bad bad" [checked]',  # the sign in words, then the name
         'region "layers of bad"',
-        'img "bad: scale collapse: norm, as a share of its own highest',
+        'img "bad: scale collapse: norm',
         'button "only good"',
         "status",
     ):
