@@ -8,7 +8,7 @@ from torch import nn
 from transformers import Trainer, TrainingArguments, set_seed
 
 from tests.lifecycle.records import Stop, assert_same
-from ww_callbacks.huggingface import SpectralCallback
+from ww_callbacks.huggingface import SpectralCallback, private
 
 # The Trainer keeps only a float32 sum of the losses since it was started: their mean is not the same to the last bit.
 ROUNDED = ("metrics/train_loss", "overtraining/score", "overtraining/keep")
@@ -54,7 +54,7 @@ def train(folder, callback, model, resume=None, **options):
         model=model,
         args=TrainingArguments(output_dir=str(folder), **arguments),
         train_dataset=Rows(),
-        callbacks=[callback],
+        callbacks=callback if isinstance(callback, list) else [callback],
     )
     trainer.train(resume_from_checkpoint=resume)
     return trainer
@@ -93,6 +93,35 @@ def test_between_two_snapshots(tmp_path):
             callback = SpectralCallback(log_dir=str(tmp_path / folder / "record"), **settings)
             train(tmp_path / folder, callback, Model(), resume=str(tmp_path / folder / "checkpoint-9"), **options)
     assert_same(tmp_path / "whole" / "record", tmp_path / "parts" / "record", ROUNDED)
+
+
+@pytest.mark.parametrize("stop_at", [10, 8])
+def test_after_a_signal_at_which_the_trainer_saves(tmp_path, whole, monkeypatch, stop_at):
+    """As at SIGTERM, three seconds after it: the Trainer saves at the next hook of its own, without ``on_save``."""
+    jit = pytest.importorskip("transformers.trainer_jit_checkpoint", reason="needs transformers with JIT checkpoints")
+    monkeypatch.setattr(jit.CheckpointManager, "setup_signal_handler", lambda manager: None)
+
+    class Signal(transformers.TrainerCallback):
+        def ask(self, state):
+            if state.global_step == stop_at:
+                own = (c for c in manager.callbacks if isinstance(c, jit.JITCheckpointCallback))
+                next(own).jit_manager.is_checkpoint_requested = True
+
+        def on_train_begin(self, args, state, control, **others):
+            nonlocal manager
+            manager = private.running_trainer().callback_handler
+
+        def on_step_end(self, args, state, control, **others):
+            self.ask(state)
+
+    manager = None
+    settings = {"log_dir": str(tmp_path / "record"), "verbose": 0, "every_n_epochs": 1}
+    options = {"enable_jit_checkpoint": True, "save_strategy": "no"}
+    set_seed(0)
+    trainer = train(tmp_path, [SpectralCallback(**settings), Signal()], Model(), **options)
+    assert trainer.state.global_step < 16 and (tmp_path / f"checkpoint-{stop_at}" / "spectral_state.json").exists()
+    train(tmp_path, SpectralCallback(**settings), Model(), resume=True)
+    assert_same(whole, tmp_path / "record", ROUNDED)
 
 
 def test_at_the_last_step_of_an_epoch_before_its_end(tmp_path, whole):

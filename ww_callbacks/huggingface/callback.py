@@ -153,7 +153,8 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         if sum(isinstance(c, SpectralCallback) for c in handler.callbacks) > 1:
             raise ValueError("The Trainer has two SpectralCallbacks: give it one, with the settings of both.")
         others = [c for c in handler.callbacks if c is not self]
-        first = (i for i, c in enumerate(others) if not (is_reporter(c) or isinstance(c, _FLOW)))
+        earlier = (is_reporter(c) or isinstance(c, _FLOW) or private.saves_at_a_signal(c) for c in others)
+        first = (i for i, before in enumerate(earlier) if not before)
         place = next(first, len(others))
         handler.callbacks = [*others[:place], self, *others[place:]]
 
@@ -199,6 +200,23 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
                     "ww-callbacks: the record cannot be resumed from this checkpoint (%s). Training continues.", error
                 )
 
+    def _save_at_a_signal(
+        self,
+        args: transformers.TrainingArguments,
+        state: transformers.TrainerState,
+        control: transformers.TrainerControl,
+        others: dict[str, Any],
+    ) -> None:
+        """Save beside the checkpoint that ``enable_jit_checkpoint`` writes at SIGTERM, for which no ``on_save`` comes.
+
+        With several processes the signal may reach them at different steps, so the state is not saved.
+        """
+        if not (control.should_training_stop and getattr(args, "enable_jit_checkpoint", False)) or args.world_size > 1:
+            return
+        folder = private.checkpoint_folder(self._trainer, args, state)
+        if folder.is_dir() and not (folder / f"{_SIDECAR}.json").exists():
+            self.on_save(args, state, control, **others)
+
     def on_step_begin(
         self,
         args: transformers.TrainingArguments,
@@ -208,6 +226,17 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
     ) -> None:
         """Take a snapshot that waited for an evaluation without metrics, before the weights change."""
         self._catch_up(state, control, others)
+        self._save_at_a_signal(args, state, control, others)
+
+    def on_pre_optimizer_step(
+        self,
+        args: transformers.TrainingArguments,
+        state: transformers.TrainerState,
+        control: transformers.TrainerControl,
+        **others: Any,
+    ) -> None:
+        """Save the state beside a checkpoint that was written at a signal."""
+        self._save_at_a_signal(args, state, control, others)
 
     def on_step_end(
         self,
@@ -228,6 +257,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         # At an epoch's last step the epoch's own snapshot follows, which can wait for an evaluation.
         if not (ends and run.cadence.due_at_epoch(round(epoch))):
             self._due(run.cadence.due_at_step(state.global_step), state, control, others)
+        self._save_at_a_signal(args, state, control, others)
 
     def on_epoch_end(
         self,
@@ -244,6 +274,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         self._due(kind, state, control, others)
         self._metrics.end_epoch()
         self._average_epoch()
+        self._save_at_a_signal(args, state, control, others)
         if args.eval_strategy == "no":
             self._explain(args, state)
 

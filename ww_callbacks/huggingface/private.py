@@ -44,6 +44,11 @@ def running_trainer() -> transformers.Trainer | None:
     return trainer
 
 
+def saves_at_a_signal(callback: Any) -> bool:
+    """Whether ``callback`` is the Trainer's own that ``enable_jit_checkpoint`` adds (``JITCheckpointCallback``)."""
+    return type(callback).__name__ == "JITCheckpointCallback"
+
+
 def resumed_from() -> Path | None:
     """The checkpoint that ``train(resume_from_checkpoint=…)`` goes on from (a local variable of the training loop)."""
     folder = local(transformers.Trainer, "resume_from_checkpoint")
