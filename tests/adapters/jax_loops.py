@@ -168,10 +168,7 @@ def main(folder: Path) -> None:
         found[make.__name__] = trained(make, folder / make.__name__, "function")
     found["by observe"] = trained(dataclass_tree, folder / "observe", "observe")
     assert not said, said
-    try:
-        found["nnx"] = nnx_model(folder / "nnx")
-    except ModuleNotFoundError as missing:
-        assert missing.name == "flax", missing
+    found["nnx"] = nnx_model(folder / "nnx")
     assert not said, said
     found["stands still"] = {**trained(lists, folder / "still", "tree"), "said": said}
     assert "torch" not in sys.modules
