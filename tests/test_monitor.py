@@ -287,7 +287,7 @@ def test_the_training_loss_under_other_names(weights, tmp_path, caplog, capsys, 
             weights["layer0"] *= 1.01
             monitor.observe(step=epoch, epoch=epoch, metrics={name: 1.0 / epoch})
     assert list(monitor.summary["metrics/train_loss"].dropna()) == [1.0, 1 / 2, 1 / 3]
-    assert f"metrics understood: train_loss from `{name}`" in capsys.readouterr().out and not caplog.text
+    assert f"metrics recognised: train_loss from `{name}`" in capsys.readouterr().out and not caplog.text
     assert monitor.verdict.state == "no sign of overtraining"
 
 

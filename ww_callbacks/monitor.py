@@ -19,8 +19,8 @@ from ww_callbacks.adapters.training_metrics import (
     StepLosses,
     in_words,
     misspelt,
+    recognised,
     train_loss_name,
-    understood,
     values_of,
 )
 from ww_callbacks.integrations.record import free_directory
@@ -105,10 +105,10 @@ class SpectralMonitor(Watcher):
         self.run.begin(Plan())
         if not self._sharded:
             self._average_weights(lambda: weights_of(model), None, keras_owner(model))
-        self._cadence = self._asked_cadence()
+        self._cadence = self._configured_cadence()
         self._seen = (0, 0.0)
         self._losses = StepLosses()
-        self._told: LoopMetrics | None = None
+        self._metrics_now: LoopMetrics | None = None
         self._stepped = self._explained = False
         self._epoch = 0
 
@@ -131,7 +131,7 @@ class SpectralMonitor(Watcher):
         if not self._stepped:
             self._stepped = True
             with self.run.guarded("reading the graph of the loss"):
-                self.run.diagnosis.explain_standstill(why_no_gradient(loss, self._model))
+                self.run.diagnosis.set_no_change_reason(why_no_gradient(loss, self._model))
                 self.run.diagnosis.name_output(self._output_of(loss))
         self._average_step()
 
@@ -141,12 +141,12 @@ class SpectralMonitor(Watcher):
             return None
         return traced_output(loss, self._model, self.run.specs)
 
-    def _asked_cadence(self) -> Cadence:
-        asked = self.settings
-        by_epochs = asked.every_n_epochs
-        if asked.cheap_every_n_steps and by_epochs is None and asked.every_n_steps is None:
+    def _configured_cadence(self) -> Cadence:
+        settings = self.settings
+        by_epochs = settings.every_n_epochs
+        if settings.cheap_every_n_steps and by_epochs is None and settings.every_n_steps is None:
             by_epochs = 1
-        return Cadence(by_epochs, asked.every_n_steps, asked.cheap_every_n_steps)
+        return Cadence(by_epochs, settings.every_n_steps, settings.cheap_every_n_steps)
 
     def observe(
         self,
@@ -197,22 +197,22 @@ class SpectralMonitor(Watcher):
         self._seen = now
         if kind is None:
             return None
-        told = LoopMetrics(values_of(given, self.settings.metrics))
-        told |= {name: float(value) for name, value in given.items()}
+        metrics_now = LoopMetrics(values_of(given, self.settings.metrics))
+        metrics_now |= {name: float(value) for name, value in given.items()}
         if (mean := self._losses.mean()) is not None:
-            told.setdefault("train_loss", mean)
+            metrics_now.setdefault("train_loss", mean)
         if (loss := train_loss_name(given, self.settings.metrics)) is not None:
-            told.setdefault("train_loss", told[loss])
+            metrics_now.setdefault("train_loss", metrics_now[loss])
         if self._losses.first is not None:
-            told["first_loss"] = self._losses.first
+            metrics_now["first_loss"] = self._losses.first
         if ended := int(now[1]) > self._epoch:
-            told.epoch_losses = self._losses.parts()
+            metrics_now.epoch_losses = self._losses.parts()
             self._losses.reset()
             self._epoch = int(now[1])
-        self._told = told
+        self._metrics_now = metrics_now
         self._explain(given, ended or not epoch)
-        snapshot = self.run.snapshot(kind, *now, told)
-        if self._arrays is not None and self._arrays.stands_still:
+        snapshot = self.run.snapshot(kind, *now, metrics_now)
+        if self._arrays is not None and self._arrays.unchanged_arrays:
             self.run.faults.warn_once(
                 "the weights are the same arrays as at the start, and JAX never changes an array in place. "
                 "Pass a function that returns the current ones, `SpectralMonitor(lambda: params)`, or use "
@@ -230,14 +230,14 @@ class SpectralMonitor(Watcher):
         """Log once which metrics are recognised, when an epoch ends or validation values arrive, and likely
         misspellings.
         """
-        asked = self.settings.metrics
-        for name, meant in misspelt(given, asked).items():
+        given_names = self.settings.metrics
+        for name, meant in misspelt(given, given_names).items():
             self.run.faults.warn_once(f"`{name}` was not recognised (did you mean `{meant}`?)", name, ending="")
-        found = understood(given, asked)
+        found = recognised(given, given_names)
         if self._explained or not given or not (ended or "val_loss" in found or "val_accuracy" in found):
             return
         self._explained = True
-        loss = None if self._losses.first is not None else train_loss_name(given, asked)
+        loss = None if self._losses.first is not None else train_loss_name(given, given_names)
         trained = {"train_loss": loss} if loss is not None else {}
         self.run.console.note(in_words(trained | found))
 
@@ -262,8 +262,8 @@ class SpectralMonitor(Watcher):
 
         You can call it more than once. If the background queue had no room for the last snapshot, it is taken now.
         """
-        if self._told is not None and not self.run.progress.finished and self.run.missed(self._seen[0]):
-            self.run.snapshot("full", *self._seen, self._told, needed=True)
+        if self._metrics_now is not None and not self.run.progress.finished and self.run.missed(self._seen[0]):
+            self.run.snapshot("full", *self._seen, self._metrics_now, needed=True)
         self._put_best()
         self.run.finish()
 
@@ -273,7 +273,7 @@ class SpectralMonitor(Watcher):
     def __exit__(self, *error: object) -> None:
         if error[0] is not None:
             self._best_weights = None  # the weights stay as they were when the user's code raised
-            self._told = None  # nor are the weights those of the last call
+            self._metrics_now = None  # nor are the weights those of the last call
         self.close()
 
 

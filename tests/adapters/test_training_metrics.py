@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ww_callbacks.adapters.training_metrics import PARTS, StepLosses, in_words, understood, values_of
+from ww_callbacks.adapters.training_metrics import PARTS, StepLosses, in_words, recognised, values_of
 
 
 @pytest.mark.parametrize(
@@ -30,13 +30,13 @@ from ww_callbacks.adapters.training_metrics import PARTS, StepLosses, in_words, 
     ],
 )
 def test_usual_names_are_understood(names, expected):
-    assert understood(names) == expected
+    assert recognised(names) == expected
 
 
 def test_the_users_own_names_come_first():
     logged = {"val_loss": 1.0, "mine": torch.tensor(0.5), "val_acc": "n/a"}
     assert values_of(logged, {"val_loss": "mine"}) == {"val_loss": 0.5}
-    assert "val_loss from `mine`" in in_words(understood(logged, {"val_loss": "mine"}))
+    assert "val_loss from `mine`" in in_words(recognised(logged, {"val_loss": "mine"}))
 
 
 @pytest.mark.parametrize("steps", [10, 11, 37, 639, 640, 641, 5000])

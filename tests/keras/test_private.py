@@ -25,7 +25,7 @@ def nothing_said(monkeypatch):
     monkeypatch.setattr(keras_private, "said", set())
 
 
-class Looks(keras.callbacks.Callback):
+class LogConsumers(keras.callbacks.Callback):
     """Keeps what ``look`` gives when the training begins."""
 
     def __init__(self, look):
@@ -41,7 +41,7 @@ def lost(caplog):
 
 
 def test_the_list_of_callbacks_tells_how_batches_are_reported(caplog):
-    look = Looks(lambda model: private.running_list())
+    look = LogConsumers(lambda model: private.running_list())
     fit(look, epochs=1)
     assert look in look.seen.callbacks and isinstance(look.seen._async_train, bool)
     assert private.running_list() is None
@@ -75,7 +75,7 @@ def test_optimizers_give_their_averages():
 def test_the_data_of_a_fit_tell_their_shapes(caplog, monkeypatch):
     model = keras.Sequential([keras.layers.Dense(4)])
     model.compile("adam", "mse")
-    look = Looks(private.build)
+    look = LogConsumers(private.build)
     model.fit(np.zeros((8, 5)), np.zeros((8, 4)), verbose=0, callbacks=[look])
     assert model.built and not lost(caplog)
     monkeypatch.setattr(keras.src.backend, "compute_output_spec", None)

@@ -63,7 +63,7 @@ def described_arguments() -> dict[str, str]:
     """Each argument's sentence, from the docstring of :class:`~ww_callbacks.settings.Settings`."""
     text = inspect.cleandoc(Settings.__doc__ or "").partition("Attributes:\n")[2].partition("\nRaises:")[0]
     entries = re.split(r"^ {4}(\w+): ", text, flags=re.MULTILINE)[1:]
-    return {name: " ".join(said.split()) for name, said in zip(entries[::2], entries[1::2], strict=True)}
+    return {name: " ".join(sentence.split()) for name, sentence in zip(entries[::2], entries[1::2], strict=True)}
 
 
 _OF_A_RUN = (
@@ -77,7 +77,7 @@ _OF_A_RUN = (
     "_sidecars",
     "_loaded",
     "_model",
-    "_looks",
+    "_consumers",
     "_steps",
     "_values",
 )

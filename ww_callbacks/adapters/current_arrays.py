@@ -62,7 +62,7 @@ class CurrentArrays(Mapping[str, Stored]):
         return dict(self._arrays)
 
     @property
-    def stands_still(self) -> bool:
+    def unchanged_arrays(self) -> bool:
         """Whether the arrays are the same immutable objects as at the start, so no update is visible."""
         jax = sys.modules.get("jax")
         arrays = list(self._arrays.values())

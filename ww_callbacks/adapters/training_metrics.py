@@ -35,24 +35,24 @@ _ONE_OUTPUT = {
 """A metric of one output among several (``val_a_accuracy``); it is used if no other output has one."""
 
 
-def understood(names: Iterable[str], asked: Mapping[str, str] | None = None) -> dict[str, str]:
+def recognised(names: Iterable[str], aliases: Mapping[str, str] | None = None) -> dict[str, str]:
     """Maps the detectors' metrics to the names under which the loop logs them.
 
     Args:
         names: the names that the loop logs.
-        asked: metric → its name in the loop, given by the user.
+        aliases: metric → its name in the loop, given by the user.
 
     Returns:
         Metric → name; metrics that are not logged are left out.
 
     Examples:
-        >>> understood(["loss", "eval_loss", "eval_accuracy", "my_acc"], {"train_accuracy": "my_acc"})
+        >>> recognised(["loss", "eval_loss", "eval_accuracy", "my_acc"], {"train_accuracy": "my_acc"})
         {'val_loss': 'eval_loss', 'val_accuracy': 'eval_accuracy', 'train_accuracy': 'my_acc'}
     """
-    names, asked = list(names), asked or {}
+    names, aliases = list(names), aliases or {}
     found: dict[str, str] = {}
     for metric, pattern in _PATTERNS.items():
-        if metric in asked:
+        if metric in aliases:
             continue
         matches = [n for n in names if re.fullmatch(pattern, n, re.IGNORECASE)]
         # Prefer the mean over the epoch if a loop logs both it and the last step's value.
@@ -60,16 +60,16 @@ def understood(names: Iterable[str], asked: Mapping[str, str] | None = None) -> 
         if matches:
             found[metric] = matches[0]
     for metric, pattern in _ONE_OUTPUT.items():
-        if metric in found or metric in asked:
+        if metric in found or metric in aliases:
             continue
         matches = [n for n in names if re.fullmatch(pattern, n, re.IGNORECASE)]
         if len(matches) == 1:
             found[metric] = matches[0]
-    found |= {metric: name for metric, name in asked.items() if name in names}
+    found |= {metric: name for metric, name in aliases.items() if name in names}
     return found
 
 
-def train_loss_name(names: Iterable[str], asked: Mapping[str, str] | None = None) -> str | None:
+def train_loss_name(names: Iterable[str], aliases: Mapping[str, str] | None = None) -> str | None:
     """Under which of these names a loop that reports its own training loss does so; None if under none.
 
     Examples:
@@ -77,16 +77,16 @@ def train_loss_name(names: Iterable[str], asked: Mapping[str, str] | None = None
         ('loss', 'train/loss')
     """
     names = list(names)
-    if (name := (asked or {}).get("train_loss")) is not None:
+    if (name := (aliases or {}).get("train_loss")) is not None:
         return name if name in names else None
     matches = [n for n in names if re.fullmatch(_TRAIN_LOSS, n, re.IGNORECASE)]
     return max(matches, key=lambda n: (n == "train_loss", n.endswith("epoch"), len(n)), default=None)
 
 
-def values_of(logged: Mapping[str, Any], asked: Mapping[str, str] | None = None) -> dict[str, float]:
+def values_of(logged: Mapping[str, Any], aliases: Mapping[str, str] | None = None) -> dict[str, float]:
     """The metrics that the detectors read among the logged values; values that are not numbers are skipped."""
     out = {}
-    for metric, name in understood(logged, asked).items():
+    for metric, name in recognised(logged, aliases).items():
         try:
             out[metric] = float(logged[name])
         except (TypeError, ValueError, RuntimeError):
@@ -94,7 +94,7 @@ def values_of(logged: Mapping[str, Any], asked: Mapping[str, str] | None = None)
     return out
 
 
-def misspelt(names: Iterable[str], asked: Mapping[str, str] | None = None) -> dict[str, str]:
+def misspelt(names: Iterable[str], aliases: Mapping[str, str] | None = None) -> dict[str, str]:
     """Names that are not recognised but similar to that of a missing metric.
 
     Examples:
@@ -102,8 +102,8 @@ def misspelt(names: Iterable[str], asked: Mapping[str, str] | None = None) -> di
         {'val_los': 'val_loss'}
     """
     names = list(names)
-    found = understood(names, asked)
-    if (loss := train_loss_name(names, asked)) is not None:
+    found = recognised(names, aliases)
+    if (loss := train_loss_name(names, aliases)) is not None:
         found["train_loss"] = loss
     missing = [m for m in (*_PATTERNS, "train_loss", "learning_rate") if m not in found and m not in names]
     unknown = [n for n in names if n not in found.values()]

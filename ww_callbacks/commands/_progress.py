@@ -105,14 +105,14 @@ def _heeding_interrupts(say: Any, console: Any) -> Iterator[None]:
     before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
 
     def watch() -> None:
-        said = False
+        interrupted = False
         while number := reader.recv(1):
             if number[0] != signal.SIGINT:
                 continue
-            if said:
+            if interrupted:
                 console.show_cursor(True)
                 os._exit(128 + signal.SIGINT)
-            said = True
+            interrupted = True
             say()
 
     watcher = threading.Thread(target=watch, name="interrupts", daemon=True)

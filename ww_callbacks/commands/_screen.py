@@ -33,11 +33,11 @@ def screen(run: RunView, rows: int, width: int) -> RenderableType:
     """The current state of ``run``, with at most ``rows`` layers, those with an alert first, ``width`` characters
     wide.
     """
-    said = headline(run)
-    text = Text(f"{_progress(run)}\n", style="dim").append_text(_rich(said.text))
-    if said.advice:
-        text.append("\n").append_text(_rich(said.advice, "italic"))
-    title = Text(f"{run.label}: {said.title}", style=STYLES[said.tone])
+    summary = headline(run)
+    text = Text(f"{_progress(run)}\n", style="dim").append_text(_rich(summary.text))
+    if summary.advice:
+        text.append("\n").append_text(_rich(summary.advice, "italic"))
+    title = Text(f"{run.label}: {summary.title}", style=STYLES[summary.tone])
     return Group(Panel(text, title=title, title_align="left"), _model(run, width), _layers(run, rows, width))
 
 

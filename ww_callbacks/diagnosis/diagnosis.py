@@ -104,7 +104,7 @@ class Diagnosis:
             for detector in self._overtraining():
                 detector.name_output(name)
 
-    def explain_standstill(self, reason: str) -> None:
+    def set_no_change_reason(self, reason: str) -> None:
         """Set the reason to report if no layer changes; an empty one is ignored."""
         for detector in self._detectors:
             if isinstance(detector, DeadLayer) and reason:

@@ -155,11 +155,11 @@ class Engine:
         """
         before = {spec.name: spec.matrix_shapes for spec in self.specs}
         names = [spec.name for spec in specs]
-        gone = [name for name in before if name not in set(names)]
+        removed = [name for name in before if name not in set(names)]
         new = [spec.name for spec in specs if before.get(spec.name) != spec.matrix_shapes]
         self.specs = list(specs)
         self.states = {name: LayerState() if name in new else self.states[name] for name in names}
-        return new, gone
+        return new, removed
 
     def without_baseline(self, names: Collection[str]) -> list[str]:
         """The layers among ``names`` without a W_0 of their current shape."""

@@ -121,7 +121,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         self.run.begin(planned, state.global_step, self._clock.now(state), saved)
         self._average_weights(lambda: TorchWeights(model), planned.steps_per_epoch)
         if (optimizer := others.get("optimizer")) is not None:
-            self.run.diagnosis.explain_standstill(why_not_trained(model, [optimizer]))
+            self.run.diagnosis.set_no_change_reason(why_not_trained(model, [optimizer]))
         if saved is not None and self.run.resumed:
             self._restore_kept(saved.state.adapter.get("kept", {}), saved.kept, *self._saver())
             with suppress(KeyError, TypeError, ValueError):  # of an older version: the loss starts over

@@ -7,7 +7,7 @@ from typing import Any
 
 import transformers
 
-from ww_callbacks.adapters.training_metrics import StepLosses, understood, values_of
+from ww_callbacks.adapters.training_metrics import StepLosses, recognised, values_of
 from ww_callbacks.huggingface.private import running_loss
 from ww_callbacks.scheduling.loop_metrics import LoopMetrics
 
@@ -52,7 +52,7 @@ class TrainerMetrics:
         """Take what the Trainer logs of the training, such as the accuracy of TRL's."""
         if "loss" not in logs:
             return
-        self.names |= {m: n for m, n in understood(logs, self._asked).items() if m not in _OF_AN_EVALUATION}
+        self.names |= {m: n for m, n in recognised(logs, self._asked).items() if m not in _OF_AN_EVALUATION}
         self._trained |= {m: v for m, v in values_of(logs, self._asked).items() if m not in _OF_AN_EVALUATION}
 
     def collect(self, optimizer: Any, evaluation: Mapping[str, Any] | None, ended: bool) -> LoopMetrics:
@@ -79,7 +79,7 @@ class TrainerMetrics:
 
     def evaluated(self, evaluation: Mapping[str, Any]) -> None:
         """Learn the names that an evaluation gives."""
-        self.names |= understood(evaluation, self._asked)
+        self.names |= recognised(evaluation, self._asked)
 
     def state(self) -> list[Any]:
         """The losses so far, to go on from."""

@@ -29,7 +29,7 @@ from ww_callbacks.integrations.scalars import PREFIX, scalars
 from ww_callbacks.integrations.sinks.console import for_terminal
 from ww_callbacks.keras import private
 from ww_callbacks.keras.averages import keras_specs
-from ww_callbacks.keras.log_consumers import Looks
+from ww_callbacks.keras.log_consumers import LogConsumers
 from ww_callbacks.keras.loop_values import LoopValues, own_optimizers
 from ww_callbacks.keras.sidecars import Sidecars
 from ww_callbacks.probes.representation import RepresentationProbe
@@ -114,7 +114,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         callbacks = self._queue.callbacks if self._queue is not None else []
         if sum(isinstance(c, SpectralCallback) for c in callbacks) > 1:
             raise ValueError("`fit` has two SpectralCallbacks: give it one, with the settings of both.")
-        self._looks = Looks(callbacks)
+        self._consumers = LogConsumers(callbacks)
         self._sidecars = Sidecars(callbacks)
         if self._queue is not None:
             self._queue.callbacks = _in_order(callbacks, self)
@@ -185,7 +185,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         run.begin(plan, steps, float(epoch), saved)
         self._average_weights(lambda: KerasWeights(model), plan.steps_per_epoch, keras_owner(model))
         if not model.trainable_variables:
-            run.diagnosis.explain_standstill("all layers are frozen")
+            run.diagnosis.set_no_change_reason("all layers are frozen")
         if saved is not None and run.resumed:
             self._restore_kept(saved.state.adapter.get("kept", {}), saved.kept, *self._saver())
             self._measured_step = int(saved.state.adapter["measured"])
@@ -196,7 +196,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
             self._per_step, begun = private.accumulation(model.optimizer)
             run.clock.saw_batches(begun, stepped=False)
         _watched[model] = _watched.get(model, 0) + 1
-        self._looks.check(run)
+        self._consumers.check(run)
         self._per_step, _ = private.accumulation(model.optimizer)
         if run.cadence.every_n_steps or run.cadence.cheap_every_n_steps or self._average is not None:
             self._by_steps = True
@@ -268,7 +268,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         run = self._watched()
         self._count_epoch(epoch)
         kind = run.due()
-        looked = bool(self._looks)
+        looked = bool(self._consumers)
         if (looked or kind is not None) and self._is_due(run):
             self._snapshot("full" if looked or kind is None else kind, logs, ended=True, needed=looked)
         run.poll()
@@ -309,13 +309,13 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         run = self._watched()
         known = run.monitorable()
         chosen = [k for k in sorted(known) if any(fnmatch.fnmatchcase(k.removeprefix(PREFIX), p) for p in self.logs)]
-        self._keys = list(dict.fromkeys([*self._keys, *chosen, *sorted(self._looks.names)]))
+        self._keys = list(dict.fromkeys([*self._keys, *chosen, *sorted(self._consumers.names)]))
         now = run.last is not None and run.last.step == run.clock.steps
         values = scalars(run.last) if run.last is not None and now else {}
         for key in self._keys:
             if key in values:
                 logs[key] = values[key]
-            elif key in self._looks.names:
+            elif key in self._consumers.names:
                 # Keras's own callbacks take NaN for "no improvement"; what is missing they pass over.
                 logs.pop(key, None)
             else:

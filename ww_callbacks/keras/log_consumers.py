@@ -10,7 +10,7 @@ from ww_callbacks.integrations.scalars import PREFIX
 from ww_callbacks.run import Run
 
 
-class Looks:
+class LogConsumers:
     """The callbacks of a ``fit`` that monitor one of our values.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from ww_callbacks.adapters.training_metrics import PARTS, in_words, understood, values_of
+from ww_callbacks.adapters.training_metrics import PARTS, in_words, recognised, values_of
 from ww_callbacks.scheduling.loop_metrics import LoopMetrics
 
 _MOST = 128 * PARTS
@@ -99,7 +99,7 @@ class LoopValues:
         """``train_loss`` and ``train_accuracy`` → their names in the ``logs`` of batches."""
         keys = tuple(logs)
         if keys != self._seen[0]:
-            found = {"train_loss": "loss"} | understood(keys, self._names)
+            found = {"train_loss": "loss"} | recognised(keys, self._names)
             found = {m: n for m, n in found.items() if m in ("train_loss", "train_accuracy") and n in logs}
             self._seen = (keys, found)
         return self._seen[1]
@@ -135,7 +135,7 @@ class LoopValues:
 
     def explained(self, logs: Mapping[str, Any]) -> str:
         """Which of the logged names were understood, in words."""
-        return in_words(understood(logs, self._names))
+        return in_words(recognised(logs, self._names))
 
     def metrics(self, logs: Mapping[str, Any], optimizer: Any, ended: bool) -> LoopMetrics:
         """What belongs to a snapshot.

@@ -14,7 +14,7 @@ def close_at_exit(close: Callable[[], None]) -> None:
 
     The object is not kept alive: once it is deleted, nothing is called.
     """
-    reference = WeakMethod(close, lambda gone: _open.pop(id(gone), None) and None)
+    reference = WeakMethod(close, lambda dead: _open.pop(id(dead), None) and None)
     _open[id(reference)] = reference
 
 

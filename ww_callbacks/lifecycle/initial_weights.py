@@ -64,7 +64,7 @@ def _of_checkpoint(settings: Settings, engine: Engine, rank: int) -> Arrays:
             f"({names}, …) in the shape that the model has."
         )
     missing = [spec.name for spec in engine.specs if spec.name not in found]
-    said = [*found.remarks, *([f"it lacks {len(missing)} of the layers ({some(missing)})"] if missing else [])]
-    if said and rank == 0:
-        logger.warning("ww-callbacks: `baseline` %s: %s.", settings.baseline, "; ".join(said))
+    remarks = [*found.remarks, *([f"it lacks {len(missing)} of the layers ({some(missing)})"] if missing else [])]
+    if remarks and rank == 0:
+        logger.warning("ww-callbacks: `baseline` %s: %s.", settings.baseline, "; ".join(remarks))
     return found

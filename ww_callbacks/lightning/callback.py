@@ -16,7 +16,7 @@ from ww_callbacks.faults import logger
 from ww_callbacks.integrations.sinks.console import for_terminal
 from ww_callbacks.lifecycle.saved_state import RunState, Saved
 from ww_callbacks.lightning import private
-from ww_callbacks.lightning.log_consumers import Looks
+from ww_callbacks.lightning.log_consumers import LogConsumers
 from ww_callbacks.lightning.loggers import console_writer, log_settings
 from ww_callbacks.lightning.loop_values import LoopValues
 from ww_callbacks.lightning.optimizer_steps import OptimizerSteps
@@ -64,7 +64,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         self._values = LoopValues(self.settings.metrics)
         self._measured_step = -1
         self._postponed: Kind | None = None
-        self._looks: Looks | None = None
+        self._consumers: LogConsumers | None = None
         self._steps: OptimizerSteps | None = None
         self._logged_at: dict[int, int] = {}
         self._traced = False
@@ -84,8 +84,8 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         """Check model and settings before training; only now is the model sharded and wrapped."""
         self.run = None
         self._start_over()
-        self._looks = Looks(trainer)
-        self._looks.take_place(trainer, self)
+        self._consumers = LogConsumers(trainer)
+        self._consumers.take_place(trainer, self)
         if not is_lazy(pl_module):
             self._make_run(trainer, pl_module)
 
@@ -122,8 +122,8 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         else:
             self._measured_step = run.clock.steps
         self._publish(trainer)
-        if self._looks is not None:
-            self._looks.check(run)
+        if self._consumers is not None:
+            self._consumers.check(run)
 
     @property
     def _begun(self) -> bool:
@@ -138,7 +138,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
             self._begin(trainer, pl_module)
         run = self._watched()
         with run.guarded("finding the output layer"):
-            run.diagnosis.explain_standstill(
+            run.diagnosis.set_no_change_reason(
                 why_no_gradient(loss, pl_module) or why_not_trained(pl_module, trainer.optimizers)
             )
             run.diagnosis.name_output(traced_output(loss, pl_module, run.specs))
@@ -211,8 +211,8 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         kind = run.due()
         if trainer.is_last_batch and run.clock.due_at_epoch_end(run.cadence):
             kind = None  # the epoch's own snapshot comes at its end, when the validation is known too
-        if self._looks and self._looks.at_step(trainer, batch_idx):
-            self._measure_for_a_look(trainer)
+        if self._consumers and self._consumers.at_step(trainer, batch_idx):
+            self._measure_for_consumers(trainer)
         elif kind is not None:
             self._postponed = kind
             if not private.validates_now(trainer):
@@ -242,11 +242,11 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         if trainer.sanity_checking or self.run is None or not self._begun:
             return
         self._values.saw_validation(self.run.clock.steps, trainer.current_epoch)
-        if self._looks:
-            self._measure_for_a_look(trainer)
+        if self._consumers:
+            self._measure_for_consumers(trainer)
         self._take_postponed(trainer)
 
-    def _measure_for_a_look(self, trainer: pl.Trainer) -> None:
+    def _measure_for_consumers(self, trainer: pl.Trainer) -> None:
         run = self._watched()
         if run.missed(run.clock.steps) or self._measured_step != run.clock.steps:
             self._snapshot(trainer, "full", ended=trainer.is_last_batch, needed=True)
@@ -257,8 +257,8 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         self._take_postponed(trainer)
         if math.isfinite(trainer.num_training_batches) and not trainer.is_last_batch:
             # The training ends within the epoch: no epoch has ended, and the last snapshot comes at `on_train_end`.
-            if self._looks:
-                self._measure_for_a_look(trainer)
+            if self._consumers:
+                self._measure_for_consumers(trainer)
             return
         self._end_epoch(trainer, trainer.current_epoch + 1)
 
@@ -268,8 +268,8 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         if self._steps is not None:
             self._steps.end_epoch()
         kind = run.due()
-        if self._looks:
-            self._measure_for_a_look(trainer)
+        if self._consumers:
+            self._measure_for_consumers(trainer)
         elif kind is not None and self._measured_step != run.clock.steps:
             self._snapshot(trainer, kind, ended=True)
             self._publish(trainer)

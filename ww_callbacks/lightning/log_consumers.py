@@ -11,7 +11,7 @@ from ww_callbacks.lightning.private import saves_at_step
 from ww_callbacks.run import Run
 
 
-class Looks:
+class LogConsumers:
     """The callbacks and schedulers of a Trainer that monitor one of our values.
 
     Args:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ww_callbacks.adapters.training_metrics import StepLosses, in_words, understood, values_of
+from ww_callbacks.adapters.training_metrics import StepLosses, in_words, recognised, values_of
 from ww_callbacks.scheduling.loop_metrics import LoopMetrics
 
 LOOKS_AN_EPOCH = 50
@@ -39,7 +39,7 @@ class LoopValues:
         if math.isfinite(batches) and batch_idx % max(1, int(batches) // LOOKS_AN_EPOCH):
             return
         if self._accuracy_name is None:
-            self._accuracy_name = understood(trainer.callback_metrics, self._names).get("train_accuracy", "")
+            self._accuracy_name = recognised(trainer.callback_metrics, self._names).get("train_accuracy", "")
         value = trainer.callback_metrics.get(self._accuracy_name) if self._accuracy_name else None
         if value is not None and not self._accuracy_name.endswith("epoch"):
             self._accuracy.add(value)
@@ -58,7 +58,7 @@ class LoopValues:
         if self._explained:
             return ""
         self._explained = True
-        return in_words(understood(trainer.callback_metrics, self._names))
+        return in_words(recognised(trainer.callback_metrics, self._names))
 
     def metrics(self, trainer: Any, step: int, epoch: int, ended: bool) -> LoopMetrics:
         """What belongs to a snapshot.

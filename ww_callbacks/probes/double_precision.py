@@ -49,8 +49,8 @@ def check_runs_in_double(model: torch.nn.Module, inputs: torch.Tensor) -> None:
     except (MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:  # a check of the user's own may raise anything
-        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise refusal(model, said) from error
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise refusal(model, reason) from error
 
 
 def refusal(model: torch.nn.Module, why: str) -> TypeError:

@@ -37,8 +37,8 @@ class SinkGroup:
                 self._failed(sink, error, "")
             except Exception as error:
                 self._sinks.remove(sink)
-                said = f"{sink.name} failed and is disabled for the rest of the run; the other sinks continue"
-                self._faults.fault(said, error)
+                message = f"{sink.name} failed and is disabled for the rest of the run; the other sinks continue"
+                self._faults.fault(message, error)
 
     def open(self, run: RunInfo, resumed: bool) -> None:
         """Open every sink; one that cannot be opened is disabled, unless it keeps what it could not write."""

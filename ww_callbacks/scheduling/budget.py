@@ -96,13 +96,13 @@ class Budget:
             return Choice(kind)
         if needed and self._count > 1:
             self._measured |= {spec.name: self._count for spec in specs}
-            return Choice(kind, left_out=self.skipped_since_said())
+            return Choice(kind, left_out=self.take_skipped())
         credit = meter.allowance(self.share) - self._fixed
         if credit < 0.0 and self._count > 1:
             self._skipped.append(step)
             return None
         if kind == "cheap":
-            return Choice(kind, left_out=self.skipped_since_said())
+            return Choice(kind, left_out=self.take_skipped())
         wanted = sorted(specs, key=lambda s: (self._measured.get(s.name, -1), s.cost))
         chosen: list[str] = []
         for spec in wanted:
@@ -116,7 +116,7 @@ class Budget:
         self._bare = not chosen
         for name in chosen:
             self._measured[name] = self._count
-        words = [_left_words([s.name for s in specs], chosen), self.skipped_since_said()]
+        words = [_left_words([s.name for s in specs], chosen), self.take_skipped()]
         return Choice("full", frozenset(chosen), "; ".join(filter(None, words)))
 
     def paid(self, total: float, spectra: float) -> None:
@@ -128,7 +128,7 @@ class Budget:
         else:
             self._fixed = rest if self._count == 2 else max(0.5 * (self._fixed + rest), min(rest, 2.0 * self._fixed))
 
-    def skipped_since_said(self) -> str:
+    def take_skipped(self) -> str:
         """A description of what was skipped since the last call; empty if nothing."""
         if not self._skipped:
             return ""

@@ -16,7 +16,7 @@ class Meter:
         self._entered = 0.0
         self._spent = 0.0
         self._reported = 0.0
-        self._beside = 0.0
+        self._background_seconds = 0.0
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -39,7 +39,7 @@ class Meter:
 
     def add_background_time(self, seconds: float) -> None:
         """Count the processor time that worker threads used during training."""
-        self._beside += seconds
+        self._background_seconds += seconds
 
     @property
     def spent(self) -> float:
@@ -58,7 +58,7 @@ class Meter:
 
     def allowance(self, share: float) -> float:
         """Seconds that may be spent now while the cost stays below ``share`` of the time without it."""
-        spent = self.spent + self._beside
+        spent = self.spent + self._background_seconds
         return share * max(self.elapsed - self.spent, 0.0) - spent
 
     def lap(self) -> float:

@@ -132,8 +132,8 @@ class SnapshotTaker:
             The snapshots that are ready to be published, oldest first.
         """
         ready: list[Measured] = []
-        beside = self._background is not None and not now
-        if beside:
+        in_background = self._background is not None and not now
+        if in_background:
             ready = self._ready(meter)
             if self._is_full():
                 self._skipped.append(step)
@@ -154,7 +154,7 @@ class SnapshotTaker:
             return ready
         choice = self._with_skipped(choice)
         shared = self._group.size > 1
-        if beside:
+        if in_background:
             assert self._background is not None
             copies = self._copies[self._submitted % DEPTH]
             self._submitted += 1
@@ -188,7 +188,7 @@ class SnapshotTaker:
         """Stop the background thread, and report skipped snapshots that no later snapshot reported."""
         if self._background is not None:
             self._background.close()
-        if skipped := self._budget.skipped_since_said():
+        if skipped := self._budget.take_skipped():
             share = (self._budget.share or 0.0) * meter.elapsed
             self._warn_once(
                 f"{skipped} up to the end: `max_overhead={self._budget.share:g}` allows {share:.2g} s of the "

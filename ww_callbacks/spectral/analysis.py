@@ -207,11 +207,11 @@ def _concern(row: Mapping[str, Any]) -> tuple[int, float]:
 
     if not is_measured(row["status"]):
         return 0, 0.0
-    said = _hint(row)
-    if not said:
+    hint_text = _hint(row)
+    if not hint_text:
         return _NONE
     away = max(2.0 - row["alpha"], row["alpha"] - 6.0) / max(row.get("sigma", 1.0), 1e-12)
-    return (2 if "≈" in said else 1), -away
+    return (2 if "≈" in hint_text else 1), -away
 
 
 def analyze(

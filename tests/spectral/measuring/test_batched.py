@@ -28,13 +28,13 @@ def test_the_same_bits_as_one_by_one(shape, dtype):
     given = matrices(shape, dtype)
     assert all(map(stackable, given))
     for matrix, found in zip(given, together(given), strict=True):
-        alone, beside = LayerWeights([matrix]), LayerWeights([matrix])
-        beside.__dict__.update(found)
+        alone, batched = LayerWeights([matrix]), LayerWeights([matrix])
+        batched.__dict__.update(found)
         np.testing.assert_array_equal(found["singular_values"][0], alone.singular_values[0])
         for name in ATTRIBUTES:
             np.testing.assert_array_equal(found[name], getattr(alone, name), err_msg=name)
-        assert repr(beside.relative_power_law) == repr(alone.relative_power_law)
-        here, there = spectral_density(beside), spectral_density(alone)
+        assert repr(batched.relative_power_law) == repr(alone.relative_power_law)
+        here, there = spectral_density(batched), spectral_density(alone)
         curve, other = here.pop("candidates"), there.pop("candidates")
         assert repr(here) == repr(there)
         assert curve["xmin"] == other["xmin"]

@@ -83,10 +83,10 @@ def largest_eigenvalue(shape, rng):
     """Of WᵀW, W Gaussian: of the bidiagonal form alone, whose law is the same."""
     larger, smaller = max(shape), min(shape)
     diagonal = rng.chisquare(larger - np.arange(smaller))
-    beside = rng.chisquare(np.arange(smaller - 1, 0, -1))
-    on = diagonal + np.concatenate([[0.0], beside])
+    off_diagonal = rng.chisquare(np.arange(smaller - 1, 0, -1))
+    on = diagonal + np.concatenate([[0.0], off_diagonal])
     last = (smaller - 1, smaller - 1)
-    return float(eigvalsh_tridiagonal(on, np.sqrt(diagonal[:-1] * beside), select="i", select_range=last)[0])
+    return float(eigvalsh_tridiagonal(on, np.sqrt(diagonal[:-1] * off_diagonal), select="i", select_range=last)[0])
 
 
 def test_false_positives_over_ten_shapes():

@@ -102,10 +102,10 @@ def _so_far(run: RunView, decided: Sequence[Alert]) -> Headline:
     if not len(run.steps):
         return Headline(OPEN, "nothing measured yet", "The first snapshot appears when training starts.", "")
     if not decided:
-        told = f"{len(run.steps)} snapshot{'s' if len(run.steps) > 1 else ''} without an alert"
-        told += f", {len(run.alerts)} note{'s' if len(run.alerts) > 1 else ''}" if run.alerts else ""
+        counts = f"{len(run.steps)} snapshot{'s' if len(run.steps) > 1 else ''} without an alert"
+        counts += f", {len(run.alerts)} note{'s' if len(run.alerts) > 1 else ''}" if run.alerts else ""
         standing = f"At the last one: {run.standing.state}. {run.standing.reason}" if run.standing is not None else ""
-        return Headline(OPEN, "no alert so far", _sentences(f"No final verdict: {told}.", standing), "")
+        return Headline(OPEN, "no alert so far", _sentences(f"No final verdict: {counts}.", standing), "")
     worst, count = decided[0], sum(alert.severity != "info" for alert in run.alerts)
     return Headline(
         {"warning": WATCH, "critical": BAD}[worst.severity],
@@ -182,13 +182,13 @@ def cost_in_words(run: RunView, *, always: bool = False) -> str:
 
 def notes(run: RunView) -> list[str]:
     """Remarks on the figures: an incomplete record, quantities that were left out."""
-    said = []
+    remarks = []
     if run.record.torn:
-        said.append(f"The record ends with {run.record.torn}; it is left out here.")
+        remarks.append(f"The record ends with {run.record.torn}; it is left out here.")
     left_out = str(run.record.model["left_out"].iloc[-1]) if len(run.record.model) else ""
     if left_out:
-        said.append(f"Not everything was measured at the last snapshot: {left_out}.")
-    return said
+        remarks.append(f"Not everything was measured at the last snapshot: {left_out}.")
+    return remarks
 
 
 def _sentences(*parts: str) -> str:

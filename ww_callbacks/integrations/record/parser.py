@@ -139,8 +139,8 @@ class Parser:
         self.pending.clear()
         if self.snapshots and self.snapshots[-1].session < self.sessions and self.snapshots[-1].step >= step:
             self._drop_snapshots(step)
-        told = value.get("verdict")
-        verdict = None if told is None else decode(Verdict, told)
+        saved = value.get("verdict")
+        verdict = None if saved is None else decode(Verdict, saved)
         self.snapshots.append(RecordedSnapshot(step, self.sessions, columns, model, verdict))
 
     def _drop_snapshots(self, step: int) -> None:

@@ -68,8 +68,8 @@ class RunRecord:
             RecordError: if the file of densities is damaged, or another run has taken this one's place.
         """
         if _run_id(self.path) != self.run.run_id:
-            said = f"this record now belongs to another run; the record of {self.run.run_id} was renamed"
-            raise RecordError(self.path, 1, said)
+            message = f"this record now belongs to another run; the record of {self.run.run_id} was renamed"
+            raise RecordError(self.path, 1, message)
         self.index.update()
         recorded = set(self.model["step"].tolist())
         return self.index.read(layer, recorded if steps is None else recorded.intersection(steps))

@@ -51,12 +51,12 @@ def describe_page(runs: Sequence[RunView]) -> dict[str, Any]:
 
 def describe_run(run: RunView) -> dict[str, Any]:
     """The run's verdict in words, alerts, layers, settings and versions."""
-    info, verdict, said = run.record.run, run.verdict, headline(run)
+    info, verdict, summary = run.record.run, run.verdict, headline(run)
     worst = next((alert.layers[0] for alert in deciding_alerts(run) if alert.layers), "")
     since = verdict.since_epoch if verdict is not None else None
     return {
         "name": run.label,
-        "headline": asdict(said),
+        "headline": asdict(summary),
         "notes": notes(run),
         "alerted": alerted_layers(run),
         "alerts": [asdict(alert) for alert in run.alerts[-MOST_ALERTS:]],
@@ -67,7 +67,7 @@ def describe_run(run: RunView) -> dict[str, Any]:
         "epoch": float(run.epochs[-1]) if len(run.epochs) else None,
         "step": int(run.steps[-1]) if len(run.steps) else None,
         "clock": {"epoch": run.epochs.tolist(), "step": run.steps.tolist(), "time": _minutes(run)},
-        "since": (since if since is not None else _since(run)) if said.tone in (WATCH, BAD) else None,
+        "since": (since if since is not None else _since(run)) if summary.tone in (WATCH, BAD) else None,
         "worst": worst if worst in run.layers else "",
         "first": asdict(first_look(run)),
         "losses": _losses(run),

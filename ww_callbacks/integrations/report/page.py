@@ -86,16 +86,16 @@ def write_report(runs: Run | Sequence[Run], path: str | os.PathLike[str], progre
         raise IsADirectoryError(f"{target} is a folder. Choose a file name, such as {target / 'report.html'}.")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"The folder {target.parent} does not exist. Create it, or choose another.")
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        beside.write_text(page, "utf-8")
-        beside.replace(target)
+        temporary.write_text(page, "utf-8")
+        temporary.replace(target)
     except OSError as error:
         raise OSError(
             f"The report could not be written to {target}: {(error.strerror or str(error)).lower()}."
         ) from error
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     if progress is not None:
         progress(len(parts), len(parts))
     return target

@@ -82,8 +82,8 @@ class ConsoleSink:
         """Print the alert: where, what, since when, the evidence, and what to do."""
         self._alerts += 1
         evidence = ", ".join(evidence_text(alert).split(", ")[:_EVIDENCE_SHOWN])
-        told = alert.since_step == alert.step or alert.message.startswith("Since")
-        since = "" if told else f" Since {_when(alert.since_step, alert.since_epoch)}."
+        known = alert.since_step == alert.step or alert.message.startswith("Since")
+        since = "" if known else f" Since {_when(alert.since_step, alert.since_epoch)}."
         self._said.add(alert.message)
         stopped = " Training is being stopped." if alert.action == "stop" else ""
         self._say(
@@ -163,9 +163,9 @@ def snapshot_line(snapshot: Snapshot, alerts: int, budget: float | None = None) 
         *([f"left out: {snapshot.left_out}"] if snapshot.left_out else []),
     ]
     columns = "  ".join([f"{_when(snapshot.step, snapshot.epoch):10}", *filter(None, _columns(snapshot))]).rstrip()
-    beside = "  ".join([f"spectra: {columns}", *more])
-    if not more or len(beside) < WIDTH:
-        return beside
+    one_line = "  ".join([f"spectra: {columns}", *more])
+    if not more or len(one_line) < WIDTH:
+        return one_line
     return f"spectra: {columns}\n{' ' * 9}{', '.join(more)}"
 
 

@@ -77,7 +77,7 @@ def arrays_from(specs: Sequence[LayerSpec], source: Any, convolution: str = "mat
             used.add(other.name)
             break
     unused = [other.name for held in others.values() for other in held if other.name not in used]
-    return Arrays(found, (*there.remarks, names.said), unused)
+    return Arrays(found, (*there.remarks, names.remark), unused)
 
 
 def _parameter(spec: LayerSpec) -> str:

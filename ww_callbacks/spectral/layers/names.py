@@ -31,11 +31,11 @@ class Renaming:
 
     Attributes:
         theirs: one name → the other one.
-        said: what was done to the names, in words; empty where they are the same.
+        remark: what was done to the names, in words; empty where they are the same.
     """
 
     theirs: Mapping[str, str] = field(default_factory=dict)
-    said: str = ""
+    remark: str = ""
 
 
 def printable(text: str) -> str:
@@ -74,7 +74,7 @@ def renaming(ours: Mapping[str, Shape | None], theirs: Mapping[str, Shape]) -> R
         theirs: name → shape.
 
     >>> renaming({"fc.0.weight": (3, 2)}, {"model.net.fc.0.weight": (3, 2)})
-    Renaming(theirs={'fc.0.weight': 'model.net.fc.0.weight'}, said='names matched without the prefix `model.net.`')
+    Renaming(theirs={'fc.0.weight': 'model.net.fc.0.weight'}, remark='names matched without the prefix `model.net.`')
     """
     by_segments: dict[Segments, list[str]] = defaultdict(list)
     for name in theirs:
@@ -121,5 +121,5 @@ def renaming(ours: Mapping[str, Shape | None], theirs: Mapping[str, Shape]) -> R
     if len(prefixed) <= len(found):
         return Renaming(found)
     dropped = [f"`{'.'.join(part)}.`" for part in best if part]
-    said = "names matched without the prefix " + " here and ".join(dropped) + (" there" if len(dropped) > 1 else "")
-    return Renaming(prefixed, said)
+    remark = "names matched without the prefix " + " here and ".join(dropped) + (" there" if len(dropped) > 1 else "")
+    return Renaming(prefixed, remark)

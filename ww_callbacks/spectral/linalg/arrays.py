@@ -55,7 +55,7 @@ def float64(array: Array) -> Array:
     return np.asarray(array).astype(np.float64, copy=False)
 
 
-def as_it_lies(array: Array) -> Array:
+def as_native(array: Array) -> Array:
     """A matrix, or its transpose where NumPy holds it column by column: going through it then takes a quarter.
 
     >>> as_it_lies(np.zeros((3, 2)).T).shape
@@ -77,9 +77,9 @@ def row_blocks(first: Array, *others: Array | None, rows: int | None = None) -> 
     first = as_array(first)
     beside_it = [None if a is None else as_array(a) for a in others]
     if rows is None and isinstance(first, np.ndarray) and first.size <= BLOCK:
-        yield float64(first), *(None if a is None else float64(beside(a, first)) for a in beside_it)
+        yield float64(first), *(None if a is None else float64(to_device_of(a, first)) for a in beside_it)
         return
-    if rows is None and as_it_lies(first) is not first:
+    if rows is None and as_native(first) is not first:
         first, beside_it = first.T, [None if a is None else a.T for a in beside_it]
     elements = _BLOCK_ON_ACCELERATOR if on_accelerator(first) else BLOCK
     rows = rows or max(1, elements // max(1, first.shape[1]))
@@ -87,11 +87,11 @@ def row_blocks(first: Array, *others: Array | None, rows: int | None = None) -> 
         block = first[start : start + rows]
         yield (
             float64(block),
-            *(None if a is None else float64(beside(a[start : start + rows], block)) for a in beside_it),
+            *(None if a is None else float64(to_device_of(a[start : start + rows], block)) for a in beside_it),
         )
 
 
-def beside(array: Array, reference: Array) -> Array:
+def to_device_of(array: Array, reference: Array) -> Array:
     """``array`` on the device of ``reference`` (a baseline may be kept on the host)."""
     if on_accelerator(reference):
         return sys.modules["torch"].as_tensor(array, device=reference.device)
@@ -101,7 +101,7 @@ def beside(array: Array, reference: Array) -> Array:
 def difference(array: Array, other: Array) -> Array:
     """``array − other`` in float64, where ``array`` lies."""
     first, second = as_array(array), as_array(other)
-    return float64(first) - float64(beside(second, first))
+    return float64(first) - float64(to_device_of(second, first))
 
 
 def frobenius(array: Array) -> float:

@@ -43,9 +43,14 @@ def symmetric_eigenvalues(matrix: np.ndarray) -> np.ndarray:
     if not callable_directly():
         return np.linalg.eigvalsh(matrix)
     side = len(matrix)
-    values, beside, reflectors, workspace = np.empty(side), np.empty(side), np.empty(side), np.empty(_BLOCK * side)
-    _call("dsytrd", b"L", side, matrix, side, values, beside, reflectors, workspace, len(workspace))
-    _call("dsterf", side, values, beside)
+    values, off_diagonal, reflectors, workspace = (
+        np.empty(side),
+        np.empty(side),
+        np.empty(side),
+        np.empty(_BLOCK * side),
+    )
+    _call("dsytrd", b"L", side, matrix, side, values, off_diagonal, reflectors, workspace, len(workspace))
+    _call("dsterf", side, values, off_diagonal)
     return values
 
 
@@ -64,7 +69,7 @@ def symmetric_eigenvalues_of_stack(matrices: np.ndarray) -> np.ndarray:
     count, side, _ = matrices.shape
     if not callable_directly():
         return np.linalg.eigvalsh(matrices)
-    values, beside, reflectors, workspace = (
+    values, off_diagonal, reflectors, workspace = (
         np.empty((count, side)),
         np.empty(side),
         np.empty(side),
@@ -72,7 +77,7 @@ def symmetric_eigenvalues_of_stack(matrices: np.ndarray) -> np.ndarray:
     )
     given = [_as_c(value) for value in (b"L", side, len(workspace), 0)]
     uplo, order, length, status = map(ctypes.addressof, given)
-    e, tau, work = (array.ctypes.data for array in (beside, reflectors, workspace))
+    e, tau, work = (array.ctypes.data for array in (off_diagonal, reflectors, workspace))
     reduce, iterate = _routine("dsytrd", 10), _routine("dsterf", 4)
     matrix, row = matrices.ctypes.data, values.ctypes.data
     for _ in range(count):

@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ww_callbacks.spectral.layers.spec import Array
-from ww_callbacks.spectral.linalg.arrays import as_it_lies, beside, dot, on_accelerator, row_blocks
+from ww_callbacks.spectral.linalg.arrays import as_native, dot, on_accelerator, row_blocks, to_device_of
 from ww_callbacks.spectral.linalg.spectrum import scaled
 
 MARGIN = 0.05
@@ -148,7 +148,7 @@ class _Measured:
     @classmethod
     def of(cls, matrix: Array, singular_values: np.ndarray, exponent: int) -> _Measured:
         """Go through W once; all that is asked of it is the same of Wᵀ."""
-        matrix = as_it_lies(matrix)
+        matrix = as_native(matrix)
         sums, energies, fourth = _Sums(), _Sums(), 0.0
         for block in _blocks(matrix, exponent):
             squared = block * block
@@ -178,13 +178,13 @@ class _Measured:
         for block in _blocks(self.matrix, self.exponent):
             part = slice(None) if axis == 0 else slice(start, start + block.shape[0])
             start += block.shape[0]
-            along = beside(b[part], block)
+            along = to_device_of(b[part], block)
             if axis == 0:
                 along = block @ along
                 through = through + float(dot(along, along))
             else:
                 through = through + block.T @ along
-            mean = beside(means[part], block)
+            mean = to_device_of(means[part], block)
             squared = (block - (mean if axis == 0 else mean[:, None])) ** 2
             energies.add(squared)
             fourth += float(dot(squared, squared))

@@ -106,10 +106,10 @@ def _with_bulk(beyond: np.ndarray, against: str) -> Phase:
 
 
 def _without_bulk(fit: PowerLawFit, against: str) -> Phase:
-    judged = evidence(fit)
-    found = f"{against}; α = {fit.alpha:.2f} on a tail of {fit.tail}, evidence {judged}"
-    if judged == "sufficient" and 1 < fit.alpha <= _HEAVIEST_ALPHA:
+    quality = evidence(fit)
+    found = f"{against}; α = {fit.alpha:.2f} on a tail of {fit.tail}, evidence {quality}"
+    if quality == "sufficient" and 1 < fit.alpha <= _HEAVIEST_ALPHA:
         return Phase("heavy-tailed", found)
-    if judged == "poor fit" or (judged == "sufficient" and fit.alpha > _HEAVIEST_ALPHA):
+    if quality == "poor fit" or (quality == "sufficient" and fit.alpha > _HEAVIEST_ALPHA):
         return Phase("bulk-decay", found)
     return Phase("undecided", found)

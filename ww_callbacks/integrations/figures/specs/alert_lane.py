@@ -89,9 +89,9 @@ def _bar(run: RunView, alerts: Sequence[Alert], height: float) -> list[Spec]:
     worst = max(alerts, key=lambda alert: SEVERITIES.index(alert.severity))
     since = min(alert.since_epoch for alert in alerts)
     now = max([alert.epoch for alert in alerts] + ([float(run.epochs[-1])] if len(run.epochs) else []))
-    said: dict[float, list[Alert]] = {}
+    reported: dict[float, list[Alert]] = {}
     for alert in sorted(alerts, key=lambda alert: -SEVERITIES.index(alert.severity)):
-        said.setdefault(alert.epoch, []).append(alert)
+        reported.setdefault(alert.epoch, []).append(alert)
     colour = SEVERITY_COLOURS[worst.severity]
     group = {"type": "scatter", "showlegend": False, "meta": {"role": "alerts", "run": run.label}}
     return [
@@ -106,16 +106,16 @@ def _bar(run: RunView, alerts: Sequence[Alert], height: float) -> list[Spec]:
         {
             **group,
             "mode": "markers",
-            "x": list(said),
-            "y": [height] * len(said),
+            "x": list(reported),
+            "y": [height] * len(reported),
             "marker": {
-                "symbol": [SEVERITY_SYMBOLS[alerts[0].severity] for alerts in said.values()],
+                "symbol": [SEVERITY_SYMBOLS[alerts[0].severity] for alerts in reported.values()],
                 "size": 10,
-                "color": [SEVERITY_COLOURS[alerts[0].severity] for alerts in said.values()],
+                "color": [SEVERITY_COLOURS[alerts[0].severity] for alerts in reported.values()],
                 "line": {"color": INK, "width": 1},
             },
             "name": f"{worst.severity} alert",
-            "text": [describe_alerts(alerts, run.label) for alerts in said.values()],
+            "text": [describe_alerts(alerts, run.label) for alerts in reported.values()],
             "hovertemplate": "%{text}<extra></extra>",
         },
     ]

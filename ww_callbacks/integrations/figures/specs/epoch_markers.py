@@ -36,14 +36,14 @@ def mark_verdicts(panel: Spec, runs: Sequence[RunView], *, flags: bool = False) 
         if verdict is None:
             continue
         who = f"{run.label}: " if len(runs) > 1 else ""
-        told = []
+        flagged = []
         shade = SHADES.get(tone(verdict.state))
         if shade and verdict.since_epoch is not None:
             end = max(float(run.epochs[-1]) if len(run.epochs) else 0.0, verdict.since_epoch)
             panel["layout"]["shapes"].append(
                 {**_upright(verdict.since_epoch, end), "type": "rect", "fillcolor": shade, "line": {"width": 0}}
             )
-            told.append(
+            flagged.append(
                 (f"{who}{verdict.state} since epoch {epoch_text(verdict.since_epoch)}", verdict.since_epoch, INK)
             )
         if verdict.best_epoch is not None:
@@ -51,8 +51,8 @@ def mark_verdicts(panel: Spec, runs: Sequence[RunView], *, flags: bool = False) 
             panel["layout"]["shapes"].append(
                 {**_upright(verdict.best_epoch, verdict.best_epoch), "type": "line", "line": line}
             )
-            told.append((f"{who}keep epoch {epoch_text(verdict.best_epoch)}", verdict.best_epoch, GREY))
-        for text, epoch, colour in told if flags else ():
+            flagged.append((f"{who}keep epoch {epoch_text(verdict.best_epoch)}", verdict.best_epoch, GREY))
+        for text, epoch, colour in flagged if flags else ():
             panel["layout"]["annotations"].append(_flag(text, epoch, row, colour, left=epoch < (low + high) / 2))
             row += 1
     if row:

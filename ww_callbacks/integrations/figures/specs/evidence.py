@@ -51,10 +51,10 @@ def _layers(run: RunView, alert: Alert, rule: Rule) -> Spec:
     when = run.measured(rule.quantity)
     values = relative_to(run.values(rule.quantity)[:, when], rule.relative)
     place = {name: row for row, name in enumerate(run.layers)}
-    told = [place[name] for name in alert.layers if name in place]
-    worst = _worst_first(values, told, rule)[:MOST_LAYERS]
+    affected = [place[name] for name in alert.layers if name in place]
+    worst = _worst_first(values, affected, rule)[:MOST_LAYERS]
     made = _time_panel(run, f"{alert.kind}: {rule.title}")
-    others = np.setdiff1d(np.arange(len(run.layers)), told)
+    others = np.setdiff1d(np.arange(len(run.layers)), affected)
     x = run.epochs[when]
     if len(others) > 1 and len(when):
         made["data"] += _band(x, values[others], f"the other {len(others)} layers")
@@ -67,7 +67,7 @@ def _layers(run: RunView, alert: Alert, rule: Rule) -> Spec:
                 "hovertemplate": f"%{{y:.4g}}<extra>{name}</extra>",
             }
         )
-    more = f" and {len(told) - len(worst)} more" if len(told) > len(worst) else ""
+    more = f" and {len(affected) - len(worst)} more" if len(affected) > len(worst) else ""
     made["key"] = [(LINE_COLOURS[n % len(LINE_COLOURS)], run.plain_names[row]) for n, row in enumerate(worst)]
     if more:
         made["key"].append(("", more.strip()))

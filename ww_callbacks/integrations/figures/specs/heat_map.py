@@ -107,8 +107,8 @@ def _panel(
     names = whole + [escape(layer) for layer in run.layers]
     inner = min(max(len(names) * ROW, LEAST_ROWS), MOST if runs == 1 else MOST_OF_SEVERAL)
     labels = _labels(run, len(whole), inner / max(len(names), 1))
-    said = f" {'minus' if by_difference else 'against'} its first value" if relative else ""
-    title = f"{quantity_info(quantity).title}{said}"
+    suffix = f" {'minus' if by_difference else 'against'} its first value" if relative else ""
+    title = f"{quantity_info(quantity).title}{suffix}"
     made = panel(
         f"{run.label}: {title}" if runs > 1 else title,
         inner + TOP + BOTTOM,
@@ -131,7 +131,7 @@ def _panel(
     room = max((len(label) for label in labels.values()), default=4) * LETTER
     made["layout"]["margin"].update(l=round(min(room, 190)) + 14, t=TOP, b=BOTTOM)
     by = {"by": "difference" if by_difference else "ratio"} if relative else {}
-    made["data"], made["key"] = _cells(run, when, values, quantity, said, by)
+    made["data"], made["key"] = _cells(run, when, values, quantity, suffix, by)
     made["data"] += _mark_traces(marks, run.label)
     starts = run.blocks
     if inner / max(len(names), 1) >= 6 and len(starts) <= len(run.layers) / 2:
@@ -204,7 +204,7 @@ def _colours(
 
 
 def _cells(
-    run: RunView, when: np.ndarray, values: np.ndarray, quantity: str, said: str, by: Spec
+    run: RunView, when: np.ndarray, values: np.ndarray, quantity: str, suffix: str, by: Spec
 ) -> tuple[list[Spec], list[tuple[str, str]]]:
     """The values: those without evidence are faint, and missing ones have a separate colour; with the legend."""
     if not len(when):
@@ -220,7 +220,7 @@ def _cells(
         "hoverongaps": False,
     }
     meta: Spec = {"role": "layers", "run": run.label, "layers": run.layers, **by}
-    hover = f"%{{y}}<br>epoch %{{x:.4g}}<br>{escape(quantity)}{said} = %{{z:.4g}}"
+    hover = f"%{{y}}<br>epoch %{{x:.4g}}<br>{escape(quantity)}{suffix} = %{{z:.4g}}"
     cells = [
         {
             **shared,
@@ -231,11 +231,11 @@ def _cells(
         }
     ]
     errors = run.errors(quantity)[:, when]
-    if not said and np.isfinite(errors).any():
+    if not suffix and np.isfinite(errors).any():
         cells[0]["text"] = [["" if np.isnan(e) else f" ± {e:.1g}" for e in row] for row in errors]
         cells[0]["hovertemplate"] = f"{hover}%{{text}}<extra></extra>"
     key: list[tuple[str, str]] = []
-    if quantity == "alpha" and not said:
+    if quantity == "alpha" and not suffix:
         key += [(ALPHA_SCALE[1][1], "below 2: very heavy tail"), (ALPHA_SCALE[4][1], "above 6: hardly a tail")]
     if unsure.any():
         key.append(("#7fc4c0" + f"{round(255 * FAINT):02x}", "faint: too little evidence for α"))

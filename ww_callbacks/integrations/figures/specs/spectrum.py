@@ -161,10 +161,10 @@ def missing_epochs(run: RunView, layer: str) -> str:
         "found the weights non-finite or all zero": missing & run.full & np.isin(status, ["non-finite", "zero"]),
         "could not measure this layer": missing & run.full & np.array([str(s).startswith("failed") for s in status]),
     }
-    told = [f"{int(which.sum())} {words}" for words, which in reasons.items() if which.any()]
+    parts = [f"{int(which.sum())} {words}" for words, which in reasons.items() if which.any()]
     rest = int(missing.sum()) - sum(int(which.sum()) for which in reasons.values())
-    told += [f"{rest} kept none (`densities=False`, or the layer was left out)"] if rest else []
-    return f"{int(missing.sum())} of {len(has)} snapshots have no spectrum of this layer: {', '.join(told)}."
+    parts += [f"{rest} kept none (`densities=False`, or the layer was left out)"] if rest else []
+    return f"{int(missing.sum())} of {len(has)} snapshots have no spectrum of this layer: {', '.join(parts)}."
 
 
 def spread(steps: Sequence[int], most: int) -> list[int]:

@@ -146,7 +146,7 @@ class DeadLayer(LayerwiseDetector[UsualChange, Movement]):
         """See the class."""
         step, epoch = since(shown)
         died = [s for s in shown if "share_of_usual" in s.evidence]
-        told = died or shown
+        affected = died or shown
         still = all("layers_that_moved" in s.evidence for s in shown)
         if still:
             step, epoch = 0, 0.0
@@ -173,8 +173,8 @@ class DeadLayer(LayerwiseDetector[UsualChange, Movement]):
         return Finding(
             kind=self.kind,
             severity="warning" if died or still else "info",
-            layers=tuple(s.layer for s in told),
-            evidence={**told[0].evidence, "layers": float(len(told))},
+            layers=tuple(s.layer for s in affected),
+            evidence={**affected[0].evidence, "layers": float(len(affected))},
             since_step=step,
             since_epoch=epoch,
             message=message,

@@ -38,13 +38,13 @@ class Held:
     Attributes:
         tree: its arrays, nested by subfolder if it has several models.
         file: the file or folder that was read, for messages.
-        said: a remark on which of several was chosen; empty if there was only one.
+        remark: a remark on which of several was chosen; empty if there was only one.
         adapter: the configuration of an adapter; empty for any other model.
     """
 
     tree: Mapping[str, Any]
     file: Path
-    said: str = ""
+    remark: str = ""
     adapter: Path | None = None
 
 
@@ -76,7 +76,7 @@ def read_folder(folder: Path, read: Reader) -> Held:
         return Held(_shards(folder, shards, read), folder)
     if (newest := _newest_checkpoint(folder)) is not None:
         inner = read_folder(newest, read)
-        return Held(inner.tree, inner.file, inner.said or f"from {newest.name}, the newest", inner.adapter)
+        return Held(inner.tree, inner.file, inner.remark or f"from {newest.name}, the newest", inner.adapter)
     return _of_a_trainer(folder, read) or _only_file(folder, read)
 
 
@@ -155,7 +155,7 @@ def _of_a_trainer(folder: Path, read: Reader) -> Held | None:
             named = inside.format((folder / mark).read_text(errors="replace").strip()[:100])
             if Path(named).name == named and (folder / named).is_dir():
                 inner = read_folder(folder / named, read)
-                return Held(inner.tree, inner.file, inner.said or f"from {named}, the newest")
+                return Held(inner.tree, inner.file, inner.remark or f"from {named}, the newest")
     if (folder / ".metadata").is_file() and any(folder.glob("*.distcp")):
         raise ValueError(
             f"{folder} is a distributed checkpoint of torch, whose tensors are stored in parts. Convert it first: "

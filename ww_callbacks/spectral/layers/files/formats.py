@@ -66,7 +66,7 @@ def inspect_file(path: str | os.PathLike[str], convolution: Convention = "matrix
             executing code in it.
     """
     path, choice = _located(path)
-    _refuse_stand_ins(path)
+    _check_is_file(path)
     if path.suffix == ".onnx":
         from ww_callbacks.spectral.layers.files.onnx_files.graph import inspect_onnx
 
@@ -84,10 +84,10 @@ def inspect_file(path: str | os.PathLike[str], convolution: Convention = "matrix
         merged = [spec for spec in found if ".lora_update[" not in spec.name]
         return Layers(merged, (*found.remarks, "the base with the updates of the adapter"))
     found = _inspected(held.file, held.tree, convolution, choice, scaling)
-    return Layers(found, (held.said, *found.remarks))
+    return Layers(found, (held.remark, *found.remarks))
 
 
-def _refuse_stand_ins(path: Path) -> None:
+def _check_is_file(path: Path) -> None:
     """Raise for what a failed download leaves in place of a file.
 
     Raises:
@@ -159,7 +159,7 @@ def entries(path: Path) -> Mapping[str, Any]:
     Raises:
         ValueError: if it is neither, or is corrupt.
     """
-    _refuse_stand_ins(path)
+    _check_is_file(path)
     with path.open("rb") as file:
         start = file.read(9)
     if not start:
@@ -241,13 +241,13 @@ def _inspected(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if tree and not any(spec.shape for spec in found):
-        beside = "; ".join(
+        reasons = "; ".join(
             f"{spec.name}: {spec.skipped}" for spec in found if not spec.skipped.startswith("not an array")
         )
         keys = ", ".join(map(repr, list(tree)[:8]))
         classes = ", ".join(unknown_classes(tree)[:5])
         raise ValueError(
-            f"{path} contains no weights: {beside or f'it has {keys}'}. Expected a state dict among its values."
+            f"{path} contains no weights: {reasons or f'it has {keys}'}. Expected a state dict among its values."
             + (f" Objects of {classes} are not loaded, because that could execute code." if classes else "")
         )
     return found

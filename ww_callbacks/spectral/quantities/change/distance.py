@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ww_callbacks.spectral.layers.spec import Array
-from ww_callbacks.spectral.linalg.arrays import as_array, beside, difference, float64, frobenius
+from ww_callbacks.spectral.linalg.arrays import as_array, difference, float64, frobenius, to_device_of
 from ww_callbacks.spectral.linalg.spectrum import gram_singular_values
 from ww_callbacks.spectral.measuring.layer_weights import Difference, LayerWeights
 from ww_callbacks.spectral.measuring.registry import quantity
@@ -182,7 +182,7 @@ def _pairs(sample: LayerWeights) -> zip[tuple[Array, Array]]:
 def _alignment(matrix: Array, initial: Array) -> float:
     """‖VᵀW‖_F / √(‖WᵀW‖_F·‖VᵀV‖_F); NaN where either is zero."""
     w = as_array(matrix)
-    v = beside(as_array(initial), w)
+    v = to_device_of(as_array(initial), w)
     sizes = [float(np.sqrt(np.sum(gram_singular_values(a) ** 4))) for a in (w, v)]
     scale = float(np.sqrt(sizes[0] * sizes[1]))
     return frobenius(float64(v).T @ float64(w)) / scale if scale > 0.0 else np.nan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ww_callbacks.spectral.layers.spec import Array
-from ww_callbacks.spectral.linalg.arrays import as_array, beside, difference, dot, frobenius, row_blocks
+from ww_callbacks.spectral.linalg.arrays import as_array, difference, dot, frobenius, row_blocks, to_device_of
 from ww_callbacks.spectral.linalg.spectrum import gram_singular_values, leading_vectors
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
 from ww_callbacks.spectral.measuring.registry import quantity
@@ -98,7 +98,7 @@ def update_leading_share(sample: LayerWeights) -> float:
     for now, before in _pairs(sample):
         change = difference(now, before)
         tall = change if change.shape[0] >= change.shape[1] else change.T
-        inside += frobenius(tall @ leading_vectors(beside(as_array(before), change), LEADING)) ** 2
+        inside += frobenius(tall @ leading_vectors(to_device_of(as_array(before), change), LEADING)) ** 2
     total = sample.from_previous.distance**2
     return inside / total if total > 0.0 else np.nan
 

@@ -78,9 +78,9 @@ def gaussian_eigenvalues(shape: Shape, rng: np.random.Generator) -> np.ndarray:
 
     larger, smaller = sides(shape)
     diagonal = rng.chisquare(larger - np.arange(smaller))
-    beside = rng.chisquare(np.arange(smaller - 1, 0, -1))
+    off_diagonal = rng.chisquare(np.arange(smaller - 1, 0, -1))
     # BᵀB of the bidiagonal B: diagonal d_i² + e_{i−1}², off-diagonal d_i·e_i
-    on = diagonal + np.concatenate([[0.0], beside])
+    on = diagonal + np.concatenate([[0.0], off_diagonal])
     if smaller == 1:
         return on
-    return np.maximum(eigvalsh_tridiagonal(on, np.sqrt(diagonal[:-1] * beside)), 0.0)
+    return np.maximum(eigvalsh_tridiagonal(on, np.sqrt(diagonal[:-1] * off_diagonal)), 0.0)

@@ -174,7 +174,7 @@ def _names(layer: Layer, place: Place) -> list[str]:
 def _variable_specs(
     path: str,
     variable: Variable,
-    beside: Mapping[str, Variable],
+    others: Mapping[str, Variable],
     place: Place,
     convolution: Convention,
     configured: bool,
@@ -182,7 +182,7 @@ def _variable_specs(
     type_, shape, name = type_of(place), variable.shape, variable.name
     read, notes = variable.read, []
     parameters: tuple[str, ...] = (path,)
-    scale = beside.get(f"{name}_scale")
+    scale = others.get(f"{name}_scale")
     if variable.dtype == "int8" and place.mode == "int8" and scale is not None:
         read = partial(_dequantised, variable, scale, place)
         parameters, notes = (path, f"{path}_scale"), ["int8, measured as kernel/scale"]

@@ -195,7 +195,7 @@ class Walk:
 
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             file = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-            if not _beside(self.folder, file):
+            if not _is_inside(self.folder, file):
                 self.missing[file] = None
         dtype = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
         dtype = {"float": "float32", "double": "float64"}.get(dtype, dtype)
@@ -269,7 +269,7 @@ def _entering(node: Any, body: Any, scope: Scope, attributes: Attributes) -> Ite
         yield {**inside, **slices}
 
 
-def _beside(folder: Path, file: str) -> bool:
+def _is_inside(folder: Path, file: str) -> bool:
     """Whether ``file`` exists in ``folder`` or below."""
     place = Path(file)
     return bool(file) and not place.is_absolute() and ".." not in place.parts and (folder / place).is_file()

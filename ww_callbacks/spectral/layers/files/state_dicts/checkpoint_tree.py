@@ -185,8 +185,8 @@ def _collect(node: Mapping[Any, Any], path: str, seen: set[int]) -> Contents:
     states = [key for key, part in full.items() if _is_state_dict(key, part)]
     if states and not any(is_array(value) and "." in name for name, value in own.items()):
         # The state dict contains the weights; other arrays next to it, such as a best score, are not weights.
-        beside = [name for name, value in own.items() if is_array(value)]
-        found.asides += [Aside(f"{path}{name}", 1, "next to the weights, not one of them") for name in beside]
+        direct = [name for name, value in own.items() if is_array(value)]
+        found.asides += [Aside(f"{path}{name}", 1, "next to the weights, not one of them") for name in direct]
         own = {}
         for key, part in list(full.items()):
             if key not in states and not any(is_map(n) and len(v.shape) > 1 for n, v in part.weights.items()):

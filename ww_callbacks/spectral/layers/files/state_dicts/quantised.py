@@ -279,10 +279,10 @@ def _scaled(entries: Entries, name: str, entry: Stored, settings: Settings) -> D
     stem, dot, leaf = split(name)
     target = stem if leaf == "_data" else name
     at = f"{stem}{dot}"
-    beside = [f"{name}_scale_inv", f"{name}_scale", f"{stem}._scale" if leaf == "_data" else ""]
+    candidates = [f"{name}_scale_inv", f"{name}_scale", f"{stem}._scale" if leaf == "_data" else ""]
     if leaf == "weight":
-        beside += [f"{at}SCB", f"{at}scale_weight", f"{at}scales", f"{at}scale"]
-    scale = next((n for n in beside if n in entries), None)
+        candidates += [f"{at}SCB", f"{at}scale_weight", f"{at}scales", f"{at}scale"]
+    scale = next((n for n in candidates if n in entries), None)
     if scale is None or (blocks := _blocks(entries[scale].shape, entry.shape, settings)) is None:
         return None
     used = {"codes": name, "scales": scale} | _there(entries, {"zeros": f"{name}_zero_point"})
