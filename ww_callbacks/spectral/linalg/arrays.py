@@ -58,7 +58,7 @@ def float64(array: Array) -> Array:
 def as_native(array: Array) -> Array:
     """A matrix, or its transpose where NumPy holds it column by column: going through it then takes a quarter.
 
-    >>> as_it_lies(np.zeros((3, 2)).T).shape
+    >>> as_native(np.zeros((3, 2)).T).shape
     (3, 2)
     """
     return array.T if isinstance(array, np.ndarray) and array.strides[0] < array.strides[1] else array
