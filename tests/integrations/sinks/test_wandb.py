@@ -85,6 +85,33 @@ def test_values_lie_on_their_own_axis(written):
     assert len(metrics) == len(globs) + len(named)
 
 
+def hidden(rows: list[dict]) -> set[str]:
+    """The names that get no panel by themselves."""
+    return {m["name"].replace("\\.", ".") for m in of(rows, "metric") if m.get("options", {}).get("hidden")}
+
+
+def test_the_pages_own_panels_are_few(written):
+    """W&B makes a panel of each name that is not hidden, those before the first slash in one section."""
+    rows, _ = written
+    own = {f"spectral/{name}" for name in [*snapshot(0).model, "overhead"]}
+    shown = {name for name in own if name not in hidden(rows)}
+    assert {name for name in shown if name.count("/") > 1} == {
+        *(f"spectral/{name}/median" for name in ("alpha", "effective_rank", "relative_distance_from_init")),
+        "spectral/alpha/share_sufficient",
+    }
+    assert "spectral_layers/net.2.weight/alpha" not in hidden(rows), "who asks for every layer sees it"
+
+
+def test_quantiles_that_a_trainers_logger_sends_get_no_panels_either(tmp_path):
+    run = start(tmp_path)
+    sink = WandbSink(run, scalars=False)
+    sink.open(run_info(tmp_path / "record"), resumed=False)
+    sink.snapshot(snapshot(0))
+    sink.close(None)
+    run.finish()
+    assert {"spectral/alpha/q10", "spectral/alpha/mean"} <= hidden(inspect(run))
+
+
 def test_histograms_are_the_densities(written):
     rows, _ = written
     history = [h["item"] for h in of(rows, "history") if "spectral/alpha/median" in h["item"]]

@@ -48,6 +48,9 @@ class WandbSink:
     user's ``step=`` stays valid. If the user logs less often than snapshots are taken, some values appear only with
     later rows, or at the end of the W&B run.
 
+    By default, W&B puts all panels of ``spectral/…`` into one section: a panel for each median, chart and figure, and
+    none for the quantiles and extremes, which the charts show.
+
     The table of the layers, the charts ``spectral/charts/<quantity>`` with median and quantiles, and the figures are
     sent after 4 full snapshots, whenever their number has doubled, and at the end.
 
@@ -115,7 +118,8 @@ class WandbSink:
         if snapshot.kind == "full":
             self._last = snapshot
             self._full += 1
-        values: dict[str, Any] = dict(scalars(snapshot)) if self._scalars else {}
+        known = scalars(snapshot)
+        values: dict[str, Any] = dict(known) if self._scalars else {}
         self._widen(values)
         if self._per_layer:
             values |= layer_scalars(snapshot)
@@ -124,14 +128,14 @@ class WandbSink:
                 if row.density and len(row.density["count"]):
                     bins = np.asarray(row.density["count"]), np.asarray(row.density["log10_lambda_edges"])
                     values[f"{LAYER_PREFIX}{row.layer}/log10_lambda"] = wandb.Histogram(np_histogram=bins)
-        self._define(values)
+        self._define([*values, *filter(_is_statistic, known)])  # the run's own logger may send them
         if snapshot.kind == "full" and self._full >= FIRST_SHOWN and self._full & (self._full - 1) == 0:
             values |= self._shown(self._record())
         if values:
             self._log(values | {PREFIX + "step": snapshot.step, PREFIX + "epoch": snapshot.epoch})
 
     def _define(self, names: Iterable[str]) -> None:
-        """Define the axis of each name, and which names stay out of the summary.
+        """Define the axis of each name, and which names get no panel by default and stay out of the summary.
 
         One by one beside the patterns: a trainer's own logger may have defined an axis for `*`, which a name beats and
         a pattern does not; and W&B 0.31 heeds the `summary` of a name alone. It takes a dot for a level of its own.
@@ -140,9 +144,13 @@ class WandbSink:
             self._defined.add(name)
             if "*" in name:  # W&B treats it as an unsupported pattern
                 continue
-            out = name.startswith(LAYER_PREFIX) or name.rpartition("/")[2] in STATISTICS
-            whole = name.replace(".", "\\.")
-            self._run.define_metric(whole, step_metric=PREFIX + self._axis, summary="none" if out else None)
+            statistic = _is_statistic(name)
+            self._run.define_metric(
+                name.replace(".", "\\."),
+                step_metric=PREFIX + self._axis,
+                summary="none" if statistic or name.startswith(LAYER_PREFIX) else None,
+                hidden=True if statistic else None,
+            )
 
     def _log(self, values: dict[str, Any]) -> None:
         """Send a row; if the run is the user's, without advancing its step."""
@@ -227,6 +235,10 @@ class WandbSink:
                     if name.endswith("/median") and math.isfinite(value := float(best[name].iloc[0])):
                         summary[f"{PREFIX}best/{name}"] = value
         return summary
+
+
+def _is_statistic(name: str) -> bool:
+    return name.startswith(PREFIX) and name.rpartition("/")[2] in STATISTICS
 
 
 def _table(record: RunRecord) -> Any:
