@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -61,15 +61,15 @@ def large_layers() -> dict[str, np.ndarray]:
 
 
 def speeds(name: str, w: np.ndarray) -> Iterator[dict[str, Any]]:
-    """A snapshot of one layer, exact and estimated, on one thread; the distances from W_0 in both."""
+    """Processor time of one layer, exact and estimated, on one thread; the distances from W_0 in both."""
     initial = (np.random.default_rng(1).standard_normal(w.shape, dtype=np.float32) / np.float32(SIDE**0.5)).copy()
     reference = {"frobenius_norm": float(np.linalg.norm(initial)), "log_spectral_norm": 0.6}
 
     def seconds(quantities: list[Quantity], tolerance: float | None) -> tuple[float, int, int]:
         sample = LayerWeights([w], initial=[initial], reference=reference, seed=1)
-        began = time.perf_counter()
+        began = process_time()
         errors = measure_within(sample, quantities, tolerance).errors
-        return time.perf_counter() - began, len(errors), sample.space.steps if sample.space else 0
+        return process_time() - began, len(errors), sample.space.steps if sample.space else 0
 
     with threadpool_limits(1):
         exact = None
@@ -177,7 +177,7 @@ class _Net:
         return {name: w.numpy().copy() for name, w in weights.items() if w.ndim == 2 and min(w.shape) > 100}
 
     def train(self, accuracy: float | str, rate: float, steps: int, every: int) -> tuple[Any, float]:
-        """Train for so many steps, and say what was recorded and what watching cost in seconds."""
+        """Train for so many steps, and say what was recorded and what watching cost, in seconds of the processor."""
         import torch
 
         from ww_callbacks import SpectralMonitor
@@ -203,8 +203,8 @@ class _Net:
                 loss.backward()
                 optimizer.step()
                 schedule.step()
-                began = time.perf_counter()
+                began = process_time()
                 monitor.observe(step=step, epoch=step / steps, train_loss=loss.item())
-                costs.append(time.perf_counter() - began)
+                costs.append(process_time() - began)
             history = monitor.history
         return history, sum(costs[every:])

@@ -96,6 +96,21 @@ def test_a_layer_that_has_moved_is_measured_again(tmp_path: Path) -> None:
     assert engine.measure()[0].errors
 
 
+def test_no_bounds_are_made_while_the_weights_move_far(tmp_path: Path) -> None:
+    """They cost time, and no value stands from one snapshot to the next; they come with the first small move."""
+    arrays = {"a": trained(300, 260)}
+    engine, _ = started(arrays, tmp_path, DEFAULT)
+    reaches = []
+    for seed, relative in enumerate((0.05, 0.05, 0.011, 1e-5)):
+        move(arrays["a"], relative, seed=seed)
+        row = engine.measure()[0]
+        known = engine.states["a"].known
+        assert known is not None
+        reaches.append(len(known.reaches))
+    assert reaches[:2] == [0, 0] and reaches[2] > 3
+    assert row.errors, "values stand again"
+
+
 def test_small_moves_add_up(tmp_path: Path) -> None:
     """To a spectrum in the end: the bound is of the distance since the last one, not of the last step."""
     arrays = {"a": trained(300, 260)}

@@ -394,7 +394,8 @@ class Engine:
         """What to keep of a spectrum that was just computed."""
         assert self.tolerance is not None
         exact = {name: value for name, value in state.values.items() if name not in state.errors}
-        known = KnownSpectrum.of(sample, self.quantities, exact, self.tolerance)
+        moved = sample.from_previous.distance if state.known is not None else 0.0
+        known = KnownSpectrum.of(sample, self.quantities, exact, self.tolerance, moved)
         before = () if state.known is None else state.known.inestimable
         return known and replace(known, inestimable=vain or before)
 

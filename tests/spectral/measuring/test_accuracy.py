@@ -7,7 +7,8 @@ import pytest
 
 from ww_callbacks import SpectralMonitor
 from ww_callbacks.spectral import analyze
-from ww_callbacks.spectral.measuring.accuracy import SMALLEST, check_accuracy, measure_within
+from ww_callbacks.spectral.estimates.lanczos import BlockLanczos
+from ww_callbacks.spectral.measuring.accuracy import SMALLEST, check_accuracy, estimates, measure_within
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights
 from ww_callbacks.spectral.measuring.registry import all_quantities, resolve
 
@@ -78,6 +79,22 @@ def test_a_tolerance_that_cannot_be_kept_gives_the_exact_spectrum() -> None:
     """The effective rank of 1200 values to 0.01 %: no number of probes that pays gives it."""
     got = measure_within(LayerWeights([W]), resolve(["effective_rank", "stable_rank"]), 1e-4)
     assert got.errors == {}
+
+
+@pytest.mark.parametrize(("side", "most"), [(1100, 0), (1500, 5)])
+def test_an_effective_rank_that_costs_too_much_is_given_up_at_once(
+    side: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its size before the first step, or by its first errors: the spectrum of this one has no end in sight."""
+    steps: list[int] = []
+    extend = BlockLanczos.extend
+    monkeypatch.setattr(BlockLanczos, "extend", lambda space, more: (steps.append(more), extend(space, more))[1])
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((side, side)) * np.exp(-np.arange(side) / (side / 6))
+    sample = LayerWeights([w.astype(np.float32)], seed=1)
+    assert estimates(sample, resolve(["effective_rank", "stable_rank"]), TOLERANCE) is None
+    assert sum(steps) <= most
+    assert estimates(sample, resolve(["stable_rank"]), TOLERANCE), "the others are estimated all the same"
 
 
 def test_the_same_weights_give_the_same_estimates() -> None:

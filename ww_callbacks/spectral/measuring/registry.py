@@ -36,6 +36,8 @@ class Quantity(QuantityInfo):
             spectrum.
         change: bounds its change if the weights change by a distance in ‖·‖_F; None if no bound is known.
         logarithm: whether the value is a log10, so that a tolerance applies to its argument.
+        slow: whether the estimate's error falls only about as the inverse of the steps, as that of a sum over the whole
+            spectrum; others fall exponentially.
     """
 
     function: Callable[[LayerWeights], Value]
@@ -46,6 +48,7 @@ class Quantity(QuantityInfo):
     estimate: Callable[[LayerWeights], Estimate] | None = None
     change: Callable[[LayerWeights, float], float] | None = None
     logarithm: bool = False
+    slow: bool = False
 
 
 ELSEWHERE = {
@@ -79,6 +82,7 @@ def quantity(
     estimate: Callable[[LayerWeights], Estimate] | None = None,
     change: Callable[[LayerWeights, float], float] | None = None,
     logarithm: bool = False,
+    slow: bool = False,
 ) -> Callable[[Function], Function]:
     """Declare the decorated function as the quantity ``name``.
 
@@ -99,6 +103,7 @@ def quantity(
         estimate: see :class:`Quantity`.
         change: see :class:`Quantity`.
         logarithm: see :class:`Quantity`.
+        slow: see :class:`Quantity`.
 
     Returns:
         A decorator, which returns the function unchanged.
@@ -139,6 +144,7 @@ def quantity(
             estimate=estimate,
             change=change,
             logarithm=logarithm,
+            slow=slow,
         )
         return function
 

@@ -89,7 +89,12 @@ class KnownSpectrum:
 
     @classmethod
     def of(
-        cls, sample: LayerWeights, quantities: Sequence[Quantity], values: Mapping[str, Value], tolerance: float
+        cls,
+        sample: LayerWeights,
+        quantities: Sequence[Quantity],
+        values: Mapping[str, Value],
+        tolerance: float,
+        moved: float = 0.0,
     ) -> KnownSpectrum | None:
         """The data to keep of a layer that was measured exactly; None if it has too few eigenvalues.
 
@@ -98,10 +103,13 @@ class KnownSpectrum:
             quantities: those whose values may be requested again.
             values: their values.
             tolerance: the allowed relative error.
+            moved: the last change of the weights in ‖·‖_F, if there was one.
         """
         if len(sample.eigenvalues) < SMALLEST or not sample.largest_singular_value > 0.0:
             return None
-        known = {q: values.get(q.name) for q in quantities if q.change is not None}
+        # While the weights move further than any value stands from one snapshot to the next, bounds are for nothing.
+        fast = moved > _FARTHEST * tolerance * sample.norm
+        known = {} if fast else {q: values.get(q.name) for q in quantities if q.change is not None}
         with np.errstate(all="ignore"):
             reaches = {
                 q.name: Reach.of(sample, q, value, tolerance) for q, value in known.items() if isinstance(value, float)

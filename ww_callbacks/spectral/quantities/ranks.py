@@ -190,6 +190,7 @@ quantity(
     worst="low",
     estimate=lambda layer: quadrature.effective_rank(space_of(layer), layer.norm),
     change=lambda layer, distance: effective_rank_change(layer.pooled_singular_values, distance),
+    slow=True,
 )(lambda layer: effective_rank(layer.pooled_singular_values))
 
 quantity(
