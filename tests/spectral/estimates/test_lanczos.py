@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.spectral.estimates.spectra import matrix, spectra
+from ww_callbacks.spectral.estimates import lanczos
 from ww_callbacks.spectral.estimates.estimate import Estimate
 from ww_callbacks.spectral.estimates.lanczos import BlockLanczos
 from ww_callbacks.spectral.estimates.leading import (
@@ -130,3 +131,14 @@ def test_tolerance_of_a_logarithm_is_that_of_its_argument() -> None:
     assert Estimate(1e-9, 0.004).within(0.01, logarithm=True)
     assert not Estimate(1e-9, 0.005).within(0.01, logarithm=True)
     assert not Estimate(float("nan"), float("inf")).within(0.1)
+
+
+@pytest.mark.parametrize("part", [1.0, 1e-3, 1e-6, 0.0])
+def test_columns_that_depend_on_each_other_come_out_orthonormal(part: float) -> None:
+    """By Cholesky where that can, else by Householder."""
+    block = np.random.default_rng(0).standard_normal((500, 4)).astype(np.float32)
+    block[:, 3] = block[:, 0] + part * block[:, 3]
+    basis, upper = lanczos._orthonormal(block)
+    assert np.allclose(basis.T @ basis, np.eye(4), atol=1e-6)
+    assert np.allclose(basis @ upper, block, atol=1e-5)
+    assert basis.dtype == np.float32

@@ -42,6 +42,12 @@ BLOCK = 16
 ROUNDING = 6e-6
 """Relative error of the largest eigenvalue due to products in float32."""
 
+_INDEPENDENT = 1e-5
+"""Columns with a longer part beside the others than this, in units of the longest, come out orthogonal by Cholesky."""
+
+_ROWS = 256
+"""Rows of W that are read once for both products: it is reading a large W that takes the time."""
+
 _SAFE_EXPONENT = 20
 """Products of W with itself are safe in float32 for |W| between 2^−20 and 2^20."""
 
@@ -112,8 +118,8 @@ class BlockLanczos:
             diagonal = last.T @ product
             self._diagonal.append(0.5 * (diagonal + diagonal.T).astype(np.float64))
             # Two passes give orthogonality to rounding error, even if a block has lost rank.
-            next_, upper = np.linalg.qr(product - basis @ (basis.T @ product))
-            next_, again = np.linalg.qr(next_ - basis @ (basis.T @ next_))
+            next_, upper = _orthonormal(product - basis @ (basis.T @ product))
+            next_, again = _orthonormal(next_ - basis @ (basis.T @ next_))
             self._below.append((again @ upper).astype(np.float64))
             self._basis[:, end : end + self.block] = next_
         self.__dict__.pop("ritz", None)
@@ -175,6 +181,22 @@ class BlockLanczos:
         return Ritz(np.maximum(values, 0.0), residuals, weights)
 
 
+def _orthonormal(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A float32 block of columns as Q·R by Cholesky of its Gram product, in a tenth of Householder's time.
+
+    Householder's where the columns depend on each other so much that a float64 Gram product does not tell.
+    """
+    wide = block.astype(np.float64)
+    try:
+        upper = np.linalg.cholesky(wide.T @ wide).T
+    except np.linalg.LinAlgError:
+        return np.linalg.qr(block)
+    lengths = np.abs(np.diagonal(upper))
+    if not lengths.min() > _INDEPENDENT * lengths.max():
+        return np.linalg.qr(block)
+    return (wide @ np.linalg.inv(upper)).astype(np.float32), upper
+
+
 def _multiplication(array: Array, exponent: int) -> Callable[[np.ndarray], np.ndarray]:
     """X ↦ WᵀW x on host arrays, for W scaled by 2^−exponent, on W's smaller side."""
     if on_accelerator(array):
@@ -193,4 +215,12 @@ def _multiplication(array: Array, exponent: int) -> Callable[[np.ndarray], np.nd
     kept = np.asarray(array)
     kept = (kept if exponent == 0 else np.ldexp(kept, -exponent)).astype(np.float32, copy=False)
     kept = kept if kept.shape[0] >= kept.shape[1] else kept.T
-    return lambda x: kept.T @ (kept @ x)
+    parts = [kept[start : start + _ROWS] for start in range(0, len(kept), _ROWS)]
+
+    def multiply(x: np.ndarray) -> np.ndarray:
+        product = np.zeros((kept.shape[1], x.shape[1]), np.float32)
+        for part in parts:
+            product += part.T @ (part @ x)
+        return product
+
+    return multiply
