@@ -54,7 +54,7 @@ def test_without_the_sum_of_losses(tmp_path, monkeypatch, caplog):
     train(tmp_path, callback, kind=Without, save_strategy="epoch")
     assert list(callback.summary.step) == [0, 4, 8, 12, 16]
     assert "metrics/train_loss" not in callback.summary and "train_loss" not in callback.summary
-    assert caplog.text.count("the training loss is missing beside the spectra") == 1
+    assert caplog.text.count("snapshots have no training loss") == 1
 
 
 def _callers():

@@ -28,7 +28,7 @@ import ww_callbacks.keras
         (
             ["tensorflow"],
             None,
-            "KERAS_BACKEND is not set, so Keras takes `tensorflow`, which is not installed: set KERAS",
+            "KERAS_BACKEND is not set, so Keras uses `tensorflow`, which is not installed: set KERAS",
         ),
         (
             ["jax", "tensorflow"],

@@ -1,4 +1,4 @@
-"""What ``metric_for_best_model`` asks of us: one value, under the name and in the direction that the Trainer reads."""
+"""Provides the value for ``metric_for_best_model``, under the name and in the direction that the Trainer reads."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from transformers.trainer_utils import default_compute_objective
 PREFIX = "spectral/"
 
 LOWER_IS_BETTER = ("overtraining/keep", "overtraining/score", "alerts", "overhead")
-"""Values whose best is the lowest by their definition; of all others the user says which end is the best."""
+"""Values whose lowest is the best by definition; for all others the user chooses the direction."""
 
 
 @dataclass(frozen=True)
 class BestModelMetric:
-    """One of our values, by which the Trainer chooses the best model and stops early.
+    """The published value by which the Trainer chooses the best model and stops early.
 
     Attributes:
-        key: the key that the Trainer looks for in the metrics of an evaluation.
+        key: the key that the Trainer reads in the metrics of an evaluation.
         name: the value's tag.
-        sign: -1 where the Trainer takes the highest value and the lowest is the best by definition, else 1.
+        sign: -1 if the Trainer takes the highest value although the lowest is the best by definition, otherwise 1.
     """
 
     key: str
@@ -32,14 +32,14 @@ class BestModelMetric:
 
     @classmethod
     def asked(cls, args: transformers.TrainingArguments, known: Collection[str]) -> BestModelMetric | None:
-        """The one that ``metric_for_best_model`` names; None where it names none of ours.
+        """The published value that ``metric_for_best_model`` names, or None.
 
         Args:
-            args: of the Trainer.
-            known: the tags of our values.
+            args: the Trainer's arguments.
+            known: the tags of the published values.
 
         Raises:
-            ValueError: for a name that is nearly one of ours.
+            ValueError: if the name is similar to a published one.
         """
         asked = args.metric_for_best_model
         if asked is None or args.eval_strategy == "no":
@@ -58,10 +58,10 @@ class BestModelMetric:
         return cls(key, name, -1 if lower and args.greater_is_better else 1)
 
     def check_search(self, trainer: transformers.Trainer | None) -> None:
-        """Refuse a search whose objective would be our value beside, or instead of, the user's loss.
+        """Raise for a search whose objective would include our value.
 
         Raises:
-            ValueError: where ``hyperparameter_search`` runs with its default objective.
+            ValueError: if ``hyperparameter_search`` runs with its default objective.
         """
         searching = getattr(trainer, "hp_search_backend", None) is not None
         if searching and getattr(trainer, "compute_objective", None) is default_compute_objective:
@@ -71,6 +71,8 @@ class BestModelMetric:
             )
 
     def metrics(self, values: Mapping[str, float], prefix: str) -> dict[str, float]:
-        """What an evaluation with this ``metric_key_prefix`` is to get; NaN, which is never best, without a value."""
+        """The value added to an evaluation with this ``metric_key_prefix``; NaN, which is never best, without a
+        value.
+        """
         key = self.key if prefix.startswith("eval") else f"{prefix}_{self.name}"
         return {key: self.sign * values.get(self.name, math.nan)}

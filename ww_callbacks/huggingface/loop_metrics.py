@@ -1,4 +1,4 @@
-"""What a Trainer knows of the training: the loss of each step, the learning rate, the values of its evaluations."""
+"""The metrics of a snapshot from a Trainer: the loss of each step, the learning rate, the evaluations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class TrainerMetrics:
     """The metrics of the next snapshot.
 
     Args:
-        asked: metric → its name in the loop, as the user gave it.
+        asked: metric → its name in the loop, given by the user.
     """
 
     def __init__(self, asked: Mapping[str, str]) -> None:
@@ -28,10 +28,10 @@ class TrainerMetrics:
         self._epoch_ended = False
         self._trained: dict[str, float] = {}
         self.names: dict[str, str] = {}
-        """Metric → the name under which the loop logs it, as far as understood."""
+        """Metric → the name under which the loop logs it, as far as recognised."""
 
     def step(self, trainer: transformers.Trainer | None, state: transformers.TrainerState) -> None:
-        """Take the loss of the step that has just been done, where it lies: the device is not waited for."""
+        """Record the loss of the last step on its device, without waiting for it."""
         if self._epoch_ended:
             self._losses.reset()
             self._epoch_ended = False
@@ -39,17 +39,17 @@ class TrainerMetrics:
         if total is None:
             return
         total = total.detach()
-        # The Trainer's sum starts over after each row that it logs.
+        # The Trainer's sum restarts after each row that it logs.
         begun = self._before is None or logged_at >= state.global_step - 1
         self._losses.add(total.clone() if begun else total - self._before)
         self._before = total.clone()
 
     def end_epoch(self) -> None:
-        """Begin the next epoch's losses at its first step: until then those of this epoch may be asked for."""
+        """Start the next epoch's losses at its first step: until then those of this epoch may be read."""
         self._epoch_ended = True
 
     def logged(self, logs: Mapping[str, Any]) -> None:
-        """Take what the Trainer logs of the training, such as the accuracy of TRL's."""
+        """Record the logged training metrics, such as TRL's accuracy."""
         if "loss" not in logs:
             return
         self.names |= {m: n for m, n in recognised(logs, self._asked).items() if m not in _OF_AN_EVALUATION}
@@ -59,7 +59,7 @@ class TrainerMetrics:
         """The metrics of a snapshot taken now.
 
         Args:
-            optimizer: the Trainer's.
+            optimizer: the Trainer's optimiser.
             evaluation: the metrics of the evaluation of these weights; None without one.
             ended: whether an epoch ends here.
         """
@@ -78,18 +78,18 @@ class TrainerMetrics:
         return metrics
 
     def evaluated(self, evaluation: Mapping[str, Any]) -> None:
-        """Learn the names that an evaluation gives."""
+        """Record the metric names of an evaluation."""
         self.names |= recognised(evaluation, self._asked)
 
     def state(self) -> list[Any]:
-        """The losses so far, to go on from."""
+        """The state as plain values."""
         return [self._losses.state(), self._epoch_ended]
 
     def restore(self, state: Sequence[Any]) -> None:
-        """Go on from what :meth:`state` gave.
+        """Restore what :meth:`state` returned.
 
         Raises:
-            TypeError, ValueError: if it is not one.
+            TypeError, ValueError: if the state is invalid.
         """
         losses, ended = state
         self._losses.restore(losses)

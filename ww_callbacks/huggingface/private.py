@@ -1,7 +1,7 @@
-"""What the adapter needs of the Trainer beyond its documented interface, in one place.
+"""All use of the Trainer's undocumented interface.
 
 Each function names the attributes that it reads. All but ``_tr_loss`` are in the source of transformers 5.0.0, all in
-5.23.0. Where one is gone in a later version, training goes on, and one warning says what no longer works.
+5.23.0. If a later version lacks one, training continues, and one warning says what no longer works.
 ``tests/huggingface/test_private.py`` fails on the first version that lacks one.
 """
 
@@ -22,7 +22,7 @@ _said: set[str] = set()
 
 
 def _lost(attribute: str, consequence: str) -> None:
-    """Say once that ``attribute`` is gone, and what that costs."""
+    """Warn once that ``attribute`` is missing, and of the consequence."""
     if attribute not in _said:
         _said.add(attribute)
         logger.warning(
@@ -34,7 +34,7 @@ def _lost(attribute: str, consequence: str) -> None:
 
 
 def running_trainer() -> transformers.Trainer | None:
-    """The Trainer whose hook is running, found on the call stack: it does not hand itself to its callbacks."""
+    """The Trainer whose hook is running, found on the call stack, because it does not pass itself to its callbacks."""
     trainer = caller(transformers.Trainer)
     if trainer is None:
         _lost(
@@ -50,7 +50,7 @@ def saves_at_a_signal(callback: Any) -> bool:
 
 
 def resumed_from() -> Path | None:
-    """The checkpoint that ``train(resume_from_checkpoint=…)`` goes on from (a local variable of the training loop)."""
+    """The checkpoint from which ``train(resume_from_checkpoint=…)`` resumes (a local variable of the training loop)."""
     folder = local(transformers.Trainer, "resume_from_checkpoint")
     return Path(folder) if isinstance(folder, str | Path) else None
 
@@ -62,7 +62,7 @@ def metric_prefix() -> str:
 
 
 def run_folder(trainer: transformers.Trainer | None, args: transformers.TrainingArguments) -> Path:
-    """Where checkpoints lie: the output folder, or a trial's own (``_get_output_dir``, ``_trial``)."""
+    """The folder of checkpoints: the output folder, or a trial's (``_get_output_dir``, ``_trial``)."""
     folder = Path(args.output_dir or ".")
     if trainer is None or getattr(trainer, "hp_search_backend", None) is None:
         return folder
@@ -81,17 +81,17 @@ def checkpoint_folder(
 
 
 def running_loss(trainer: transformers.Trainer | None) -> tuple[torch.Tensor | None, int]:
-    """Sum of the steps' training losses since the Trainer logged one, where it lies, and the step of that row.
+    """Sum of the steps' training losses since the Trainer last logged one, on its device, and the step of that row.
 
     ``_tr_loss`` and ``_globalstep_last_logged``; in transformers 5.0 the former is the local variable ``tr_loss`` of
-    the loop. None where it is not known.
+    the loop. None if unknown.
     """
     total, logged_at = getattr(trainer, "_tr_loss", None), getattr(trainer, "_globalstep_last_logged", None)
     if total is None:
         total = local(transformers.Trainer, "tr_loss")
     if total is None or logged_at is None:
         if trainer is not None:
-            _lost("Trainer._tr_loss", "the training loss is missing beside the spectra")
+            _lost("Trainer._tr_loss", "snapshots have no training loss")
         return None, 0
     return total, int(logged_at)
 

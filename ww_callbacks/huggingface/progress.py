@@ -1,4 +1,4 @@
-"""How far a Trainer is, in epochs: its own count where the data has a length, passes over the data where not."""
+"""Progress of a Trainer in epochs: its own count if the data has a length, otherwise passes over the data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CLOSE = 1e-6
 
 
 def plan(args: transformers.TrainingArguments, state: transformers.TrainerState, loader: Any) -> Plan:
-    """The planned steps, and the steps an epoch where the data has a length.
+    """The planned steps, and the steps per epoch if the data has a length.
 
     Without one the Trainer's ``num_train_epochs`` is the largest integer, so only the steps count.
     """
@@ -28,15 +28,15 @@ def plan(args: transformers.TrainingArguments, state: transformers.TrainerState,
 
 @dataclass
 class EpochClock:
-    """Epochs completed, which never go back.
+    """Epochs completed; never decreases.
 
-    ``state.epoch`` is the user's own axis. Where the data has no length, it is the share of the planned steps within
-    the first pass over the data; a pass that ended counts as one epoch.
+    Uses ``state.epoch``. If the data has no length, that is the share of the planned steps within the first pass over
+    the data, and a completed pass counts as one epoch.
 
     Attributes:
         sized: whether the data has a length.
-        passes: passes over the data that have ended.
-        reached: epochs completed at the last look, with the fraction of the one that runs.
+        passes: number of completed passes over the data.
+        reached: epochs completed at the last call, including the fraction of the current one.
         ended_at: the step at which the last epoch ended, or training began.
     """
 
@@ -60,7 +60,7 @@ class EpochClock:
     def end_epoch(self, state: transformers.TrainerState, control: transformers.TrainerControl) -> int | None:
         """Count the epoch that ends; None if it ends before its data does, with the training, or had no step.
 
-        Going on in a later pass over a stream, the Trainer skips the passes before it, and ends an epoch for each.
+        When resuming in a later pass over a stream, the Trainer skips the earlier passes and ends an epoch for each.
         """
         epoch = self.now(state)
         before, self.ended_at = self.ended_at, state.global_step
@@ -70,6 +70,6 @@ class EpochClock:
         if unfinished:
             return None
         self.passes += 1
-        # A callback may end an epoch early (`should_epoch_stop`): the next one begins at the next whole number.
+        # A callback may end an epoch early (`should_epoch_stop`): the next one starts at the next whole number.
         self.reached = max(self.reached, float(math.ceil(epoch) if self.sized else self.passes))
         return int(self.reached)

@@ -1,4 +1,4 @@
-"""Averaged weights that a Keras optimizer keeps, read in place of those that it steps."""
+"""Averaged weights that a Keras optimizer keeps, read instead of the weights that it updates."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def keras_specs(model: Any, look: Look) -> list[LayerSpec]:
     """The layers of a Keras ``model`` with the averages that its optimiser keeps (``use_ema=True``).
 
     Raises:
-        ValueError: if it keeps none, or where a layer is made of several variables.
+        ValueError: if it keeps none, or if a layer consists of several variables.
     """
     optimizer = model.optimizer
     if not getattr(optimizer, "use_ema", False):
         raise ValueError(
             "`weights='average'` reads the averages that a Keras optimiser keeps with `use_ema=True`, and "
-            f"{type(optimizer).__name__} keeps none. Set it, or leave `weights='trained'`."
+            f"{type(optimizer).__name__} keeps none. Set it, or use `weights='trained'`."
         )
     trainable = {v.path for v in model.trainable_variables}
     averages: dict[str, Read] = {}
@@ -31,7 +31,7 @@ def keras_specs(model: Any, look: Look) -> list[LayerSpec]:
         if spec.read is None or not moving:
             continue
         if len(spec.parameters) > 1:
-            raise ValueError(f"`weights='average'` cannot read `{spec.name}`, which is made of several variables.")
+            raise ValueError(f"`weights='average'` cannot read `{spec.name}`, which consists of several variables.")
         averages[spec.name] = partial(_average, model, moving[0], spec.part)
     return reading(specs, averages, partial(_has_begun, model))
 

@@ -1,4 +1,4 @@
-"""Which of Keras's backends is missing, in words: Keras installs none, and its own error does not say how to choose."""
+"""Explains which Keras backend is missing: Keras installs none, and its error does not say how to choose one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 from importlib.util import find_spec
 
 BACKENDS = ("tensorflow", "torch", "jax")
-"""Those that the adapter is tested on; each is also the name under which pip installs it."""
+"""The tested backends; each is also the name of its package."""
 
 
 def what_is_missing(error: ImportError) -> str:
-    """What ``import keras`` lacked, and how to get it.
+    """What is missing for ``import keras``, and how to install it.
 
     Args:
         error: what ``import keras`` raised.
@@ -31,7 +31,7 @@ def what_is_missing(error: ImportError) -> str:
     chosen = (
         f"KERAS_BACKEND={asked} asks for the backend `{missing}`"
         if asked
-        else f"The environment variable KERAS_BACKEND is not set, so Keras takes `{missing}`"
+        else f"The environment variable KERAS_BACKEND is not set, so Keras uses `{missing}`"
     )
     installed = [name for name in BACKENDS if name != missing and _is_installed(name)]
     other = (

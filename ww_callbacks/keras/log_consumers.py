@@ -1,4 +1,4 @@
-"""Who looks at our values in ``logs``: they are measured for it, at the end of each epoch."""
+"""Finds the callbacks that read our values in ``logs``, so that they are measured at the end of each epoch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class LogConsumers:
         callbacks: those of the ``fit``.
 
     Raises:
-        ValueError: for one that looks within an epoch, where Keras has no values of ours.
+        ValueError: for one that reads within an epoch, when ``logs`` does not contain our values.
     """
 
     def __init__(self, callbacks: Sequence[Any]) -> None:
@@ -28,11 +28,11 @@ class LogConsumers:
             if _name(callback) and frequency != "epoch" and getattr(callback, "save_best_only", False):
                 raise ValueError(
                     f"{type(callback).__name__}(save_freq={frequency!r}) looks for {_name(callback)!r} within epochs, "
-                    "where Keras hands it the losses of batches only. Use save_freq='epoch'."
+                    "when Keras only provides the losses of batches. Use save_freq='epoch'."
                 )
 
     def __bool__(self) -> bool:
-        """Whether anything looks at all."""
+        """Whether anything reads our values."""
         return self._any
 
     @property
@@ -41,10 +41,10 @@ class LogConsumers:
         return frozenset(self._who)
 
     def check(self, run: Run) -> None:
-        """Refuse a monitor that Keras would never find.
+        """Raise for a monitor that Keras would never find.
 
         Raises:
-            ValueError: for a name that we do not publish, with near ones.
+            ValueError: if a name is not published; the message suggests similar ones.
         """
         known = run.monitorable()
         for name, who in self._who.items():
@@ -54,6 +54,6 @@ class LogConsumers:
 
 
 def _name(watching: Any) -> str:
-    """The value of ours that ``watching`` monitors; empty if it monitors none."""
+    """The published value that ``watching`` monitors; empty if it monitors none."""
     name = str(getattr(watching, "monitor", None) or "")
     return name if name.startswith(PREFIX) else ""

@@ -1,4 +1,4 @@
-"""What Keras knows of the training at a snapshot: losses within an epoch, metrics, the learning rate."""
+"""The metrics of a snapshot from Keras: losses within an epoch, metrics, the learning rate."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ww_callbacks.adapters.training_metrics import PARTS, in_words, recognised, 
 from ww_callbacks.scheduling.loop_metrics import LoopMetrics
 
 _MOST = 128 * PARTS
-"""Points of an epoch that are kept before every second one is dropped."""
+"""Maximum number of points of an epoch before every second one is dropped."""
 
 
 class BatchValues:
     """One value of the batches' ``logs`` over an epoch.
 
-    Keras logs the mean since the epoch began, a train step of the user's often the value of the batch itself. From the
-    points (batches done, value) both give the sum up to any batch: as n·mean, or added up. Keras may call the hooks of
-    batches on several threads, in any order. Memory is constant.
+    Keras logs the mean since the start of the epoch; a user's train step often logs the value of the batch. From the
+    points (batches done, value), both give the sum up to any batch: as n·mean, or by adding up. Keras may call the
+    hooks of batches on several threads, in any order. Memory is constant.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class BatchValues:
         self._lock = Lock()
 
     def add(self, done: int, value: float) -> None:
-        """Take what was logged after ``done`` batches of the epoch."""
+        """Record the value logged after ``done`` batches of the epoch."""
         with self._lock:
             self._points.append((done, value))
             self._first = min(self._first or (done, value), (done, value))
@@ -49,7 +49,7 @@ class BatchValues:
         return max(self._points)[1] if self._points else None
 
     def _sums(self, running: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Batches done, and the sum of the values up to there; both begin at 0."""
+        """Batches done, and the sum of the values so far; both start at 0."""
         done, values = (
             np.array(column, dtype=np.float64) for column in zip((0, 0.0), *sorted(self._points), strict=True)
         )
@@ -59,7 +59,7 @@ class BatchValues:
         """Mean over the epoch so far; None without values.
 
         Args:
-            running: whether the values are means since the epoch began.
+            running: whether the values are means since the start of the epoch.
         """
         if not self._points:
             return None
@@ -76,14 +76,14 @@ class BatchValues:
 
 
 class LoopValues:
-    """The metrics of the next snapshot, from the ``logs`` that Keras hands to its callbacks.
+    """The metrics of the next snapshot, from the ``logs`` that Keras passes to its callbacks.
 
-    Keras turns the ``logs`` of each batch into numbers for its own progress bar and history, beside the training where
-    the backend allows it; nothing here waits for a device.
+    Keras converts the ``logs`` of each batch to numbers for its progress bar and history, in parallel with the training
+    if the backend allows it; nothing here waits for a device.
 
     Args:
-        names: metric → its name in ``logs``, as the user gave it.
-        first_loss: loss of the run's first batch, where a run is taken up again.
+        names: metric → its name in ``logs``, given by the user.
+        first_loss: loss of the run's first batch, if the run is resumed.
     """
 
     def __init__(self, names: Mapping[str, str], first_loss: float | None = None) -> None:
@@ -93,7 +93,7 @@ class LoopValues:
         self._running: dict[str, bool] = {}
         self._seen: tuple[tuple[str, ...], dict[str, str]] = ((), {})
         self.batches = 0
-        """Batches of the epoch that have ended."""
+        """Number of completed batches of the epoch."""
 
     def _trained(self, logs: Mapping[str, Any]) -> dict[str, str]:
         """``train_loss`` and ``train_accuracy`` → their names in the ``logs`` of batches."""
@@ -105,18 +105,18 @@ class LoopValues:
         return self._seen[1]
 
     def saw_batch(self, batch: int, logs: Mapping[str, Any]) -> None:
-        """Take the ``logs`` after the batch numbered ``batch``; from any thread."""
+        """Record the ``logs`` after the batch numbered ``batch``; from any thread."""
         for metric, name in self._trained(logs).items():
             if (value := _number(logs[name])) is not None:
                 self._values.setdefault(metric, BatchValues()).add(batch + 1, value)
         self.batches = max(self.batches, batch + 1)
 
     def saw_trackers(self, tracked: Mapping[str, Any]) -> None:
-        """Tell a mean since the epoch's beginning from the value of one batch.
+        """Distinguish a mean since the start of the epoch from the value of one batch.
 
         Args:
-            tracked: what Keras's own metrics hold after the epoch's last batch. A mean that Keras keeps is what the
-                last batch's ``logs`` held; a train step that logs the batch's own value leaves it untouched.
+            tracked: the values of Keras's metrics after the epoch's last batch. A mean that Keras tracks equals the
+                last batch's ``logs``; a train step that logs the batch's value does not update it.
         """
         for metric, name in self._seen[1].items():
             last = self._values[metric].last if metric in self._values else None
@@ -129,20 +129,20 @@ class LoopValues:
             self.first_loss = self._values["train_loss"].first
 
     def begin_epoch(self) -> None:
-        """Forget the epoch before."""
+        """Start the next epoch."""
         self._values = {}
         self.batches = 0
 
     def explained(self, logs: Mapping[str, Any]) -> str:
-        """Which of the logged names were understood, in words."""
+        """Which of the logged names were recognised, in words."""
         return in_words(recognised(logs, self._names))
 
     def metrics(self, logs: Mapping[str, Any], optimizer: Any, ended: bool) -> LoopMetrics:
-        """What belongs to a snapshot.
+        """The metrics of a snapshot.
 
         Args:
             logs: of the batch or the epoch that has just ended.
-            optimizer: the one that steps; None where that is not known.
+            optimizer: the optimizer that steps; None if unknown.
             ended: whether an epoch has ended.
         """
         metrics = LoopMetrics(values_of(logs, self._names))
@@ -164,7 +164,7 @@ class LoopValues:
 
 
 def _number(value: Any) -> float | None:
-    """A number or a tensor of one element as a float; None for what is none."""
+    """A number or a tensor of one element as a float; None for anything else."""
     if value is None:
         return None
     try:
@@ -174,6 +174,6 @@ def _number(value: Any) -> float | None:
 
 
 def own_optimizers(model: Any) -> list[Any]:
-    """The optimizers that hang on ``model`` itself, as in a GAN's or a VAE's own ``train_step``."""
+    """The optimizers that are attributes of ``model``, as in a custom ``train_step`` of a GAN or VAE."""
     held = [part for v in vars(model).values() for part in (v if isinstance(v, list | tuple) else [v])]
     return [part for part in held if isinstance(part, keras.optimizers.Optimizer) and part is not model.optimizer]

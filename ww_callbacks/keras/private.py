@@ -1,9 +1,9 @@
-"""What the adapter needs of Keras beyond its documented interface, in one place.
+"""All use of Keras's undocumented interface.
 
 What other floors read too is in ``ww_callbacks.spectral.layers.frameworks.keras_private``, and the same holds for it.
 
 Each function names the attributes that it reads; all were there in the versions that ``keras_private.TRIED``
-lists. Where one is gone in a later version, training goes on, and one warning says what no longer works.
+lists. If a later version lacks one, training continues, and one warning says what no longer works.
 ``tests/keras/test_private.py`` fails on the first version that lacks one.
 """
 
@@ -24,9 +24,9 @@ def running_list() -> Any:
 
 
 def report_batches_at_once(callbacks: Any) -> None:
-    """Have the hooks of batches called in the training's own thread (``CallbackList._async_train``).
+    """Make Keras call the hooks of batches in the training thread (``CallbackList._async_train``).
 
-    Keras decides when it makes the list; only then do we learn that the run is so short that steps are counted.
+    Keras decides this when it creates the list, before it is known that the run is so short that steps are counted.
     """
     if not hasattr(callbacks, "_async_train"):
         lost("CallbackList._async_train", "snapshots within an epoch may be some batches late")
@@ -35,7 +35,7 @@ def report_batches_at_once(callbacks: Any) -> None:
 
 
 def accumulation(optimizer: Any) -> tuple[int, int]:
-    """Batches whose gradients make one update, and how many of them are collected already.
+    """Number of batches accumulated into one update, and how many of them are collected already.
 
     Reads ``gradient_accumulation_steps`` and ``_iterations``, which counts batches; a loss scale's optimizer has them
     in its ``inner_optimizer``.
@@ -57,7 +57,7 @@ def is_built(model: Any) -> bool:
 
 
 def build(model: Any) -> None:
-    """Make the weights of a model that TensorFlow would only make while it traces the first batch.
+    """Create the weights of a model that TensorFlow would only create while tracing the first batch.
 
     Reads the shapes of a batch from ``epoch_iterator._distributed_dataset``, a local variable of ``fit``, so that no
     batch is taken, and calls the model on them with ``backend.compute_output_spec``, as ``fit`` itself does on the
@@ -89,7 +89,7 @@ def averages(optimizer: Any) -> Iterator[tuple[Any, Any]]:
     """Each trainable variable with its moving average (``_trainable_variables``, ``_model_variables_moving_average``).
 
     Raises:
-        ValueError: where this Keras has none of them.
+        ValueError: if this Keras version has none of them.
     """
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     variables = getattr(inner, "_trainable_variables", None)

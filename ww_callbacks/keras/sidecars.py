@@ -1,4 +1,4 @@
-"""Where the state of a run lies between two ``fit`` in Keras, which saves no callbacks."""
+"""Saves the state of a run between two calls of ``fit``, because Keras does not save callbacks."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ww_callbacks.faults import logger
 from ww_callbacks.lifecycle.saved_state import Saved, read_sidecar, remove_sidecar, write_sidecar
 
 KEPT = 3
-"""States kept: a backup may be one epoch behind the last of them."""
+"""Number of states kept: a backup may be one epoch behind the last of them."""
 
 _POINTER = "spectral_record.json"
 
 
 class Sidecars:
-    """The states of the last epochs, beside the record.
+    """The states of the last epochs, stored with the record.
 
-    Where Keras's ``BackupAndRestore`` is among the callbacks, a pointer to the record lies in its folder, which Keras
-    removes when a run has ended: so a record is found again exactly as long as there is a backup to restore.
+    With Keras's ``BackupAndRestore``, its folder contains a pointer to the record. Keras removes that folder when a run
+    has ended, so a record is found again exactly as long as there is a backup to restore.
 
     Args:
         callbacks: those of the ``fit``.
@@ -31,12 +31,12 @@ class Sidecars:
         self._backup = Path(folders[0]) if folders else None
 
     def find(self, log_dir: str | None, epoch: int, iterations: int) -> Saved | None:
-        """The state at the beginning of ``epoch`` (epochs completed), None where the run begins or there is none.
+        """The state at the start of ``epoch`` (epochs completed); None if the run starts or there is none.
 
         Args:
             log_dir: the folder named by the user.
             epoch: epochs completed.
-            iterations: what the optimizer has counted; a state in which it had counted more belongs to another run.
+            iterations: the optimizer's count; a state with a higher count belongs to another run.
         """
         if epoch == 0:
             return None
@@ -53,7 +53,7 @@ class Sidecars:
         return None
 
     def write(self, directory: Path, epoch: int, saved: Saved) -> None:
-        """Keep the state after ``epoch`` completed epochs, and forget the oldest."""
+        """Save the state after ``epoch`` completed epochs, and remove the oldest."""
         try:
             write_sidecar(directory, f"state-{epoch}", saved)
             remove_sidecar(directory, f"state-{epoch - KEPT}")

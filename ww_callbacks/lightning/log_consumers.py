@@ -1,4 +1,4 @@
-"""Who looks at our values, and when: they are measured then, of the weights of that moment."""
+"""Finds the callbacks that read our values, so that the weights are measured when they do."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class LogConsumers:
         self._schedulers = [s for s in trainer.lr_scheduler_configs if _name(s)]
 
     def __bool__(self) -> bool:
-        """Whether anything looks at all; each of them does so at an epoch's end or a validation's."""
+        """Whether anything reads our values; each does so at the end of an epoch or a validation."""
         return bool(self._callbacks or self._schedulers)
 
     def at_step(self, trainer: Any, batch_idx: int) -> bool:
-        """Whether one of them looks after this batch, before any validation."""
+        """Whether one of them reads a value after this batch, before any validation."""
         schedulers = (s for s in self._schedulers if s.interval == "step" and (batch_idx + 1) % s.frequency == 0)
         return any(saves_at_step(c, trainer) for c in self._callbacks) or any(schedulers)
 
     def take_place(self, trainer: Any, ours: Any) -> None:
-        """Stand before the first of them: what we publish must be there when they look."""
+        """Move the callback before the first of them, because values must be published before they are read."""
         order = list(trainer.callbacks)
         first = next((i for i, c in enumerate(order) if c in self._callbacks), len(order))
         if first < order.index(ours):
@@ -41,10 +41,10 @@ class LogConsumers:
             trainer.callbacks = order
 
     def check(self, run: Run) -> None:
-        """Refuse a monitor that would end the run at its first look.
+        """Raise for a monitor that would end the run when it first reads a value.
 
         Raises:
-            ValueError: for a name that we do not publish, with near ones, and for an α without evidence.
+            ValueError: if a name is not published (the message suggests similar ones), or for an α without evidence.
         """
         for who, name, strict in self._monitors():
             if name in run.scalars():
@@ -56,17 +56,17 @@ class LogConsumers:
             if name.startswith(f"{PREFIX}alpha") and strict:
                 raise ValueError(
                     f"{who} monitors {name!r}, and no layer has enough evidence for an α yet: it would end the run at "
-                    "its first look. Give it `strict=False`, or let it monitor another value."
+                    "its first read. Use `strict=False`, or monitor another value."
                 )
 
     def _monitors(self) -> Iterator[tuple[str, str, bool]]:
-        """Who monitors what, and whether a missing value ends the run."""
+        """Which callback monitors which value, and whether a missing value ends the run."""
         for one in (*self._callbacks, *self._schedulers):
             if name := _name(one):
                 yield type(one).__name__, name, bool(getattr(one, "strict", False))
 
 
 def _name(watching: Any) -> str:
-    """The value of ours that ``watching`` monitors; empty if it monitors none."""
+    """The published value that ``watching`` monitors; empty if it monitors none."""
     name = str(getattr(watching, "monitor", None) or "")
     return name if name.startswith(PREFIX) else ""

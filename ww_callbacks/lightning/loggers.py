@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 
 
 def sinks_for(trainer: pl.Trainer, settings: Settings, logged_at: Callable[[int], int]) -> list[Sink]:
-    """One sink for every logger that the Trainer has; by class name, for Lightning has two trees of classes.
+    """One sink for every logger of the Trainer; by class name, because Lightning has two packages with the same
+    classes.
 
-    TensorBoard and W&B also get what only they can show; any other logger gets the scalars.
+    TensorBoard and W&B get their own sinks; any other logger gets the scalars.
 
     Args:
         trainer: the Trainer.
         settings: the callback's arguments.
-        logged_at: optimiser steps done → the step under which Lightning logs its own values of that moment.
+        logged_at: optimiser steps done → the step under which Lightning logs its values at that time.
     """
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return []
@@ -47,29 +48,29 @@ def _sink(logger: Any, settings: Settings, logged_at: Callable[[int], int]) -> S
 
 
 def log_settings(trainer: pl.Trainer, settings: Settings) -> None:
-    """Log the callback's arguments with the run's configuration, where the logger keeps one beside its metrics."""
+    """Log the callback's arguments with the run's configuration, if the logger stores one."""
     for logger in trainer.loggers:
         if type(logger).__name__ not in ("TensorBoardLogger", "WandbLogger", "DummyLogger"):
             logger.log_hyperparams({"spectral_callback": settings.as_dict()})
 
 
 def log_folder(trainer: pl.Trainer) -> Path | None:
-    """The run's own log folder: TensorBoard's where it has one; None where the Trainer has no logger."""
+    """The run's log folder, preferably TensorBoard's; None if the Trainer has no logger."""
     by_name: dict[str, Any] = {type(logger).__name__: logger for logger in reversed(trainer.loggers)}
     if "TensorBoardLogger" in by_name:
         return Path(by_name["TensorBoardLogger"].log_dir or ".")
     if "WandbLogger" in by_name:
-        # Beside W&B's own files and not among them: what lies there is uploaded, W_0 too.
+        # Not in the folder of W&B's files, which is uploaded, including W_0.
         run = by_name["WandbLogger"].experiment
         directory = getattr(run, "dir", None)
         if not isinstance(directory, str) or run.disabled:
-            return None  # `trainer.log_dir` would wait for processes that do not ask for it
+            return None  # `trainer.log_dir` would wait for processes that do not read it
         return Path(directory).parent / "spectral"
     return Path(trainer.log_dir) if trainer.loggers and trainer.log_dir else None
 
 
 def console_writer(trainer: pl.Trainer) -> Callable[[str], None] | None:
-    """Prints a line above the progress bar without breaking it; None where there is no bar to break."""
+    """Prints a line above the progress bar without breaking it; None if there is no bar."""
     bar = trainer.progress_bar_callback
     if bar is None or "TQDM" not in type(bar).__name__:
         return None

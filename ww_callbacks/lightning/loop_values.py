@@ -1,4 +1,4 @@
-"""What the loop knows at a snapshot: losses step by step, and the metrics that the user logs."""
+"""The metrics of a snapshot from Lightning: losses step by step, and the metrics that the user logs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ww_callbacks.adapters.training_metrics import StepLosses, in_words, recogni
 from ww_callbacks.scheduling.loop_metrics import LoopMetrics
 
 LOOKS_AN_EPOCH = 50
-"""Batches of an epoch at which a training accuracy that is logged step by step is read."""
+"""Number of batches per epoch at which a training accuracy that is logged per step is read."""
 
 
 class LoopValues:
-    """Collects the training's losses and accuracies of the running epoch, and the last validation's values.
+    """Collects the losses and accuracies of the current epoch, and the values of the last validation.
 
     Args:
-        names: metric → its name in the loop, as the user gave it.
+        names: metric → its name in the loop, given by the user.
     """
 
     def __init__(self, names: Mapping[str, str]) -> None:
@@ -29,9 +29,9 @@ class LoopValues:
         self._explained = False
 
     def saw_batch(self, trainer: Any, outputs: Any, batch_idx: int) -> None:
-        """Take a batch's loss, and the accuracy that is logged step by step: Lightning itself keeps the last batch's.
+        """Record a batch's loss, and the accuracy logged per step, of which Lightning only keeps the last batch's.
 
-        The accuracy is read at about fifty batches an epoch, since each look makes Lightning collect its metrics.
+        The accuracy is read at about fifty batches per epoch, because each read makes Lightning compute its metrics.
         """
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         self.loss.add(loss, trainer.accumulate_grad_batches)
@@ -45,30 +45,30 @@ class LoopValues:
             self._accuracy.add(value)
 
     def saw_validation(self, step: int, epoch: int) -> None:
-        """Note that the validation's values are of the weights after ``step``, in the epoch numbered ``epoch``."""
+        """Record that the validation values belong to the weights after ``step``, in the epoch numbered ``epoch``."""
         self._validated = (step, epoch)
 
     def end_epoch(self) -> None:
-        """Begin the next epoch."""
+        """Start the next epoch."""
         self.loss.reset()
         self._accuracy.reset()
 
     def explained(self, trainer: Any) -> str:
-        """Which of the logged names were understood, in words; empty where that has been said."""
+        """Which of the logged names were recognised, in words; empty if already reported."""
         if self._explained:
             return ""
         self._explained = True
         return in_words(recognised(trainer.callback_metrics, self._names))
 
     def metrics(self, trainer: Any, step: int, epoch: int, ended: bool) -> LoopMetrics:
-        """What belongs to a snapshot.
+        """The metrics of a snapshot.
 
         Args:
             trainer: the Trainer.
             step: optimiser steps done.
-            epoch: number of the epoch that runs or has just ended, from 0.
-            ended: whether it is that epoch's own snapshot, which any validation within the epoch counts for; elsewhere
-                only one of the same weights does.
+            epoch: number of the current epoch, or of the one that has just ended, from 0.
+            ended: whether it is the snapshot at the end of the epoch, which uses any validation within the epoch; other
+                snapshots only use one of the same weights.
         """
         values = values_of(trainer.callback_metrics, self._names)
         if (accuracy := self._accuracy.mean()) is not None:

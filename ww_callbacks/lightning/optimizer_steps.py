@@ -1,4 +1,4 @@
-"""Which batches updated the weights, where the user steps the optimisers."""
+"""Detects which batches updated the weights under manual optimisation."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 
 class OptimizerSteps:
-    """Tells which batches of a manual optimisation ended in a step, Lightning's wrapper around the optimiser or not.
+    """Detects which batches of a manual optimisation ended in a step, with or without Lightning's optimiser wrapper.
 
-    Torch calls us after each step of any optimiser; those of other models are left out.
+    Uses torch's global hook after each optimiser step; optimisers of other models are ignored.
 
     Args:
         module: the model.
-        optimizers: the optimisers that the Trainer knows.
+        optimizers: the optimisers of the Trainer.
     """
 
     def __init__(self, module: torch.nn.Module, optimizers: list[Any]) -> None:
@@ -33,15 +33,15 @@ class OptimizerSteps:
         self._stepped |= self._ours[optimizer]
 
     def take(self) -> bool | None:
-        """Whether there was a step since the last call; None where no optimiser of torch steps this model."""
+        """Whether there was a step since the last call; None if no torch optimiser steps this model."""
         stepped, self._stepped = self._stepped, False
         self._any |= stepped
         return stepped if self._trusted or self._any else None
 
     def end_epoch(self) -> None:
-        """Trust what is seen no longer where a whole epoch has shown nothing: the user updates weights by hand."""
+        """Stop relying on the hook if a whole epoch had no step: the user updates the weights directly."""
         self._trusted = self._any
 
     def close(self) -> None:
-        """Be called no more."""
+        """Remove the hook."""
         self._handle.remove()

@@ -9,8 +9,8 @@ from importlib.util import find_spec
 def callback_classes() -> tuple[type, ...]:
     """The class ``Callback`` of each package that is installed.
 
-    Trainers run a callback of either; ``LightningCLI`` takes only those of its own. With one loaded, the other costs
-    some 50 ms more.
+    A Trainer runs callbacks of either package; ``LightningCLI`` accepts only those of its own. Importing the second
+    package takes about 50 ms.
 
     Raises:
         ImportError: if neither is installed.
@@ -21,7 +21,7 @@ def callback_classes() -> tuple[type, ...]:
             continue
         try:
             found.append(import_module(f"{name}.callbacks").Callback)
-        except ImportError:  # a `lightning` without its `pytorch` part
+        except ImportError:  # `lightning` without its `pytorch` part
             continue
     if not found:
         raise ImportError('ww_callbacks.lightning needs PyTorch Lightning: pip install "ww-callbacks[lightning]"')

@@ -1,8 +1,8 @@
-"""What the adapter needs of Lightning beyond its documented interface, in one place.
+"""All use of Lightning's undocumented interface.
 
-Each function names the attributes that it reads; tried with Lightning 2.4.0 and 2.6.6. Where one is gone in a later
-version, training goes on, and one warning says what no longer works. ``tests/lightning/test_private.py`` fails on the
-first version that lacks one.
+Each function names the attributes that it reads; tested with Lightning 2.4.0 and 2.6.6. If a later version lacks one,
+training continues, and one warning says what no longer works. ``tests/lightning/test_private.py`` fails on the first
+version that lacks one.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from typing import Any
 from ww_callbacks.faults import logger
 
 _SOON = 0.05
-"""Seconds before a checkpoint that is saved by the clock: other callbacks come between our look and Lightning's."""
+"""Margin in seconds before a checkpoint saved by time, because other callbacks run between our check and
+Lightning's."""
 
 _said: set[str] = set()
 
 
 def _lost(attribute: str, consequence: str) -> None:
-    """Say once that ``attribute`` is gone, and what that costs."""
+    """Warn once that ``attribute`` is missing, and of the consequence."""
     if attribute not in _said:
         _said.add(attribute)
         logger.warning("ww-callbacks: this Lightning has no %s: %s. Training continues.", attribute, consequence)
 
 
 def saves_at_step(callback: Any, trainer: Any) -> bool:
-    """Whether a ``ModelCheckpoint`` is about to look, after this batch.
+    """Whether a ``ModelCheckpoint`` may save after this batch.
 
     Reads ``_every_n_train_steps``, ``_train_time_interval`` and ``_last_time_checked``.
     """
@@ -36,7 +37,7 @@ def saves_at_step(callback: Any, trainer: Any) -> bool:
         if hasattr(callback, "every_n_epochs"):
             _lost(
                 "ModelCheckpoint._every_n_train_steps",
-                "checkpoints within an epoch are chosen by what was measured before them",
+                "checkpoints within an epoch are chosen by values measured before them",
             )
         return False
     if every >= 1 and trainer.global_step % every == 0:
@@ -54,7 +55,7 @@ def validates_now(trainer: Any) -> bool:
     check = getattr(trainer.fit_loop.epoch_loop, "_should_check_val_fx", None)
     fetcher = getattr(trainer.fit_loop, "_data_fetcher", None)
     if check is None or fetcher is None:
-        _lost("epoch_loop._should_check_val_fx", "a snapshot within an epoch goes without validation values")
+        _lost("epoch_loop._should_check_val_fx", "snapshots within an epoch have no validation values")
         return False
     return bool(check(fetcher))
 

@@ -1,4 +1,4 @@
-"""What the adapter finds out of a Trainer before it watches: the plan, the folder, the layers."""
+"""Sets up a run from a Trainer: the plan, the folder, the layers."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def make_run(
     probing: Probing | None,
     logged_at: Callable[[int], int],
 ) -> Run:
-    """The run of a fit that begins; refuses what cannot work.
+    """The run of a starting fit; raises if something cannot work.
 
     Args:
         settings: the callback's arguments.
         trainer: the Trainer.
-        module: the model, sharded and wrapped as it will be trained.
+        module: the model, already sharded and wrapped.
         probing: the probe, if there is one.
         logged_at: see :func:`ww_callbacks.lightning.loggers.sinks_for`.
     """
@@ -74,11 +74,11 @@ def _folder(settings: Settings, trainer: Any) -> Path:
 
 
 def plan(trainer: pl.Trainer) -> Plan:
-    """How long the fit will be, in steps of the run's own clock."""
+    """The length of the fit, in steps of the run's clock."""
     batches = trainer.num_training_batches
     finite = math.isfinite(batches) and batches > 0
     steps = trainer.max_steps if trainer.max_steps >= 0 else None
-    if steps is not None:  # Lightning counts every optimiser's steps
+    if steps is not None:  # Lightning counts the steps of every optimiser
         steps = math.ceil(steps / max(len(trainer.optimizers), 1))
     return Plan(
         epochs=float(trainer.max_epochs) if trainer.max_epochs is not None and trainer.max_epochs >= 0 else None,
@@ -88,15 +88,15 @@ def plan(trainer: pl.Trainer) -> Plan:
 
 
 def weights_of(trainer: pl.Trainer, module: pl.LightningModule) -> Weights:
-    """The weights that are trained.
+    """The trained weights.
 
     Raises:
-        ValueError: where the strategy holds them only while it computes with them.
+        ValueError: if the strategy only holds them during computation.
     """
     from ww_callbacks.adapters.saved_weights.torch_weights import TorchWeights
 
     if type(trainer.strategy).__name__ in ("FSDPStrategy", "DeepSpeedStrategy"):
-        raise ValueError(f"{type(trainer.strategy).__name__} holds them only while it computes with them")
+        raise ValueError(f"{type(trainer.strategy).__name__} only holds them during computation")
     return TorchWeights(module)
 
 

@@ -1,1 +1,1 @@
-"""What must drive the model: representation, Jacobian and Hessian ranks. Each module imports torch only when used."""
+"""Measurements that run the model: representation, Jacobian and Hessian ranks. torch is imported only when used."""

@@ -1,4 +1,4 @@
-"""The batch and the labels of a probe: what can never be measured is refused before training."""
+"""Checks the batch and the labels of a probe before training."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import numpy as np
 
 
 def on_host(value: Any) -> np.ndarray:
-    """``value``, a tensor on any device or what NumPy takes, as an array on the host."""
+    """``value``, a tensor on any device or an array-like, as an array on the host."""
     if not hasattr(value, "detach"):
         return np.asarray(value)
     tensor = value.detach().cpu()
-    # NumPy knows no bfloat16.
+    # NumPy has no bfloat16.
     return np.asarray(tensor.double() if tensor.is_floating_point() else tensor)
 
 
 def loaded(value: Any) -> Any:
-    """``value``, or what the file holds that it names: a configuration in YAML can name a file, not hold a tensor.
+    """``value``, or the contents of the file that it names, because a YAML configuration cannot contain a tensor.
 
     Args:
         value: a path of a ``.npy`` file (an array), a ``.npz`` or a safetensors file (a dict of arrays), or anything
-            else, which is returned as it is.
+            else, which is returned unchanged.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is none of these.
+        ValueError: if the file has another suffix.
     """
     if not isinstance(value, str | os.PathLike) or not Path(value).suffix:
-        return value  # no file; the probe refuses what is no tensor
+        return value  # not a file; the probe checks for a tensor
     path = Path(value)
     if path.suffix == ".safetensors":
         from safetensors.numpy import load_file
@@ -44,10 +44,10 @@ def loaded(value: Any) -> Any:
 
 
 def check_kind(batch: Any) -> Any:
-    """``batch``, if it is a tensor or array with the samples along its first axis, or a mapping of them (as a dict).
+    """``batch``, checked to be a tensor or array with samples along the first axis, or a mapping of them (as a dict).
 
     Raises:
-        TypeError: if it is something else, for example inputs and labels in one tuple.
+        TypeError: if it is anything else, for example inputs and labels in one tuple.
     """
     parts = list(batch.values()) if isinstance(batch, Mapping) else [batch]
     wrong = [type(part).__name__ for part in parts if not hasattr(part, "shape") or not hasattr(part, "dtype")]
@@ -61,10 +61,10 @@ def check_kind(batch: Any) -> Any:
 
 
 def check_values(batch: Any, ranked: bool) -> None:
-    """See that ``batch`` has samples and finite values, and two different samples where features are ``ranked``.
+    """Check that ``batch`` has samples and finite values, and two different samples if features are ``ranked``.
 
     Raises:
-        ValueError: if not.
+        ValueError: if it does not.
     """
     named = batch if isinstance(batch, dict) else {"": batch}
     arrays = {name: on_host(value) for name, value in named.items()}
@@ -72,25 +72,25 @@ def check_values(batch: Any, ranked: bool) -> None:
         what = f"`{name}` of the probe batch" if name else "the probe batch"
         if array.ndim == 0 or array.size == 0:
             raise ValueError(
-                f"Expected {what} to hold samples along its first axis, but got the shape {array.shape}. "
-                "Give it a few dozen samples of the training data."
+                f"Expected {what} to have samples along its first axis, but got the shape {array.shape}. "
+                "Use a few dozen samples of the training data."
             )
         if array.dtype.kind not in "fc":
             continue
-        # An additive attention mask, a keyword argument, holds −inf on purpose.
+        # An additive attention mask, a keyword argument, contains −inf on purpose.
         bad = ~np.isfinite(array) & ~(bool(name) & (array == -np.inf))
         if bad.any():
             samples = np.flatnonzero(bad.reshape(len(array), -1).any(axis=1))
             raise ValueError(
-                f"Expected {what} to be finite, but {len(samples)} of {len(array)} samples hold NaN or infinity, first "
-                f"sample {samples[0]}. Remove or fix them."
+                f"Expected {what} to be finite, but {len(samples)} of {len(array)} samples contain NaN or infinity, "
+                f"first sample {samples[0]}. Remove or fix them."
             )
     if ranked and not any((array != array[:1]).any() for array in arrays.values()):
         count = len(next(iter(arrays.values())))
         got = "one" if count == 1 else f"{count} equal ones"
         raise ValueError(
             f"Expected at least two different samples in the probe batch, but got {got}: the rank of their features "
-            "would be 0 from the start. Give it a few dozen samples of the training data."
+            "would be 0 from the start. Use a few dozen samples of the training data."
         )
 
 

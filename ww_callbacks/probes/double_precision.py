@@ -1,4 +1,4 @@
-"""A model in double precision, beside the model itself."""
+"""Runs a copy of a model in double precision."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _PROBE_REFUSES = (
 
 
 def double_copy(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers by name, detached, floating-point ones in float64; the model keeps its own."""
+    """Parameters and buffers by name, detached, floating-point ones in float64; the model is unchanged."""
     return {
-        # A clone where nothing is converted, so that a module that writes its buffers writes the copy.
+        # Cloned if no conversion is needed, so that a module that writes its buffers writes to the copy.
         name: tensor.detach().to(_double(tensor), copy=True)
         for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers())
     }
@@ -36,10 +36,10 @@ def _double(tensor: torch.Tensor) -> torch.dtype:
 
 
 def check_runs_in_double(model: torch.nn.Module, inputs: torch.Tensor) -> None:
-    """Run ``model``, which has run on ``inputs`` in its own precision, in float64.
+    """Run ``model`` in float64; it has already run on ``inputs`` in its own precision.
 
     Raises:
-        TypeError: if it cannot, with its own error.
+        TypeError: if it cannot; the message contains the model's error.
     """
     import torch
     from torch.func import functional_call
@@ -48,7 +48,7 @@ def check_runs_in_double(model: torch.nn.Module, inputs: torch.Tensor) -> None:
         functional_call(model, double_copy(model), (inputs,))
     except (MemoryError, torch.cuda.OutOfMemoryError):
         raise
-    except Exception as error:  # a check of the user's own may raise anything
+    except Exception as error:  # the user's code may raise anything
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise refusal(model, reason) from error
 
@@ -59,7 +59,7 @@ def refusal(model: torch.nn.Module, why: str) -> TypeError:
 
 
 def evaluate(model: torch.nn.Module, tensors: dict[str, torch.Tensor], inputs: Any) -> Any:
-    """What the model returns with the float64 ``tensors`` in place of its parameters and buffers.
+    """The model's output with the float64 ``tensors`` as its parameters and buffers.
 
     Raises:
         TypeError: if the model refuses float64.
@@ -76,10 +76,10 @@ def evaluate(model: torch.nn.Module, tensors: dict[str, torch.Tensor], inputs: A
 
 
 def check_double(model: torch.nn.Module, output: torch.Tensor) -> torch.Tensor:
-    """``output``, if it is in float64.
+    """``output``, checked to be in float64.
 
     Raises:
-        TypeError: if it is not: somewhere the model casts.
+        TypeError: if it is not, because the model casts somewhere.
     """
     import torch
 
@@ -89,10 +89,10 @@ def check_double(model: torch.nn.Module, output: torch.Tensor) -> torch.Tensor:
 
 
 def check_tensor(model: Any, output: Any) -> Any:
-    """``output``, if it is a tensor.
+    """``output``, checked to be a tensor.
 
     Raises:
-        ValueError: if it is not, with the remedy.
+        ValueError: if it is not; the message contains the remedy.
     """
     import torch
 

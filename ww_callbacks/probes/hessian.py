@@ -108,7 +108,7 @@ class FlatModel:
 
 
 def flatten_model(model: torch.nn.Module, inputs: torch.Tensor, targets: torch.Tensor, loss: Loss) -> FlatModel:
-    """``model`` and its loss on one batch as functions of its trainable parameters; it runs once, to see that it does.
+    """``model`` and its loss on one batch as functions of its trainable parameters; runs the model once as a check.
 
     Raises:
         ValueError: if nothing is trainable, the loss is unknown, the targets do not fit the outputs, the model's output
@@ -140,7 +140,7 @@ def flatten_model(model: torch.nn.Module, inputs: torch.Tensor, targets: torch.T
 
     with torch.no_grad():
         out = outputs(theta)
-        _check_finite("the loss", criterion(out, targets), "The model overflows: look at its outputs and buffers.")
+        _check_finite("the loss", criterion(out, targets), "The model overflows: check its outputs and buffers.")
     return FlatModel(
         theta,
         outputs,
@@ -160,7 +160,7 @@ def _check_finite(what: str, tensor: torch.Tensor, remedy: str) -> None:
 
 @dataclass(frozen=True)
 class HessianParts:
-    """The Hessian of the loss and what it is made of; all P × P, float64, symmetric.
+    """The Hessian of the loss and its two parts; all P × P, float64, symmetric.
 
     Attributes:
         loss: H = outer + functional.
@@ -181,12 +181,12 @@ def hessian_parts(
     The model is read, not changed: parameters and buffers are copied to float64, and it runs in evaluation mode.
 
     Args:
-        model: a small network; memory grows as 8·P² bytes a part.
+        model: a small network; each part takes 8·P² bytes.
         inputs: the batch.
         targets: of the outputs' shape for ``squared`` and ``cosh``; one class a sample for ``cross-entropy``.
         loss: ``squared``, ½Σ_k(f_k − y_k)²; ``cosh``, Σ_k ln cosh(f_k − y_k); ``cross-entropy``, −ln softmax(f)_y; each
             the mean over samples; or a function (outputs, targets) → scalar.
-        chunk: rows computed at a time; less takes less memory.
+        chunk: rows computed at a time; fewer need less memory.
 
     Returns:
         The three matrices.
@@ -217,13 +217,13 @@ def hessian_parts(
 
 
 def _check_memory(flat: FlatModel) -> None:
-    """Refuse matrices beyond the memory of the machine (of the GPU, where the model is on one)."""
+    """Raise if the matrices exceed the memory of the machine (of the GPU, if the model is on one)."""
     import torch
 
     size, device = flat.theta.numel(), flat.theta.device
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
-    elif hasattr(os, "sysconf"):  # Windows has none; there the allocation itself fails
+    elif hasattr(os, "sysconf"):  # not available on Windows, where the allocation itself fails
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     else:
         return

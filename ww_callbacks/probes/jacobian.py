@@ -33,7 +33,7 @@ class Patch:
         """Flat indices of the patch's elements in one sample (channels, rows, columns) or of any other shape.
 
         Raises:
-            ValueError: if the patch does not lie inside the image.
+            ValueError: if the patch is not inside the image.
         """
         index = torch.arange(sample.numel(), device=sample.device).reshape(sample.shape)
         if sample.ndim != 3:
@@ -50,7 +50,7 @@ def groups(names: Sequence[str], sizes: Mapping[str, int], limit: float) -> Iter
     """Consecutive names whose sizes together stay below ``limit``.
 
     Raises:
-        ValueError: if one alone does not.
+        ValueError: if a single one does not.
     """
     group: list[str] = []
     used = 0
@@ -58,7 +58,7 @@ def groups(names: Sequence[str], sizes: Mapping[str, int], limit: float) -> Iter
         if sizes[name] > limit:
             raise ValueError(
                 f"Expected a layer with at most {limit:.0f} features for a Jacobian in memory, but `{name}` has "
-                f"{sizes[name]}: allow more `memory`, take a smaller patch or other layers."
+                f"{sizes[name]}: allow more `memory`, or choose a smaller patch or other layers."
             )
         if group and used + sizes[name] > limit:
             yield group
@@ -70,7 +70,7 @@ def groups(names: Sequence[str], sizes: Mapping[str, int], limit: float) -> Iter
 
 
 def identity_blocks(side: int, chunk: int, device: torch.device) -> Iterator[tuple[slice, torch.Tensor]]:
-    """The rows of the float64 identity, ``chunk`` at a time, with where they stand."""
+    """The rows of the float64 identity, ``chunk`` at a time, with their positions."""
     for start in range(0, side, chunk):
         rows = slice(start, min(start + chunk, side))
         block = torch.zeros(rows.stop - start, side, dtype=torch.float64, device=device)

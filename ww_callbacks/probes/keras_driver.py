@@ -1,4 +1,4 @@
-"""Running a Keras model, on any backend, for its layers' features."""
+"""Runs a Keras model, on any backend, for its layers' features."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class KerasDriver:
         layers: shell patterns of variables (``dense/kernel``); none means all with a matrix.
 
     Raises:
-        ValueError: if the model is not functional, or ``layers`` names what has no matrix.
+        ValueError: if the model is not functional, or if ``layers`` names variables without a matrix.
     """
 
     def __init__(self, model: Any, layers: Sequence[str] = ()) -> None:
@@ -45,8 +45,8 @@ class KerasDriver:
             output = layer.output
             outputs.append(output[0] if isinstance(output, list | tuple) else output)
         if not outputs:
-            raise ValueError("Expected layers of the model itself to probe, but all of them lie in nested models.")
-        # A name of its own: an automatic one would shift those of the models that the user makes later.
+            raise ValueError("Expected layers of the model itself to probe, but all of them are in nested models.")
+        # An explicit name: an automatic one would change those of the user's later models.
         self._model = keras.Model(model.inputs, outputs, name="representation_probe")
 
     def features(self, batch: Any) -> dict[str, np.ndarray]:
