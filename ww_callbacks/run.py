@@ -355,6 +355,24 @@ class Run:
             return self._snapshot(kind, step, epoch, metrics or {}, now=needed)
         return None
 
+    def preview(self, step: int, epoch: float) -> None:
+        """Measure the weights for a callback that reads :meth:`scalars` now, before the snapshot of the same weights.
+
+        The snapshot is taken later, when the validation of these weights is known too; nothing is judged or recorded.
+
+        Args:
+            step: optimiser steps done.
+            epoch: epochs completed.
+        """
+        with self.meter.running(), self.faults.guard("measuring for another callback"):
+            self._follow_structure()
+            self._publish_all(self._measuring.flush(self.meter))
+            with self.engine.trial():
+                measured = self._measuring.take("full", step, epoch, {}, self.meter, now=True)
+            if self.leads:
+                self.progress.published |= self._publisher.preview(measured[-1])
+            self.progress.published = self._group.broadcast(self.progress.published)
+
     def missed(self, step: int) -> bool:
         """Wait for the background at the end. Returns whether the last snapshot, of ``step``, was skipped because the
         queue was full.

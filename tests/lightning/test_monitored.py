@@ -67,6 +67,25 @@ def test_checkpoints_within_an_epoch_are_judged_by_their_own_weights(tmp_path, s
     assert best["global_step"] == 12, "the distance grows, so the last one saved is the best"
 
 
+@pytest.mark.parametrize("settings", [{}, {"background": True}, {"every_n_steps": 5}])
+def test_a_checkpoint_before_a_validation_takes_no_validation_value_away(tmp_path, settings):
+    """It reads the value of its weights before they are validated; their snapshot is taken after that."""
+    options = {"data": loader(4), "epochs": 5, "validate": True, "val_check_interval": 2}
+    plain, watched = ours(tmp_path / "plain", every_n_epochs=1), ours(tmp_path / "watched", **settings)
+    fit(seeded(Validated), plain, **options)
+    saver = ModelCheckpoint(tmp_path / "c", monitor=MOVED, mode="max", every_n_train_steps=2, save_top_k=-1)
+    fit(seeded(Validated), watched, saver, **options)
+    assert_scores_are_those_of_the_saved_weights(saver, 10)
+    assert watched.summary.step.is_unique and watched.summary.step.is_monotonic_increasing
+    summary = watched.summary[watched.summary.step % 2 == 0]
+    assert list(summary.step) == list(range(0, 21, 2)) and summary["metrics/val_loss"].iloc[1:].notna().all()
+    at_ends = summary[summary.step % 4 == 0].reset_index(drop=True)
+    assert list(at_ends["metrics/val_loss"])[1:] == list(plain.summary["metrics/val_loss"])[1:]
+    assert watched.verdict.state == plain.verdict.state == "healthy"
+    updates = watched.history.query("step > 0")["relative_update_norm"]
+    assert (updates > 0).all()
+
+
 def test_checkpoints_saved_by_the_clock(tmp_path):
     saver = ModelCheckpoint(
         tmp_path / "c", monitor=MOVED, mode="max", train_time_interval=timedelta(milliseconds=1), save_top_k=-1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -255,6 +256,24 @@ class Engine:
         groups = self._groups(places)
         found = self._pool.map(several, groups, cost=lambda group: sum(self.specs[i].cost for i in group))
         return sorted((row for rows in found for row in rows), key=lambda row: row.index)
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Measure inside without effect on later snapshots, whose updates are relative to the last real one."""
+        kept = self.states
+        self.states = {
+            name: replace(
+                state,
+                values=dict(state.values),
+                errors=dict(state.errors),
+                previous=None if state.previous is None else [p._replace(array=p.array.copy()) for p in state.previous],
+            )
+            for name, state in kept.items()
+        }
+        try:
+            yield
+        finally:
+            self.states = kept
 
     def _groups(self, places: Sequence[int]) -> list[list[int]]:
         """The groups of layers that are measured together: small layers of the same shape; all others one by one."""

@@ -190,7 +190,8 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
     ) -> None:
         """Record the loss, and take a snapshot if one is due or another callback is about to read a value.
 
-        If a validation follows, the snapshot is taken after it, with its values.
+        If a validation follows, the snapshot is taken after it, with its values; a callback that reads a value earlier
+        gets a preview.
         """
         if not self._begun:
             self._begin(trainer, pl_module)  # the user's own backward pass has told nothing
@@ -201,7 +202,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
             counter=trainer.global_step,
             stepped=self._steps.take() if self._steps is not None else None,
             per_step=trainer.accumulate_grad_batches,
-            fraction=(batch_idx + 1) / batches if math.isfinite(batches) and batches else 0.0,
+            fraction=1.0 if trainer.is_last_batch else (batch_idx + 1) / batches if math.isfinite(batches) else 0.0,
         )
         if stepped:
             self._average_step()
@@ -212,7 +213,13 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         if trainer.is_last_batch and run.clock.due_at_epoch_end(run.cadence):
             kind = None  # the epoch's own snapshot comes at its end, when the validation is known too
         if self._consumers and self._consumers.at_step(trainer, batch_idx):
-            self._measure_for_consumers(trainer)
+            follows = trainer.is_last_batch or private.validates_now(trainer)
+            if follows and self._measured_step != run.clock.steps:
+                self._postponed = "full"
+                run.preview(run.clock.steps, run.clock.epoch)
+                self._publish(trainer)
+            else:
+                self._measure_for_consumers(trainer)
         elif kind is not None:
             self._postponed = kind
             if not private.validates_now(trainer):

@@ -54,6 +54,12 @@ class Publisher:
             more = f" and {len(others)} more" if others else ""
             self._faults.warn_once(f"{names} could not be computed for {first}{more} ({reason})", status)
 
+    def preview(self, measured: Measured) -> dict[str, float]:
+        """The scalars of a snapshot that is not judged or published; those of the detectors are not among them."""
+        model = summarise_layers({row.layer: row.values for row in measured.rows})
+        kind, rows = measured.choice.kind, tuple(measured.rows)
+        return scalars(Snapshot(measured.step, measured.epoch, kind, rows, model, {}, math.nan, math.nan, math.nan))
+
     def publish(self, measured: Measured, meter: Meter) -> Snapshot:
         """Run the diagnosis on measured rows and send the snapshot to the sinks."""
         rows, metrics = measured.rows, measured.metrics
