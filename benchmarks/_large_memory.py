@@ -1,4 +1,4 @@
-"""Memory at the start of a run and in a snapshot, each case in a process of its own.
+"""Memory at the start of a run and in a snapshot, each case in a separate process.
 
 ``python -m benchmarks._large_memory CASE`` prints the case's numbers as JSON. Memory is the process's own (anonymous
 pages, sampled every millisecond) above what it had before; pages of mapped files are the system's to take back.
@@ -20,7 +20,7 @@ EXPERTS = 64
 
 
 class Peak:
-    """The most memory of its own that this process has while in the context, above what it has on entering."""
+    """The peak memory of this process in the context, above that on entering."""
 
     def __enter__(self) -> Peak:
         self._before, self._most, self._ended = _own(), 0, threading.Event()

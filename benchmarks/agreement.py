@@ -1,6 +1,6 @@
 """Agreement with WeightWatcher 0.7.7 and powerlaw 2.0, column by column, on real and made-up weights.
 
-The peers are installed beside the project and run in a process of their own (see ``_peers.py``). Every shared column of
+The peers are installed next to the project and run in separate processes (see ``_peers.py``). Every shared column of
 every layer is compared; a pair that differs by more than 1e-6 must have one of the known reasons, which the rows name.
 """
 
@@ -118,7 +118,7 @@ def same_shuffle_pairs(peer: _peers.Peer, model: str, weights: Mapping[str, np.n
             continue
         row = found[0]
         generator = np.random.RandomState(SEED)
-        # It shuffles five times for the largest eigenvalue where there are under 100, and once more for the distance.
+        # It shuffles five times for the largest eigenvalue where there are under 100, and again for the distance.
         real = LayerWeights(matrices(w)).eigenvalues
         largest = max(_shuffled(w, generator)[-1] for _ in range(5 if len(real) < 100 else 1))
         distance = rand_distance(real, _shuffled(w, generator))

@@ -2,7 +2,7 @@
 
 Sixteen domains in fourteen families. Every figure of a family comes from a judgement that never saw it: coefficients,
 threshold and calibration are chosen on the other families. Trains what is missing of the trajectories (about an hour on
-one core; they lie in the folder that WW_CALLBACKS_TRAJECTORIES names, or ``.cache/overfitting``).
+one core; they are in the folder that WW_CALLBACKS_TRAJECTORIES names, or ``.cache/overfitting``).
 
     python -m benchmarks.early_stopping --json benchmarks/results/early_stopping.json
     python -m benchmarks.early_stopping --cached-only --write    # also write the shipped coefficients

@@ -42,7 +42,7 @@ def seconds(function: Callable[[], object], rounds: int) -> float:
 
 
 def row(model: str, shape: tuple[int, int], rounds: int) -> dict[str, object]:
-    """One shape: its spectrum here and there, the difference, the fingerprint, and a copy beside training."""
+    """One shape: its spectrum here and there, the difference, the fingerprint, and a copy during training."""
     weight = torch.randn(shape, device="cuda") * 0.02
     host, copies = weight.cpu().numpy(), HostCopies()
     on_device, on_host = gram_singular_values(weight), gram_singular_values(host)

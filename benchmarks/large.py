@@ -28,7 +28,7 @@ PARTS: Mapping[str, Part] = {
 
 
 def main() -> None:
-    """Measure the parts that are asked for, all by default."""
+    """Measure the parts that are requested, all by default."""
     parser = _report.arguments(__doc__)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="measure only these")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What the callback costs, in Lightning: an MLP on MNIST, a transformer on text, and the engine by itself.
+"""What the callback costs, in Lightning: an MLP on MNIST, a transformer on text, and the engine on its own.
 
     python -m benchmarks.overhead [PART …] --json benchmarks/results/overhead.json
 
@@ -330,7 +330,7 @@ def average(steps: int) -> tuple[list[Row], dict[str, float]]:
     return rows, {f"average_overhead_{row['variant']}": row["share"] for row in rows}
 
 
-# --- The engine by itself -------------------------------------------------------------------------------------------
+# --- The engine on its own -------------------------------------------------------------------------------------------
 
 
 def stack() -> nn.ModuleList:

@@ -1,6 +1,6 @@
 """Cost of the run's own record and of the sinks: writing, reading, following, memory over a long run.
 
-The record is one of 100 layers, 1,000 snapshots and 25 quantities; beside its reader, in the same run, pandas' own.
+The record is one of 100 layers, 1,000 snapshots and 25 quantities; next to its reader, in the same run, pandas' own.
 Memory is what 10,000 snapshots of 10 layers, sent to record, TensorBoard and console, add after the first hundred.
 """
 

@@ -145,7 +145,7 @@ def fit_shares(sizes: list[int]) -> list[dict[str, object]]:
             with threadpool_limits(1, user_api="blas"):
                 values = gram_singular_values(w) ** 2
                 spectrum = fit = np.inf
-                for _ in range(rounds):  # one beside the other, for the machine's pace changes
+                for _ in range(rounds):  # in turns, because the speed of the machine varies
                     spectrum = min(spectrum, once(lambda w=w: gram_singular_values(w)))
                     fit = min(fit, *(once(lambda values=values: clauset_fit(values)) for _ in range(3)))
             rows.append(

@@ -1,4 +1,4 @@
-"""Detectors and sinks of the user's own run beside ours."""
+"""Detectors and sinks of the user's own run next to ours."""
 
 import numpy as np
 import pytest

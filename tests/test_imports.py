@@ -28,7 +28,7 @@ FLOORS = [
     ("monitor", "lightning", "keras", "huggingface"),
     ("", "commands"),
 ]
-"""Lower ones first. A room imports from those beside it and from those below."""
+"""Lower ones first. A room imports from the same floor and from lower ones."""
 
 
 def module(path: Path) -> str:

@@ -68,7 +68,7 @@ def test_policies(weights, tmp_path):
         weights["layer0"][0, 0] = np.inf
         for epoch in range(1, 4):
             monitor.observe(step=epoch, epoch=epoch)
-    assert [a.kind for a in heard] == ["non-finite"]  # said once, then the cooldown holds
+    assert [a.kind for a in heard] == ["non-finite"]  # reported once, then the cooldown holds
     assert not monitor.should_stop
 
 

@@ -1,4 +1,4 @@
-"""What is built and installed: one top-level name, beside others' packages and folders of our former names."""
+"""What is built and installed: one top-level name, next to others' packages and folders of our former names."""
 
 import os
 import re

@@ -46,10 +46,10 @@ class FormerOvertraining:
     Args:
         threshold: score above which the alarm counts.
         onset: score above which a snapshot is no longer the one to keep.
-        persistence: snapshots in a row on which the score must lie above ``threshold``.
+        persistence: snapshots in a row on which the score must be above ``threshold``.
         onset_persistence: the same for ``onset``.
         burn_in: snapshots after the first that set no minimum: early training is a transient.
-        quorum: how many of the three signals must lie above ``signal`` at the alarm.
+        quorum: how many of the three signals must be above ``signal`` at the alarm.
         signal: see ``quorum``.
         fitted: f in the score; training error well below it silences the detector.
         plateau: until the training error has once fallen by less than this share of its whole fall over a doubling of

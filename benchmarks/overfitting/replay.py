@@ -1,4 +1,4 @@
-"""A trajectory as the detectors see it: no validation data unless asked for, and no test data."""
+"""A trajectory as the detectors see it: no validation data unless requested, and no test data."""
 
 from __future__ import annotations
 

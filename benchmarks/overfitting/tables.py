@@ -148,7 +148,7 @@ def verdict(f: Row) -> str:
 
 
 def main(results: Path) -> None:
-    """Replace what lies between ``<!-- name -->`` and ``<!-- /name -->``."""
+    """Replace what is between ``<!-- name -->`` and ``<!-- /name -->``."""
     content = json.loads(results.read_text())
     rows, figures = content["rows"], content["figures"]
     parts = {

@@ -10,7 +10,7 @@ import torch
 
 
 class Rows:
-    """The rows of each batch, shuffled anew every epoch by a generator of its own."""
+    """The rows of each batch, shuffled again every epoch by a separate generator."""
 
     def __init__(self, n: int, batch: int, seed: int):
         self.n, self.batch = n, batch

@@ -110,7 +110,7 @@ _IMAGES = (
 
 
 def _write_svgs(figures: Mapping[Path, Any], seconds: float = 180) -> None:
-    """Write each figure as SVG, in a process of its own: its browser may be missing, or hang on a busy machine."""
+    """Write each figure as SVG, in a separate process: its browser may be missing, or hang on a busy machine."""
     with tempfile.TemporaryDirectory() as folder:
         sources = {path: Path(folder) / f"{path.stem}.json" for path in figures}
         for path, figure in figures.items():

@@ -51,7 +51,7 @@ VARIANTS = (
 
 
 def network(variant: Variant, inputs: int, width: int) -> nn.Sequential:
-    """inputs-width-width-10 with ReLU and dropout; the middle matrix as a product U·V where asked for."""
+    """inputs-width-width-10 with ReLU and dropout; the middle matrix as a product U·V where requested."""
     rank = min(variant.factorised, width // 4)
     middle: list[nn.Module] = [nn.Linear(width, width)]
     if variant.factorised:

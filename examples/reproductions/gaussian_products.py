@@ -44,7 +44,7 @@ def dimension_by_layer(model: nn.Module, width: int, n: int, seed: int) -> dict[
 
 
 def theoretical_dimension(width: int, depth: int, n: int) -> int:
-    """How many λ = σ² of the law lie above the threshold 1.19e-7·n of the perturbed PCA, at that depth."""
+    """How many λ = σ² of the law are above the threshold 1.19e-7·n of the perturbed PCA, at that depth."""
     rates = gaussian_product_lyapunov(width)
     return int(np.count_nonzero(2 * depth * (rates - rates[0]) >= np.log(FLOAT32_EPS * n)))
 

@@ -68,7 +68,7 @@ def elbow(curve: np.ndarray) -> int:
 
 
 def semantics(texts: Sequence[str]) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
-    """Where the tail of the tf–idf matrix begins, beside the elbows."""
+    """Where the tail of the tf–idf matrix begins, next to the elbows."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     matrix = TfidfVectorizer(stop_words="english", min_df=2, sublinear_tf=True).fit_transform(texts).toarray()

@@ -71,7 +71,7 @@ def pca_dimensions(model: nn.Module, images: torch.Tensor, n: int, seed: int) ->
 
 
 def component_losses(images: torch.Tensor) -> list[dict[str, object]]:
-    """Rank of the Jacobian of one untrained component by itself, at features of a random convolution (8×8×8)."""
+    """Rank of the Jacobian of one untrained component on its own, at features of a random convolution (8×8×8)."""
     channels, side = 8, 8
     with torch.no_grad():
         features = nn.Conv2d(1, channels, 3, padding=1)(images.reshape(-1, 1, side, side))

@@ -40,7 +40,7 @@ def assert_last_row_is(callback, model):
 
 
 def assert_undisturbed(make, **options):
-    """Without the callback the trained weights and buffers are the same to the bit."""
+    """Without the callback the trained weights and buffers are bit-for-bit the same."""
     bare = make()
     fit(bare, epochs=3, **options)
     return bare.state_dict()

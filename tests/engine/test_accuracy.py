@@ -84,7 +84,7 @@ def test_old_values_stand_with_their_bounds(tmp_path: Path, request: pytest.Fixt
 
 
 def test_a_layer_that_has_moved_is_measured_again(tmp_path: Path) -> None:
-    """Beyond the bounds all is exact, α with it, and the count begins anew."""
+    """Beyond the bounds all is exact, α with it, and the count starts again."""
     arrays = {"a": trained(300, 260)}
     engine, _ = started(arrays, tmp_path, DEFAULT)
     move(arrays["a"], 0.02, seed=1)

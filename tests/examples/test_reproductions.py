@@ -11,7 +11,7 @@ pytest.importorskip("torch", reason="needs torch")
 
 def quick(name, tmp_path, monkeypatch):
     script = importlib.import_module(f"examples.reproductions.{name}")
-    # Figures need a browser and are drawn in a process of their own: tested once, below.
+    # Figures need a browser and are drawn in separate processes: tested once, below.
     monkeypatch.setattr("examples.reproductions._report._write_svgs", lambda figures: None)
     numbers = script.main(["--quick", "--out", str(tmp_path)])
     report = (tmp_path / f"{name}.md").read_text()

@@ -142,7 +142,7 @@ def test_the_tensorboard_reporters_values_are_the_users(tmp_path, monkeypatch, k
 
 
 def test_the_users_rows_in_wandb_are_the_same(tmp_path, monkeypatch):
-    """Every key, value and W&B step, also of rows that the user logs with a step of their own."""
+    """Every key, value and W&B step, also of rows that the user logs with their own step."""
     wandb = pytest.importorskip("wandb", reason="needs the extra wandb")
     for name, value in {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_CONSOLE": "off"}.items():
         monkeypatch.setenv(name, value)
@@ -150,7 +150,7 @@ def test_the_users_rows_in_wandb_are_the_same(tmp_path, monkeypatch):
 
     class LogsItself(transformers.TrainerCallback):
         def on_step_end(self, args, state, control, **others):
-            # Just ahead of W&B's counter, which the reporter moves by one a row: if a row of ours moved it too, this
+            # Just ahead of W&B's counter, which the reporter moves by one per row: if a row of ours moved it too, this
             # one would get another step, or W&B would drop it.
             wandb.log({"mine": state.global_step}, step=2 * state.global_step)
 

@@ -56,7 +56,7 @@ def test_the_losses_are_those_of_the_steps(tmp_path, monkeypatch, logging, accum
 
 
 def test_no_step_waits_for_the_device(tmp_path, monkeypatch):
-    """A float is asked for where a snapshot is taken, and nowhere else."""
+    """A float is requested where a snapshot is taken, and nowhere else."""
     import torch
 
     asked = []

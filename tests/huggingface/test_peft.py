@@ -13,7 +13,7 @@ from ww_callbacks.spectral.layers import inspect
 
 
 class Wide(nn.Module):
-    """Layers of a rank that no update of rank 2 comes near, and a position table that nobody trains."""
+    """Layers of a rank that no update of rank 2 comes near, and a position table that no one trains."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The private attributes that the adapter reads: there they are, and without them training goes on and it is said."""
+"""The private attributes that the adapter reads exist; without them training continues with a warning."""
 
 import inspect
 

@@ -22,7 +22,7 @@ FLAGS = [
     "--disable-sync",
 ]
 PAGE = "data/plugin_entry.html?name=spectra"
-"""The plugin's page by itself, as it is in TensorBoard's frame."""
+"""The plugin's page on its own, as it is in TensorBoard's frame."""
 
 
 _START = "import sys; sys.modules['tensorboard.compat.notf'] = sys; from tensorboard.main import run_main; run_main()"

@@ -1,4 +1,4 @@
-"""A terminal to run a program in: what a person would see on the screen at the end."""
+"""A terminal to run a program in: what a user would see on the screen at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLUMNS, LINES = 80, 100
 
 
 def screen(program: str, **environment: str) -> list[str]:
-    """The lines on the screen, and above it, after ``program`` has run in a terminal of its own.
+    """The lines on the screen, and above it, after ``program`` has run in a separate terminal.
 
     Raises:
         AssertionError: if the program fails, with what it showed.

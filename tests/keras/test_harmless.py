@@ -1,4 +1,4 @@
-"""The harmless matrix on the backend of this process: with the callback, a user's run is the same to the bit."""
+"""The harmless matrix on the backend of this process: with the callback, a user's run is bit-for-bit the same."""
 
 import os
 

@@ -59,7 +59,7 @@ def whole(tmp_path_factory):
 
 
 def assert_events_go_on(record):
-    """TensorBoard's own reader finds every snapshot of the record in the event files beside it."""
+    """TensorBoard's own reader finds every snapshot of the record in the event files next to it."""
     from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
 
     events = EventMultiplexer(size_guidance={"tensors": 0}).AddRunsFromDirectory(str(record)).Reload()
@@ -73,7 +73,7 @@ def assert_events_go_on(record):
 @pytest.mark.parametrize("epoch", [1, 2, 3] if keras.backend.backend() == "torch" else [2])
 @pytest.mark.parametrize("ours_first", [True, False])
 def test_at_any_epoch(tmp_path, whole, epoch, ours_first, monkeypatch):
-    # Without a folder named: the record is found by what lies in the backup.
+    # Without a folder named: the record is found by what is in the backup.
     settings = {"verbose": 0, "every_n_epochs": 1}
     monkeypatch.chdir(tmp_path)
 

@@ -1,4 +1,4 @@
-"""Faults of the machine, of others' code and of ours, injected: training goes on or fails as it would without us."""
+"""Faults of the machine, of others' code and of ours, injected: training continues or fails as it would without us."""
 
 import copy
 import errno
@@ -62,7 +62,7 @@ def test_killed_and_resumed(doomed, tmp_path):
 
 
 def test_killed_at_any_moment_and_resumed(doomed, tmp_path):
-    """Thirty times; where no checkpoint was whole yet, the run is begun again, in a record of its own."""
+    """Thirty times; where no checkpoint was whole yet, the run is begun again, in a separate record."""
     fit(seeded(), record_of(tmp_path), epochs=2, data=same_batches())
     resumed = 0
     for number in range(KILLS):
@@ -258,7 +258,7 @@ def test_lora_added_during_training(tmp_path):
 
 
 def test_wandb_that_is_killed(tmp_path, caplog):
-    """Its service process dies in the middle of the run: the training and the other sinks go on, and end."""
+    """Its service process dies in the middle of the run: the training and the other sinks continue, and end."""
     wandb = pytest.importorskip("wandb", reason="needs the extra wandb")
     script = f"""
 import logging, os, signal, subprocess, sys

@@ -109,7 +109,7 @@ def test_a_stop_of_ours_waits_for_min_steps(tmp_path):
 
 
 def test_the_same_rows_under_the_same_steps_as_lightnings_own(tmp_path):
-    """Lightning logs by batches; ours stand beside its rows, also where it counts no step or several."""
+    """Lightning logs by batches; ours are next to its rows, also where it counts no step or several."""
 
     class Logging(Manual):
         def training_step(self, batch, index):
@@ -132,7 +132,7 @@ class Interrupted(Exception):
 
 
 def test_resumed_with_several_optimisers(tmp_path):
-    """The clock's own count goes on, not Lightning's, which is twice as large."""
+    """The clock's own count continues, not Lightning's, which is twice as large."""
     from pytorch_lightning.callbacks import ModelCheckpoint
 
     from tests.lifecycle.records import assert_same

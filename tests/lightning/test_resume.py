@@ -34,7 +34,7 @@ def whole(tmp_path_factory):
 
 
 def interrupted(folder, kind, stop_at, checkpoint, background=False, data=None, **settings):
-    """Train, stop by an error in the user's code, and go on from the last checkpoint in new objects."""
+    """Train, stop by an error in the user's code, and continue from the last checkpoint in new objects."""
     record = folder / "record"
     settings = {"log_dir": str(record), "verbose": 0, "background": background} | (settings or {"every_n_epochs": 1})
     saver = ModelCheckpoint(folder / "checkpoints", save_top_k=-1, **checkpoint)

@@ -385,7 +385,7 @@ def test_what_cannot_be_differentiated_or_does_not_fit_is_refused():
 
 
 class Insists(nn.Module):
-    """Runs in float32 only, and says so in its own way."""
+    """Runs in float32 only, and reports it in its own way."""
 
     def __init__(self, error):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A sink that fails is said once; the others, and the training, go on."""
+"""A sink that fails is reported once; the others, and the training, continue."""
 
 from __future__ import annotations
 

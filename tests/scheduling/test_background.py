@@ -1,4 +1,4 @@
-"""Measuring beside the training: the same values, at their own step, late; a bounded queue that says what it skips."""
+"""Measuring in the background: the same values, at their own step, late; a bounded queue that says what it skips."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""Runs the representation probe at its own cadence, and puts what it finds beside the other quantities."""
+"""Runs the representation probe at its own cadence, and adds its values to the other quantities."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Probing:
         self._found: dict[int, Mapping[str, Mapping[str, float]]] = {}
 
     def take(self, step: int, epoch: float) -> None:
-        """Probe the model as it is now, if a probe is due; the values wait for the snapshot of this step."""
+        """Probe the model in its current state, if a probe is due; the values wait for the snapshot of this step."""
         if self._probe.due(epoch):
             self._found[step] = self._probe.observe(self._model)
 

@@ -110,7 +110,7 @@ class Analysis:
         return parts
 
     def _concerns(self) -> list[tuple[str, str]]:
-        """The layers worth a look with the reason, the worst first."""
+        """The critical layers with the reason, the worst first."""
         from ww_callbacks.spectral.measuring.values import is_measured
 
         rows = rows_of(self.layers)

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from ww_callbacks.spectral.measuring.rows import Progress
 
 TENFOLD = 1.0
-"""A norm that became ten times larger, or a tenth (in log10), is said."""
+"""A norm that became ten times larger, or a tenth (in log10), is reported."""
 
 RANK_LOST = 0.5
-"""An effective rank below this share of the earlier one is said."""
+"""An effective rank below this share of the earlier one is reported."""
 
 NOTES = (
     "A finding is a fact about the weights: no longer finite, zero, effective rank below half, norm or largest "

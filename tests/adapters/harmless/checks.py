@@ -46,7 +46,7 @@ class Outcome:
 
 
 def assert_same(bare: Outcome, watched: Outcome) -> None:
-    """Every value is the same to the bit."""
+    """Every value is bit-for-bit the same."""
     assert bare.weights.keys() == watched.weights.keys() and bare.weights
     for name, value in bare.weights.items():
         assert value.dtype == watched.weights[name].dtype, name

@@ -18,7 +18,7 @@ BACKEND = keras.backend.backend()
 
 
 def watch(folder: Path) -> Any:
-    """The callback, with all that it can do beside training."""
+    """The callback, with everything that it can do in the background."""
     from ww_callbacks.keras import SpectralCallback
 
     return SpectralCallback(
@@ -27,7 +27,7 @@ def watch(folder: Path) -> Any:
 
 
 def quietly(folder: Path) -> Any:
-    """The callback by itself: it then leaves it to Keras on which thread batches are reported."""
+    """The callback on its own: it then leaves it to Keras on which thread batches are reported."""
     from ww_callbacks.keras import SpectralCallback
 
     return SpectralCallback(log_dir=folder / "record", verbose=0)

@@ -29,7 +29,7 @@ TREES = ("pytorch_lightning", "lightning.pytorch")
 
 
 def watch(folder: Path) -> Any:
-    """The callback, with all that it can do beside training."""
+    """The callback, with everything that it can do in the background."""
     from ww_callbacks.lightning import SpectralCallback
 
     return SpectralCallback(quantities=["default", "rand_distance"], verbose=0, workers=2, every_n_steps=3)

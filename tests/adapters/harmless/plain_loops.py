@@ -33,7 +33,7 @@ def watch(folder: Path) -> Any:
 
 
 def train(folder: Path, watch: Watch, fails: bool = False) -> Outcome:
-    """A loop in torch that logs to TensorBoard and W&B itself, by steps of its own."""
+    """A loop in torch that logs to TensorBoard and W&B itself, with its own steps."""
     import wandb
     from torch.utils.tensorboard import SummaryWriter
 

@@ -1,4 +1,4 @@
-"""The harmless matrix: with the callback, a user's run is the same to the bit as without it.
+"""The harmless matrix: with the callback, a user's run is bit-for-bit the same as without it.
 
 The rows are in ``harmless_<framework>.py``.
 """

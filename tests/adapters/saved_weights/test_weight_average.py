@@ -1,4 +1,4 @@
-"""The average of the weights: its formula, what it averages, and that the trained weights come back to the bit."""
+"""The average of the weights: its formula, what it averages, and that the trained weights come back exactly."""
 
 from pathlib import Path
 

@@ -123,7 +123,7 @@ def test_heat_map_shows_unsure_cells_faintly_in_the_same_colours(run):
 
 
 def test_heat_map_says_the_error_of_what_is_estimated(tmp_path):
-    """In its hover, and not as a quantity of its own."""
+    """In its hover, and not as a separate quantity."""
     sink = RecordSink()
     layer = LayerInfo("fc", 0, "dense", "Linear", (4, 4), ((4, 4),))
     sink.open(RunInfo("id", "plain", "now", {}, {}, (layer,), str(tmp_path)), False)

@@ -33,7 +33,7 @@ LAYERS = 120
 
 
 def in_child(action: Callable[[], None]) -> int:
-    """Run ``action`` in a process of its own, a fork of this one; returns its identifier."""
+    """Run ``action`` in a separate process, a fork of this one; returns its identifier."""
     child = os.fork()
     if child == 0:
         try:
@@ -260,7 +260,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path):
             for folder in (tmp_path, *tmp_path.parents):
                 if folder != Path("/") and folder.stat().st_uid == 0 and "pytest" in str(folder):
                     folder.chmod(folder.stat().st_mode | 0o055)
-            os.setuid(65534)  # nobody: root may write everywhere
+            os.setuid(65534)  # no one: root may write everywhere
         with pytest.raises(PermissionError, match=r"Permission denied.*name another folder") as caught:
             check_writable(closed)
         assert caught.value.filename == str(closed)

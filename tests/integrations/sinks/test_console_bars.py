@@ -1,4 +1,4 @@
-"""Our lines beside the frameworks' own progress bars, on the screen of a real terminal."""
+"""Our lines next to the frameworks' own progress bars, on the screen of a real terminal."""
 
 from __future__ import annotations
 

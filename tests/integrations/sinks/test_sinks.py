@@ -1,4 +1,4 @@
-"""Every sink through the same life: opened, fed with what a run may bring, closed, closed again, used anew."""
+"""Every sink through the same life: opened, fed with what a run may bring, closed, closed again, used again."""
 
 from __future__ import annotations
 

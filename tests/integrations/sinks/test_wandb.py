@@ -23,7 +23,7 @@ def start(folder: Path, **more):
 
 
 def python(program: str, **environment: str) -> list[str]:
-    """What ``program`` prints, run in a process of its own that does not share this one's W&B service."""
+    """What ``program`` prints, run in a separate process that does not share this one's W&B service."""
     inherited = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
     result = subprocess.run(
         [sys.executable, "-c", program],
@@ -56,7 +56,7 @@ def written(tmp_path_factory) -> tuple[list[dict], Path]:
         for step in range(0, 30, 10):
             sink.snapshot(snapshot(step, densities=True))
         sink.alert(alert())
-    run.log({"loss": 0.5})  # the run is not ours and goes on
+    run.log({"loss": 0.5})  # the run is not ours and continues
     for sink in reversed(sinks):
         sink.close(verdict())
     run.finish()

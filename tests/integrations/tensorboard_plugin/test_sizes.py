@@ -183,7 +183,7 @@ def test_many_runs_are_a_table_and_its_worst_is_first(watched, logs):
         rows = page.locator("table.many tbody tr")
         rows.nth(6).wait_for()
         assert rows.count() == 7 and "seed_4" in rows.first.inner_text() and "collapsing" in rows.first.inner_text()
-        settle(page, "layer")  # of the worst run, as long as nobody chose another
+        settle(page, "layer")  # of the worst run, as long as no one chose another
         assert page.locator("select[name=run]").input_value() == "decay0/seed_4"
         assert page.locator("input[name=layer]").input_value() == gpt(1)[1]
         page.locator("select[name=run]").select_option("decay1/seed_5")

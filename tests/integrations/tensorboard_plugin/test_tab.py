@@ -18,7 +18,7 @@ HTML_NAME = "block.<img src=x onerror=document.title='hacked'>.weight"
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> SyntheticRun:
-    """A run that goes on: 8 of its epochs are written, with an alert at the last."""
+    """A run that continues: 8 of its epochs are written, with an alert at the last."""
     folder = tmp_path_factory.mktemp("log") / "live" / "version_0"
     return SyntheticRun(folder, layers=6, collapse_at=7, rand_distance=True).advance(8)
 
@@ -40,7 +40,7 @@ def server(live: SyntheticRun) -> Iterator[str]:
 
 
 def opened(watched: Any, address: str) -> Any:
-    """The plugin's page by itself, as it is in TensorBoard's frame."""
+    """The plugin's page on its own, as it is in TensorBoard's frame."""
     watched.page.route("**/favicon.ico", lambda route: route.fulfill(status=204))
     watched.page.goto(f"{address}/{PAGE}")
     drawn(watched.page, "overview")
@@ -128,7 +128,7 @@ def test_heat_map_of_any_quantity_and_a_click_into_a_layer(watched, server, live
     page = opened(watched, server)
     choose(page, "live/version_0", "older")
     open_tab(page, "heat_map")
-    # It opens on what raised the alert of the worse run, and says so.
+    # It opens on what raised the alert of the worse run, and reports it.
     assert page.locator("select[name=quantity]").input_value() == "frobenius_norm"
     assert page.get_by_label("relative to epoch 0").is_checked()
     assert "“scale collapse” of live/version_0" in page.locator(".hint").inner_text()
@@ -182,7 +182,7 @@ def test_one_layer(watched, server, live):
     page.wait_for_function("document.querySelector('[data-figure=spectrum] .plot').layout.meta.at === 0")
     assert figure(page, "spectrum", "figure.data[2].name") != last  # no ghost of epoch 0 behind itself
     assert "epoch=0" in page.url or "epoch=0" in page.evaluate("location.hash")
-    # The epoch that a person looks at stays while training goes on; at the end of the slider the view follows.
+    # The epoch that a user looks at stays while training continues; at the end of the slider the view follows.
     live.advance()
     page.wait_for_function("epoch => document.querySelector('.slider input').max === String(epoch)", arg=live.epoch)
     assert page.locator(".slider input").input_value() == "0"

@@ -45,7 +45,7 @@ def test_a_healthy_run_is_left_alone(name, preset):
     assert alarm is None
     last = list(series(name))[-1].epoch
     assert verdict([], insufficient=detector.insufficient, doubt=detector.doubt).state == "no sign of overtraining"
-    assert detector.best_epoch > 0.6 * last  # a streak that was too short for an alarm may be going on
+    assert detector.best_epoch > 0.6 * last  # a streak that was too short for an alarm may be continuing
 
 
 @pytest.mark.parametrize("preset", ["cautious", "eager"])

@@ -98,7 +98,7 @@ def test_extreme_scales_neither_overflow_nor_vanish(scale: float) -> None:
 
 
 def test_the_same_seed_gives_the_same_numbers_and_nothing_global_moves() -> None:
-    """Probes have a generator of their own."""
+    """Probes have a separate generator."""
     w = matrix(SPECTRA["heavy"])
     np.random.seed(5)
     before = np.random.get_state()[1].copy()

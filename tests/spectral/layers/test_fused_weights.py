@@ -25,7 +25,7 @@ class Experts(nn.Module):
 
 
 class Model(nn.Module):
-    """Every kind of parameter that several layers lie in."""
+    """Every kind of parameter that contains several layers."""
 
     def __init__(self, dtype=torch.bfloat16):
         super().__init__()

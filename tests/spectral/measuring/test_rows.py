@@ -1,4 +1,4 @@
-"""Long analyses: rows that are kept, that go on, and that end in time."""
+"""Long analyses: rows are saved, the analysis resumes, and ends in time."""
 
 import json
 import math

@@ -287,7 +287,7 @@ def test_evidence_of_several_matrices_is_of_all_together():
 @pytest.mark.parametrize("exponent", [1.8, 2.5, 3.5])
 @pytest.mark.parametrize("side", [100, 400])
 def test_a_power_law_over_the_whole_spectrum_is_no_random_bulk(exponent, side):
-    # few of its eigenvalues lie beyond the edge that their median implies, but the others are no bulk
+    # few of its eigenvalues are beyond the edge that their median implies, but the others are no bulk
     found = []
     for seed in range(10):
         left, right = (np.linalg.qr(gaussian(side, side, 2 * seed + k))[0] for k in (0, 1))

@@ -19,7 +19,7 @@ def test_golden_values(key):
     values, status = measure_quantities(LayerWeights([matrix(key)]), resolve(COLUMNS))
     assert status == "ok"
     for name in COLUMNS:
-        # 1e-9, where 2 % are asked for; at N = M WeightWatcher's simplex stops at 1e-4 and the closed form does not
+        # 1e-9, where 2 % are requested; at N = M WeightWatcher's simplex stops at 1e-4 and the closed form does not
         assert values[name] == pytest.approx(columns[name], rel=1e-4 if key == "128x128" else 1e-9), name
 
 

@@ -203,7 +203,7 @@ def range_to_tolerance(
             bound = certified
             break
         y = y[:, : min(matrix.shape) - q.shape[1]]
-        for _ in range(2):  # once more: where y is nearly of lower rank, QR makes columns that Q holds already
+        for _ in range(2):  # again: where y is nearly of lower rank, QR makes columns that Q holds already
             y = np.linalg.qr(_left_out(q, y))[0]
         q = np.hstack([q, y])
     u, sigma, _ = np.linalg.svd(q.T @ matrix, full_matrices=False)

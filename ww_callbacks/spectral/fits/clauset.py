@@ -27,7 +27,7 @@ FEW = 96
 """Up to this many eigenvalues all D_i are computed at once, as one matrix."""
 
 _EQUAL = 1e-13
-"""Where the logarithms of a tail lie on average no further than this above its first, a power law has no exponent."""
+"""Where the logarithms of a tail are on average no further than this above its first, a power law has no exponent."""
 
 
 class PowerLawFit(NamedTuple):

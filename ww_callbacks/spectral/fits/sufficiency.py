@@ -16,7 +16,7 @@ MIN_SPAN = 1.1
 """Smallest xmax/xmin: below it (an orthogonal matrix) there is no tail, whatever D says."""
 
 CRITICAL = 0.85
-"""Largest D·√tail that counts as a good fit: the fits of 98 % of true Pareto samples lie below (by simulation)."""
+"""Largest D·√tail that counts as a good fit: the fits of 98 % of true Pareto samples are below (by simulation)."""
 
 GOOD_D = 0.04
 """A D up to this is a good fit at any tail size: long tails reject every model by deviations that do not matter."""

@@ -1,7 +1,7 @@
 """Low-rank adapters (PEFT's LoRA) → layers: the update B·A with its scaling, and the weight with the updates merged.
 
 For a layer at ``path``, ``path.lora_update[adapter]`` is scaling·B·A and ``path.merged_weight`` is W + Σ scaling·B·A
-over the adapters in use; the frozen W under it is not measured by itself, being the merged weight's baseline.
+over the adapters in use; the frozen W under it is not measured on its own, being the merged weight's baseline.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from ww_callbacks.spectral.layers.spec import Array, Index, LayerSpec
 
 
 class Arrays(Mapping[str, list[Array]]):
-    """Layer → arrays, read each time a layer is asked for, so that no more than one layer need be in memory."""
+    """Layer → arrays, read each time a layer is requested, so that no more than one layer need be in memory."""
 
     def __init__(
         self,
@@ -25,7 +25,7 @@ class Arrays(Mapping[str, list[Array]]):
         self._readers = readers
         #: What has to be known of how they were found, such as a prefix that names were matched without.
         self.remarks = tuple(filter(None, remarks))
-        #: The layers of the source that were asked for by none.
+        #: The layers of the source that were requested by none.
         self.unused = tuple(unused)
 
     def __getitem__(self, layer: str) -> list[Array]:

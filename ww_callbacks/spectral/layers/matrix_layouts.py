@@ -25,7 +25,7 @@ Convention = Literal["matrix", "slices", "separate", "weightwatcher"]
   linear map from a patch to the outputs, so its spectrum is that of what the layer does at each position; and it has
   min(out, in·kernel) eigenvalues that come from one matrix, which is what power-law fits and random-matrix laws assume.
 - ``slices``: one (out, in) matrix a kernel position, the eigenvalues of all of them pooled into one row.
-- ``separate``: the same matrices, each in a row of its own.
+- ``separate``: the same matrices, each in a separate row.
 - ``weightwatcher``: ``slices`` times √½, so that each pooled λ is half; for numbers comparable with WeightWatcher's.
 
 With ``groups`` the matrices of the groups are pooled: together they are the diagonal blocks of the whole map. A

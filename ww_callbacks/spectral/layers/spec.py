@@ -11,7 +11,7 @@ import numpy as np
 
 
 class Array(Protocol):
-    """A NumPy array, or a torch tensor that lies on an accelerator: what the two have in common."""
+    """A NumPy array, or a torch tensor that is on an accelerator: what the two have in common."""
 
     @property
     def shape(self) -> tuple[int, ...]:

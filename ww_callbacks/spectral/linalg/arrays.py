@@ -67,7 +67,7 @@ def as_native(array: Array) -> Array:
 def row_blocks(first: Array, *others: Array | None, rows: int | None = None) -> Iterator[tuple[Any, ...]]:
     """Go through arrays of one shape block of rows by block of rows, each block in float64 and on the first's device.
 
-    Without ``rows``, where the first lies in memory column by column, the blocks are those of the transposes.
+    Without ``rows``, where the first is in memory column by column, the blocks are those of the transposes.
 
     Args:
         first: the array whose device counts.
@@ -117,7 +117,7 @@ def dot(a: Any, b: Any) -> Any:
 
 
 def _same_layout(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether both lie in memory in the same order, so that ``ravel(order="K")`` pairs the right elements."""
+    """Whether both are in memory in the same order, so that ``ravel(order="K")`` pairs the right elements."""
     return (a.flags.c_contiguous and b.flags.c_contiguous) or (a.flags.f_contiguous and b.flags.f_contiguous)
 
 

@@ -73,7 +73,7 @@ def curves(eigenvalues: np.ndarray, scanned: Sequence[Scanned | None]) -> list[C
     """Histogram and candidates of several layers at once.
 
     Args:
-        eigenvalues: λ of a layer a row, ascending.
+        eigenvalues: λ of one layer per row, ascending.
         scanned: the fit of each with its candidates.
 
     Returns:

@@ -1,4 +1,4 @@
-"""LAPACK's symmetric eigenvalues and eigenvectors, called so that other threads go on meanwhile.
+"""LAPACK's symmetric eigenvalues and eigenvectors, called so that other threads keep running.
 
 NumPy releases the interpreter lock only for matrices of side over 500, and SciPy's wrappers never do: a thread that
 decomposes smaller layers with them holds up the training, and several such threads are no faster than one. SciPy

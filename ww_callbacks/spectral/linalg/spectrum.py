@@ -4,9 +4,9 @@ The eigenvalues of the smaller Gram product (WᵀW or WWᵀ, M×M) are λ = σ²
 about ``M·eps·λ_1``, so σ has a relative error of about ``½·M·eps·(σ_1/σ)²``: below 1e-6 down to σ = 2e-5·σ_1 for every
 practical M, and no information at all below about 1e-7·σ_1. Hence the rule:
 
-* :func:`gram_singular_values` uses the Gram product alone and sets to zero what lies below its noise; it serves every
+* :func:`gram_singular_values` uses the Gram product alone and sets to zero what is below its noise; it serves every
   quantity that weighs σ by its size (norms, stable and effective rank, entropy, the power law);
-* :func:`singular_values` goes on to LAPACK's SVD where the smallest value lies below :data:`RESOLVED` ·σ_1; it serves
+* :func:`singular_values` continues to LAPACK's SVD where the smallest value is below :data:`RESOLVED` ·σ_1; it serves
   the quantities that look at the smallest values (matrix rank, rank loss, smallest singular value).
 
 Before anything is squared, W is scaled by a power of two, which is exact, so that nothing over- or underflows.

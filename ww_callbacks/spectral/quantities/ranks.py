@@ -27,7 +27,7 @@ def effective_rank(singular_values: ArrayLike) -> float:
 
     .. math:: \exp\Bigl(-\sum_i p_i \ln p_i\Bigr), \qquad p_i = \sigma_i / \sum_j \sigma_j
 
-    It lies between 1 and the rank. It is not the stable rank, not the participation ratio, and not WeightWatcher's
+    It is between 1 and the rank. It is not the stable rank, not the participation ratio, and not WeightWatcher's
     ``entropy``.
 
     Args:

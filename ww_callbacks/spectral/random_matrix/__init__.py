@@ -1,1 +1,1 @@
-"""Random-matrix theory: the laws of random spectra, and what of a matrix lies beyond them."""
+"""Random-matrix theory: the laws of random spectra, and what is beyond them in a matrix."""

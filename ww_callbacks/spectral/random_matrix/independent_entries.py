@@ -45,7 +45,7 @@ DEVIATIONS = 5.0
 
 
 class Moment(NamedTuple):
-    """Σλ² beside what independent entries of the same magnitudes have.
+    """Σλ² and its expectation for independent entries of the same magnitudes.
 
     Attributes:
         found: Σλ².

@@ -3,7 +3,7 @@
 The five phases tell how far training has taken a matrix from noise, and the sixth that it fell apart. The authors
 decide by eye; here each is a test, made in this order, and what passes none is ``undecided``:
 
-1. **rank-collapsed**: at least 5 % of the singular values lie below N·ε·σ_1, ε = 1.2e-7 (float32).
+1. **rank-collapsed**: at least 5 % of the singular values are below N·ε·σ_1, ε = 1.2e-7 (float32).
 2. The bulk is *Marchenko–Pastur* if its Kolmogorov–Smirnov distance from that law, spikes left out, is at most
    0.02 + 1.5·√(ln M)/M (the second term is what noise itself has in 99 % of cases, the first is what the eye forgives),
    and at most 10 % of the eigenvalues are spikes. With such a bulk:

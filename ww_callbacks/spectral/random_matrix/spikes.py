@@ -118,7 +118,7 @@ class Spikes:
 def find_spikes(eigenvalues: ArrayLike, shape: Shape, *, level: float = 0.01) -> Spikes:
     """Find the eigenvalues that a random matrix with the variance of the bulk would not have.
 
-    The spikes are the k largest eigenvalues whose smallest, λ_k, lies beyond the Tracy–Widom edge of the
+    The spikes are the k largest eigenvalues whose smallest, λ_k, is beyond the Tracy–Widom edge of the
     (N−k+1)×(M−k+1) matrix that remains without the k−1 others, of variance s² = Σ_{i≥k} λ_i / ((N−k+1)(M−k+1)): λ_k is
     tested as the largest eigenvalue of the bulk. The search starts from the number of eigenvalues beyond the edge that
     the median eigenvalue implies and decreases k, so that many spikes cannot mask each other.

@@ -43,7 +43,7 @@ def largest_eigenvalues(symmetric: np.ndarray, count: int, *, seed: int = 0) -> 
 def eigenvalues_beyond(symmetric: np.ndarray, cut: float) -> np.ndarray:
     """The eigenvalues of a symmetric matrix beyond ``cut``, or its largest alone if there is none, descending.
 
-    How many there are is not known, so more are asked for, fourfold each time, until the last is no longer beyond.
+    How many there are is not known, so more are requested, fourfold each time, until the last is no longer beyond.
 
     >>> eigenvalues_beyond(np.diag([1.0, 2.0, 3.0]), 1.5).tolist(), eigenvalues_beyond(np.eye(2), 5.0).tolist()
     ([3.0, 2.0], [1.0])

@@ -143,7 +143,7 @@ def correlation_traps(
     uncentred = eigenvalues_beyond(gram, cut)
     return Traps(
         centred=int(np.count_nonzero(centred > cut)),
-        # A rank-one change moves at most one eigenvalue across; more than that is rounding beside a huge mean.
+        # A rank-one change moves at most one eigenvalue across; more than that is rounding next to a huge mean.
         uncentred=min(int(np.count_nonzero(uncentred > cut)), int(np.count_nonzero(centred > cut)) + 1),
         z_centred=tracy_widom.z_score(float(centred[0]), shape, 1.0),
         z_uncentred=tracy_widom.z_score(float(uncentred[0]), shape, 1.0),

@@ -1,7 +1,7 @@
 """Small models in every layout of the table in docs/files.md, each written by the library whose format it is.
 
 A layout is a function that writes a network into a folder and returns the path that a user would name. ``network`` is
-two linear layers; what lies beside the weights in a layout (optimisers, random states, scales, biases as rows) is here
+two linear layers; what is next to the weights in a layout (optimisers, random states, scales, biases as rows) is here
 too.
 """
 
@@ -308,7 +308,7 @@ LAYOUTS["ONNX of tf2onnx"] = (_tensorflow, ("tf2onnx", "tensorflow"), 1e-6)
 
 
 def _keras(net: nn.Module) -> object:
-    """The same network in Keras, with the state of an optimiser beside it."""
+    """The same network in Keras, with the state of an optimiser next to it."""
     import keras
 
     layers = [keras.Input((64,)), keras.layers.Dense(48, "relu", name="first"), keras.layers.Dense(32, name="second")]

@@ -1,4 +1,4 @@
-"""Checkpoints as training loops write them: exactly the weights are measured, whatever lies beside them."""
+"""Checkpoints as training loops write them: exactly the weights are measured, whatever is next to them."""
 
 import argparse
 import copy

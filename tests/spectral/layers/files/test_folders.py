@@ -1,4 +1,4 @@
-"""Folders as libraries leave them: what is read of them, what is said, and what is refused."""
+"""Folders as libraries leave them: what is read of them, what is reported, and what is refused."""
 
 import json
 

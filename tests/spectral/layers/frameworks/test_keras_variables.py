@@ -1,4 +1,4 @@
-"""Keras on torch and on jax, each in a process of its own, against torch modules with the same weights."""
+"""Keras on torch and on jax, each in a separate process, against torch modules with the same weights."""
 
 import importlib.util
 import json

@@ -63,7 +63,7 @@ def _loss_panels(runs: Sequence[RunView]) -> list[Spec]:
     panels = [_loss_panel(runs, names) for names in together]
     if len(panels) == 1:
         panels[0]["wide"] = True
-    else:  # beside others: as high as they are, so that a row has one line of titles
+    else:  # next to others: as high as they are, so that a row has one line of titles
         for one in panels:
             one["layout"]["height"] = PANEL
     return panels

@@ -117,7 +117,7 @@ def to_array(variable: Any, index: Index = ()) -> Array:
 def _normalised(wrapper: Any) -> Array:
     """The weight W/σ that ``SpectralNormalization`` applies at the next batch.
 
-    What lies in the kernel is not normalised before the first batch, and on jax never.
+    What is in the kernel is not normalised before the first batch, and on jax never.
     """
     import keras
 

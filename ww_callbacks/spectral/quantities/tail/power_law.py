@@ -17,7 +17,7 @@ CHANCE = 2.0234
 """The Tracy–Widom variable that a random matrix exceeds in 1 % of cases."""
 
 OUTSTANDING = 0.1
-"""Share of the tail that must lie beyond the random bulk. Noise with a mean has at most 0.05; of 31 layers of a trained
+"""Share of the tail that must be beyond the random bulk. Noise with a mean has at most 0.05; of 31 layers of a trained
 transformer with a good fit, all but one have more than 0.3."""
 
 UNEQUAL = 1.2
@@ -54,7 +54,7 @@ def alpha_evidence(sample: LayerWeights) -> str:
 
     The reasons of :func:`.sufficiency.evidence`, and then ``random bulk``: the eigenvalues follow the
     Marchenko–Pastur law, and the largest is no larger than chance gives (Tracy–Widom, 1 %) to a random matrix of this
-    shape and mean square element, or fewer than a tenth of the tail lies beyond the law's edge. Fresh Gaussian or
+    shape and mean square element, or fewer than a tenth of the tail is beyond the law's edge. Fresh Gaussian or
     uniform initialisations are like that, and noise with a mean, whose one spike is no tail. At last ``independent
     entries``: the eigenvalues are as unequal as independent entries of these magnitudes make them (zeros, rows of
     unequal variance, heavy-tailed elements), so that the tail shows no correlation; see

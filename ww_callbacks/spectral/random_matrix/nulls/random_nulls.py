@@ -1,7 +1,7 @@
 """Random nulls of a matrix: what its spectrum would be if nothing were correlated.
 
 Two kinds. ``shuffled`` keeps W's elements, hence their distribution with its large ones and its mean, and destroys
-their places. ``gaussian`` keeps only shape, mean and variance. Every draw comes from a generator of its own; the
+their places. ``gaussian`` keeps only shape, mean and variance. Every draw comes from a separate generator; the
 global one is never touched.
 """
 
@@ -59,7 +59,7 @@ def gaussian_eigenvalues(shape: Shape, rng: np.random.Generator) -> np.ndarray:
     """Eigenvalues λ of WᵀW for W of independent standard normal entries, without making W: O(M²) and not O(NM²).
 
     Householder reflections turn a Gaussian matrix into a bidiagonal one of independent entries: χ_N, χ_{N−1}, … on the
-    diagonal, χ_{M−1}, …, χ_1 beside it, with the same singular values in law. Exact, not an approximation.
+    diagonal, χ_{M−1}, …, χ_1 next to it, with the same singular values in law. Exact, not an approximation.
 
     Args:
         shape: shape of the matrix, in either orientation.

@@ -1,6 +1,6 @@
 """Saves Keras models in every format on the backend of this process, with what the live models give.
 
-Run as ``python models.py FOLDER`` with ``KERAS_BACKEND`` set. Each model has an optimiser, whose state lies beside
+Run as ``python models.py FOLDER`` with ``KERAS_BACKEND`` set. Each model has an optimiser, whose state is next to
 the weights.
 """
 

@@ -29,7 +29,7 @@ def assert_same_matrices(here, there, tolerance=0.0):
 
 
 class Recurrent(nn.Module):
-    """Everything whose weights an exporter lays out anew."""
+    """Everything whose weights an exporter lays out again."""
 
     def __init__(self):
         super().__init__()
