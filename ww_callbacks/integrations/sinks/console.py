@@ -145,7 +145,7 @@ def legend(snapshot: Snapshot) -> str:
 def snapshot_line(snapshot: Snapshot, alerts: int, budget: float | None = None) -> str:
     """A snapshot in fewer than 80 characters: medians over the layers, in columns that are the same in every line.
 
-    What is reported of few snapshots follows; a second line takes it where there is no room.
+    Values that few snapshots have follow, on a second line if there is not enough space.
 
     Args:
         snapshot: the snapshot.

@@ -137,8 +137,9 @@ class WandbSink:
     def _define(self, names: Iterable[str]) -> None:
         """Define the axis of each name, and which names get no panel by default and stay out of the summary.
 
-        Names one by one besides the patterns: a trainer's own logger may have defined an axis for `*`, which a name beats and
-        a pattern does not; and W&B 0.31 heeds the `summary` of a name alone. It takes a dot for a level of its own.
+        Names are defined one by one in addition to the patterns: a trainer's logger may have defined an axis for `*`,
+        which a name overrides but a pattern does not, and W&B 0.31 applies `summary` only to names. It treats a dot as
+        a nested level.
         """
         for name in sorted(set(names) - self._defined):
             self._defined.add(name)
