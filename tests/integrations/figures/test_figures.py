@@ -177,6 +177,16 @@ def test_the_first_look_is_at_what_raised_the_finding(tmp_path, kind, quantity, 
     assert (kind in look.why) == (kind != "overtraining")
 
 
+def test_a_row_with_an_alert_is_named_where_there_is_no_room_for_every_name(tmp_path):
+    names = [f"model.layers.{i // 6}.{part}.weight" for i, part in enumerate("qkvoud" * 50)]
+    SyntheticRun(tmp_path, names, collapse_at=3, densities=False).advance(5)
+    (one,) = heat_map_panels(views(tmp_path), "frobenius_norm")
+    labels = dict(zip(one["layout"]["yaxis"]["tickvals"], one["layout"]["yaxis"]["ticktext"], strict=True))
+    assert labels[names[1]] == "layers.0.k" and names[0] not in labels, "instead of its block"
+    rows = sorted(names.index(name) for name in labels)
+    assert len(rows) > 20 and min(np.diff(rows)) * 900 / 300 >= 13
+
+
 def test_heat_map_of_a_norm_knows_no_doubt(run):
     figure = figures.heat_map(run, "log_spectral_norm")
     (values,) = [trace for trace in figure.data if trace.type == "heatmap"]

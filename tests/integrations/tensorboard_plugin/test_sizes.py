@@ -125,6 +125,18 @@ COMPLAINTS = r"""(() => {
         const down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
         if (across > 1 && down > 1) said.push(`overlap by ${across} x ${down}`);
     }));
+    // Of the panels beside one another, the titles have one line and the plots another.
+    const rows = new Map();
+    for (const panel of view.querySelectorAll('.panel')) {
+        const [title, plot] = ['figcaption', '.plot'].map((part) => panel.querySelector(part).getBoundingClientRect());
+        const ends = [panel.querySelector('figcaption').hidden ? null : Math.round(title.top), Math.round(plot.bottom)];
+        const row = Math.round(panel.getBoundingClientRect().top);
+        rows.set(row, [...(rows.get(row) ?? []), String(ends)]);
+    }
+    for (const ends of rows.values()) if (new Set(ends).size > 1) said.push(`a row is crooked: ${ends}`);
+    const keys = [...view.querySelectorAll('.panel .key')].map((key) => key.innerText)
+        .filter((text) => text.includes('hollow'));
+    if (keys.length > 2 && new Set(keys).size === 1) said.push('what colours mean is said again and again');
     for (const plot of view.querySelectorAll('.plot')) {
         if (plot._fullLayout.height !== plot.clientHeight) said.push('a height is lost');
     }

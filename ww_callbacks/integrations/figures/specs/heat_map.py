@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -106,7 +106,7 @@ def _panel(
     whole = [_WHOLE] if any(row == _WHOLE for _, row in marks) else []
     names = whole + [escape(layer) for layer in run.layers]
     inner = min(max(len(names) * ROW, LEAST_ROWS), MOST if runs == 1 else MOST_OF_SEVERAL)
-    labels = _labels(run, len(whole), inner / max(len(names), 1))
+    labels = _labels(run, len(whole), inner / max(len(names), 1), {row for _, row in marks})
     suffix = f" {'minus' if by_difference else 'against'} its first value" if relative else ""
     title = f"{quantity_info(quantity).title}{suffix}"
     made = panel(
@@ -142,18 +142,21 @@ def _panel(
 _WHOLE = "whole model"
 
 
-def _labels(run: RunView, offset: int, pixels: float) -> dict[str, str]:
-    """Category → label: every row's name if there is room, otherwise those of the blocks, thinned until they fit."""
+def _labels(run: RunView, offset: int, pixels: float, marked: Collection[str]) -> dict[str, str]:
+    """Category → label: every row's name if there is room, otherwise those of the rows in ``marked`` and of the blocks,
+    thinned until they fit.
+    """
     names = {escape(layer): short for layer, short in zip(run.layers, run.short_names, strict=True)}
     kept = names
     if pixels < LABEL:
-        starts: list[int] = []
-        room = LABEL / max(pixels, 1e-9)
-        for start in run.blocks:
-            if not starts or start - starts[-1] >= room:
-                starts.append(start)
         rows = list(names.items())
-        kept = {rows[start][0]: rows[start][1].split(BETWEEN)[0] for start in starts}
+        room = LABEL / max(pixels, 1e-9)
+        taken: dict[int, str] = {}
+        said = [(row, short) for row, (name, short) in enumerate(rows) if name in marked]
+        for row, label in [*said, *((start, rows[start][1].split(BETWEEN)[0]) for start in run.blocks)]:
+            if all(abs(row - other) >= room for other in taken):
+                taken[row] = label
+        kept = {rows[row][0]: taken[row] for row in sorted(taken)}
     return {**({_WHOLE: _WHOLE} if offset else {}), **kept}
 
 

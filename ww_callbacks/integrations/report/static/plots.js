@@ -22,6 +22,7 @@ const sizes = new ResizeObserver((entries) => {
 /** Draw `panels` into `place`, reusing the figures that are there, so that zoom and scroll stay. */
 export async function drawPanels(place, panels, { view, table, clicked }) {
   place.classList.add("grid");
+  panels = withOneKey(place, panels, table);
   while (place.children.length > panels.length) {
     sizes.unobserve(place.lastChild.querySelector(".plot"));
     Plotly.purge(place.lastChild.querySelector(".plot"));
@@ -34,6 +35,19 @@ export async function drawPanels(place, panels, { view, table, clicked }) {
     caption(figure, panel, table);
     await drawPanel(figure.querySelector(".plot"), panel, view, table, clicked);
   }
+}
+
+/** What colours mean, said once above `place` where all panels say the same. */
+function withOneKey(place, panels, table) {
+  const same = panels.length > 1 && panels[0].key.length && panels.every((panel) => JSON.stringify(panel.key) === JSON.stringify(panels[0].key));
+  let said = place.previousElementSibling;
+  if (!said?.classList.contains("shared")) {
+    if (!same) return panels;
+    said = element("ul", { class: "key shared" });
+    place.before(said);
+  }
+  said.replaceChildren(...(same ? patches(panels[0].key, table) : []));
+  return same ? panels.map((panel) => ({ ...panel, key: [] })) : panels;
 }
 
 function frame() {

@@ -1,6 +1,7 @@
 // Inside one layer: its standing, its spectrum at an epoch, its quantities over time.
 
 import { counted, element, part, refill, rich, select, sign } from "../dom.js";
+import { swatch } from "../plots.js";
 
 export async function oneLayer(app, panel) {
   if (!app.chosen.includes(app.layerRun)) app.layerRun = app.chosen[0];
@@ -8,7 +9,10 @@ export async function oneLayer(app, panel) {
   if (!layers.includes(app.layer)) app.layer = layers[0] ?? null;
   controls(app, part(panel, "controls"), layers);
   if (app.layer === null) return;
-  for (const name of ["standing", "spectrum", "slider", "missing", "time"]) part(panel, name); // in this order
+  for (const name of ["standing", "spectrum", "slider", "missing", "time", "lines"]) part(panel, name); // in this order
+  // Where no column of runs says which line is which.
+  const lines = app.source.live || app.chosen.length < 2 ? [] : app.chosen.map((name, at) => element("li", {}, swatch(at, app.state.style), " ", name));
+  part(panel, "lines").replaceChildren(element("ul", { class: "key shared" }, ...lines));
   app.timeControls(part(panel, "time"), {});
   await Promise.all([
     standing(app, part(panel, "standing")),
