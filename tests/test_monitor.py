@@ -312,6 +312,18 @@ def test_a_model_without_a_matrix_is_not_judged_by_its_losses(tmp_path, caplog):
     assert monitor.verdict.state == "healthy" and "5 values of the validation loss" in monitor.verdict.reason
 
 
+def test_lazy_layers_are_watched_from_their_first_weights_on_and_that_is_said(tmp_path, caplog):
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Sequential(torch.nn.LazyLinear(8), torch.nn.ReLU(), torch.nn.LazyLinear(3))
+    with SpectralMonitor(net, log_dir=tmp_path, verbose=0) as monitor:
+        for epoch in range(1, 3):
+            net(torch.ones(4, 5))
+            monitor.observe(step=epoch, epoch=epoch, loss=1.0)
+    assert caplog.text.count("Its layers are watched from the first snapshot at which they have weights") == 1
+    assert "no spectra are watched" not in caplog.text and "call the model on a batch first" in caplog.text
+    assert set(monitor.history.query("step > 0").layer) == {"0.weight", "2.weight"}
+
+
 def test_an_old_spectral_norm_that_was_evaluated_first_starts_where_training_starts(tmp_path):
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)

@@ -36,7 +36,7 @@ from ww_callbacks.scheduling.snapshots import Measured, SnapshotTaker, default_w
 from ww_callbacks.settings import Settings
 from ww_callbacks.spectral.aggregate.summary import STATISTICS, UPDATES
 from ww_callbacks.spectral.layers.selection import select
-from ww_callbacks.spectral.layers.spec import LayerSpec
+from ww_callbacks.spectral.layers.spec import EXISTS_LATER, LayerSpec
 from ww_callbacks.spectral.measuring.accuracy import check_accuracy, without_effect
 
 
@@ -152,11 +152,14 @@ class Run:
         asked = self.settings
         if not asked.strict and all(spec.skipped for spec in specs):
             reasons = "; ".join(sorted({spec.skipped for spec in specs})) or "it has no parameters"
-            self.faults.warn_once(
-                f"the model has no layer whose weights form a matrix ({reasons}), so no spectra are watched. "
-                "Pass `strict=True` to make this an error",
-                "no layers",
+            remedy = (
+                "Its layers are watched from the first snapshot at which they have weights, and distances start there: "
+                "call the model on a batch first"
+                if any(spec.skipped.endswith(EXISTS_LATER) for spec in specs)
+                else "So no spectra are watched. Pass `strict=True` to make this an error"
             )
+            said = f"the model has no layer whose weights form a matrix ({reasons}). {remedy}"
+            self.faults.warn_once(said, "no layers")
             return []
         return select(specs, asked.layers, asked.exclude, asked.types, asked.min_eigenvalues)
 

@@ -9,6 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+EXISTS_LATER = "its weights exist after the first batch"
+"""Why a layer is skipped that is still to be built."""
+
 
 class Array(Protocol):
     """A NumPy array, or a torch tensor that is on an accelerator: what the two have in common."""

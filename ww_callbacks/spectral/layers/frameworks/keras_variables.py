@@ -14,7 +14,7 @@ from ww_callbacks.spectral.layers import matrix_layouts as layouts
 from ww_callbacks.spectral.layers.frameworks.keras_private import children
 from ww_callbacks.spectral.layers.keras_layouts import classify, divisor_as_kernel, kind_of_vector, type_of
 from ww_callbacks.spectral.layers.matrix_layouts import Convention, Part, skipped, specs
-from ww_callbacks.spectral.layers.spec import Array, Index, LayerSpec
+from ww_callbacks.spectral.layers.spec import EXISTS_LATER, Array, Index, LayerSpec
 
 _HALVES = ("float16", "bfloat16")
 
@@ -74,7 +74,7 @@ def inspect_keras(model: Any, convolution: Convention = "matrix") -> list[LayerS
     return found + [
         skipped(
             place.layer.path or place.layer.name,
-            "not built yet: its weights exist after the first batch",
+            f"not built yet: {EXISTS_LATER}",
             type=type_of(place),
         )
         for place in _places(model)

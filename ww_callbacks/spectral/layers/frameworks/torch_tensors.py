@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ww_callbacks.spectral.layers.spec import Array, Index
+from ww_callbacks.spectral.layers.spec import EXISTS_LATER, Array, Index
 
 _HALVES = (torch.float16, torch.bfloat16)
 
@@ -84,7 +84,7 @@ def to_array(tensor: torch.Tensor, index: Index = (), *, made: bool = False) -> 
 def why_not(tensor: Any) -> str:
     """Why the values of ``tensor`` cannot be measured; empty if they can."""
     if nn.parameter.is_lazy(tensor):
-        return "not initialised yet: its shape is known after the first batch"
+        return f"not initialised yet: {EXISTS_LATER}"
     if tensor.is_meta:
         return "on the meta device: it has a shape but no values"
     if partitioned(tensor) and not (hasattr(tensor, "ds_shape") and "deepspeed" in sys.modules):
