@@ -1,4 +1,4 @@
-"""Low-rank compression of a layer: factors, error bounds and ranks that its spectrum suggests."""
+"""Low-rank compression of a layer: factors, error bounds and suggested ranks."""
 
 from ww_callbacks.spectral.compression.factors import Factors, truncated_svd
 from ww_callbacks.spectral.compression.randomised import (

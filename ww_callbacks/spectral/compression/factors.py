@@ -1,4 +1,4 @@
-"""A matrix as a product of two thin ones."""
+"""Low-rank factorisation: a matrix as the product of two thin ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The randomised range finder and the bounds of its error.
+"""The randomised range finder and its error bounds.
 
 Source: N. Halko, P.-G. Martinsson, J. Tropp, "Finding structure with randomness: Probabilistic algorithms for
 constructing approximate matrix decompositions", SIAM Review 53 (2011). Numbers of algorithms and theorems are theirs.

@@ -1,7 +1,7 @@
-"""What chance does to the fit, by simulation: a p-value for the power law and a confidence interval of α.
+"""Bootstrap of the power-law fit: a p-value for the power law and a confidence interval of α.
 
-Every simulated sample is fitted like the data, xmin included, so that the choice of xmin counts. The random numbers
-come from a seeded generator of their own.
+Every simulated sample is fitted like the data, including xmin, so that the choice of xmin is taken into account. The
+random numbers come from a separate, seeded generator.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from ww_callbacks.spectral.fits.clauset import RELATIVE_CUT, clauset_fit, usable
 
 SAMPLES = 200
-"""Simulated samples; the p-value is then good to about ±0.03."""
+"""Number of simulated samples; the p-value then has an error of about ±0.03."""
 
 
 def bootstrap_p_value(
@@ -41,7 +41,7 @@ def bootstrap_p_value(
         ValueError: if ``samples`` is below 1.
 
     Examples:
-        >>> bootstrap_p_value(np.arange(1, 60) ** 2.0, samples=20)  # evenly spaced roots are no power law
+        >>> bootstrap_p_value(np.arange(1, 60) ** 2.0, samples=20)  # evenly spaced roots are not a power law
         0.0
     """
     _check(samples)

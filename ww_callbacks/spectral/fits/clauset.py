@@ -5,8 +5,8 @@ x_1 ≤ … ≤ x_N and every candidate xmin = x_i, with n = N − i + 1 the siz
 
     α_i = 1 + n / Σ_{j≥i} ln(x_j/x_i),        D_i = max_{j≥i} |1 − (x_j/x_i)^{1−α_i} − (j−i)/n|,
 
-and the fit is the first i of smallest D_i. The scan is exact and yet seldom computes a whole D_i: the maximum over a
-few j bounds D_i from below, and a candidate whose bound exceeds the best D found is out.
+and the fit is the first i with the smallest D_i. The scan is exact but rarely computes a whole D_i: the maximum over a
+few j bounds D_i from below, and a candidate whose bound exceeds the best D so far is discarded.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 RELATIVE_CUT = 1e-10
-"""Eigenvalues below this share of the largest are left out: there float32 weights are rounding noise."""
+"""Eigenvalues below this share of the largest are ignored: in float32 weights they are rounding noise."""
 
 WEIGHTWATCHER_CUT = 1e-5
-"""WeightWatcher leaves out λ ≤ 1e-5, in absolute terms, which makes its α depend on the scale of W."""
+"""WeightWatcher ignores λ ≤ 1e-5 in absolute terms, so its α depends on the scale of W."""
 
 FEW = 96
-"""Up to this many eigenvalues all D_i are computed at once, as one matrix."""
+"""Up to this number of eigenvalues all D_i are computed at once, as one matrix."""
 
 _EQUAL = 1e-13
-"""Where the logarithms of a tail are on average no further than this above its first, a power law has no exponent."""
+"""If the logarithms of a tail exceed its first by no more than this on average, the exponent is undefined."""
 
 
 class PowerLawFit(NamedTuple):
@@ -62,7 +62,7 @@ class PowerLawFit(NamedTuple):
 
 
 NO_FIT = PowerLawFit(np.nan, np.nan, np.nan, np.nan, np.nan, 0, 0)
-"""What a fit gives where there is nothing to fit."""
+"""The result of a fit without data."""
 
 
 def usable(eigenvalues: np.ndarray, cut: float | Literal["weightwatcher"] = RELATIVE_CUT) -> np.ndarray:
@@ -70,14 +70,14 @@ def usable(eigenvalues: np.ndarray, cut: float | Literal["weightwatcher"] = RELA
 
     Args:
         eigenvalues: λ, in any order.
-        cut: share of the largest below which they are left out, or ``"weightwatcher"`` for its absolute 1e-5.
+        cut: share of the largest below which they are ignored, or ``"weightwatcher"`` for its absolute 1e-5.
 
     Raises:
         ValueError: if ``cut`` is neither.
     """
     values = np.array(eigenvalues, dtype=np.float64).ravel()
     values.sort()
-    # Sorted, NaN and infinity are at the end; mostly nothing is to be left out.
+    # After sorting, NaN and infinity are at the end; usually there are none.
     if len(values) and not isfinite(values[-1]):
         values = values[np.isfinite(values)]
     if len(values) and not values[0] > 0.0:
@@ -99,7 +99,7 @@ def clauset_fit(
     max_tail: int | None = None,
     cut: float | Literal["weightwatcher"] = RELATIVE_CUT,
 ) -> PowerLawFit:
-    """The Clauset–Shalizi–Newman fit over all candidates for xmin (all different eigenvalues but the largest).
+    """The Clauset–Shalizi–Newman fit over all candidates for xmin (all distinct eigenvalues except the largest).
 
     Args:
         eigenvalues: λ, in any order.
@@ -133,12 +133,12 @@ def _fit(x: np.ndarray, i: int, beta: float, distance: float) -> PowerLawFit:
 
 
 def _best_of_few(x: np.ndarray, first: int, last: int) -> tuple[int, float, float] | None:
-    """As :meth:`Scan.best`, in the fewest steps: of few eigenvalues it is the steps that take the time."""
+    """Like :meth:`Scan.best` in the fewest operations, whose overhead dominates for few eigenvalues."""
     if last < first:
         return None
     tail, survival = _empirical(len(x))
     log = np.log(x / x[-1])
-    # A row a j, a column an i. Below x_i, where D_i does not look, both survival functions are set to 1.
+    # Rows are j, columns are i. Below x_i, which D_i ignores, both survival functions are set to 1.
     gap = log[:, None] - log
     np.maximum(gap, 0.0, out=gap)
     beta = tail / np.maximum(np.add.reduce(gap), 1e-300)
@@ -146,7 +146,7 @@ def _best_of_few(x: np.ndarray, first: int, last: int) -> tuple[int, float, floa
     np.exp(gap, out=gap)
     gap -= survival
     distance = np.maximum.reduce(np.abs(gap, out=gap))
-    if -log[-2] <= _EQUAL * len(x):  # else each mean gap is large enough, since that to the largest alone is
+    if -log[-2] <= _EQUAL * len(x):  # otherwise each mean gap is large enough, because that to the largest alone is
         distance[beta >= 1.0 / _EQUAL] = np.inf
     repeated = x[1:] == x[:-1]
     if np.count_nonzero(repeated):
@@ -156,7 +156,7 @@ def _best_of_few(x: np.ndarray, first: int, last: int) -> tuple[int, float, floa
 
 
 class Scanned(NamedTuple):
-    """A fit with what was found at every candidate for xmin.
+    """A fit with the results for every candidate xmin.
 
     Attributes:
         fit: the fit.
@@ -170,10 +170,11 @@ class Scanned(NamedTuple):
 
 
 def best_of_each(x: np.ndarray) -> list[Scanned | None]:
-    """:func:`clauset_fit` with default settings of several sets of few eigenvalues at once, to the same bits.
+    """:func:`clauset_fit` with default settings of several small sets of eigenvalues at once, with bit-for-bit the same
+    results.
 
     Args:
-        x: a set a row, each ascending and all of it usable, at most :data:`FEW` a row.
+        x: one set per row, each ascending and entirely usable, at most :data:`FEW` per row.
 
     Returns:
         The fits; None for a set with equal eigenvalues, which needs the checks of :func:`clauset_fit`.
@@ -215,14 +216,14 @@ class Scan:
     Attributes:
         x: the eigenvalues, ascending.
         candidates: the indices i of the candidates xmin = x_i that can be fitted: of equal eigenvalues the first, whose
-            tail holds them all.
-        beta: α_i − 1 of every eigenvalue but the last (huge where all above are equal).
+            tail contains all of them.
+        beta: α_i − 1 of every eigenvalue except the last (huge if all larger ones are equal).
     """
 
     def __init__(self, x: np.ndarray, first: int = 0, last: int | None = None) -> None:
         self.x = x
         size = len(x)
-        # Relative to the largest: no scale enters, and for W·2^k the very same numbers come out.
+        # Relative to the largest, so the result does not depend on scale and is identical for W·2^k.
         self._log = np.log(x / x[-1]) if size else x
         self._tail = np.arange(size, 0, -1.0)
         sums = self._log[::-1].cumsum()[::-1] - self._tail * self._log
@@ -241,7 +242,7 @@ class Scan:
         return float(np.max(np.abs(1.0 - survival - np.arange(size) / size)))
 
     def best(self) -> tuple[int, float, float] | None:
-        """The first candidate i of smallest D, with α_i − 1 and D_i; None without candidates."""
+        """The first candidate i with the smallest D, with α_i − 1 and D_i; None without candidates."""
         if len(self.candidates) == 0:
             return None
         remaining, bounds = self.candidates, np.zeros(len(self.candidates))
@@ -261,8 +262,8 @@ class Scan:
         return best, float(self.beta[best]), smallest
 
     def distances(self, i: np.ndarray) -> np.ndarray:
-        """D of several eigenvalues, through one matrix of these × all eigenvalues."""
-        # Below x_i, where D_i does not look, both survival functions are set to 1.
+        """D of several candidates, by one matrix of candidates × all eigenvalues."""
+        # Below x_i, which D_i ignores, both survival functions are set to 1.
         gap = self._log[i, None] - self._log
         np.minimum(gap, 0.0, out=gap)
         gap *= self.beta[i, None]
@@ -271,7 +272,7 @@ class Scan:
         return np.abs(gap, out=gap).max(axis=1, initial=0.0)
 
     def _bounds(self, candidates: np.ndarray, points: int) -> np.ndarray:
-        """Lower bounds on D: the largest gap over ``points`` places spread evenly over each candidate's tail."""
+        """Lower bounds on D: the largest gap at ``points`` positions spread evenly over each candidate's tail."""
         tail = self._tail[candidates]
         offset = np.floor(((np.arange(points) + 0.5) / points)[:, None] * tail)
         place = candidates + offset.astype(np.intp)

@@ -1,4 +1,4 @@
-"""Hill's estimate of α with the tail given by its size, so that no choice of xmin can jump.
+"""Hill's estimate of α with a tail of given size, which avoids jumps of xmin.
 
 B. M. Hill, Annals of Statistics 3 (1975) 1163. With the upper half of the spectrum as tail it is the estimate of
 TempBalance (Zhou et al. 2023) and FARMS (Hu et al. 2025).

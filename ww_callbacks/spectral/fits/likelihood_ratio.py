@@ -1,9 +1,9 @@
-"""Whether another law describes the tail as well: Vuong's likelihood-ratio test.
+"""Vuong's likelihood-ratio test: whether another law describes the tail as well.
 
-For the tail's log-likelihood ratios ℓ_i = ln p_power(x_i) − ln p_other(x_i) the statistic is R = Σ ℓ_i, positive where
-the power law is the better one, and for laws that do not contain each other R/(√n·sd(ℓ)) is standard normal if both
-are equally close to the truth. (Vuong, Econometrica 57 (1989) 307; Clauset, Shalizi, Newman 2009, appendix C.)
-Against the truncated power law, which contains the power law, −2R is χ² with one degree of freedom.
+For the tail's log-likelihood ratios ℓ_i = ln p_power(x_i) − ln p_other(x_i) the statistic is R = Σ ℓ_i, positive if the
+power law is better, and for non-nested laws R/(√n·sd(ℓ)) is standard normal if both are equally close to the true law.
+(Vuong, Econometrica 57 (1989) 307; Clauset, Shalizi, Newman 2009, appendix C.) Against the truncated power law, which
+includes the power law, −2R is χ² with one degree of freedom.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def lognormal_log_density(x: np.ndarray, xmin: float) -> np.ndarray:
         return a + b * second + _log_normaliser(a, b)  # The mean of y is 1.
 
     starts = ((1.0, 1e-3), (0.0, 0.5), (-1.0, 1.0))
-    bounds = [(-200.0, 200.0), (1e-8, 200.0)]  # At 1e-8 it cannot be told from the power law.
+    bounds = [(-200.0, 200.0), (1e-8, 200.0)]  # At 1e-8 it is indistinguishable from the power law.
     best = min(
         (minimize(objective, start, method="L-BFGS-B", bounds=bounds, tol=1e-13) for start in starts),
         key=lambda found: found.fun,

@@ -1,4 +1,4 @@
-"""Whether a fitted α deserves to be believed."""
+"""Whether the evidence for a fitted α is sufficient."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import numpy as np
 from ww_callbacks.spectral.fits.clauset import PowerLawFit
 
 MIN_EIGENVALUES = 50
-"""Layers with fewer eigenvalues say little: at a true α of 2 and 50 eigenvalues α comes out as 2.1 ± 0.27."""
+"""Minimum number of eigenvalues: with a true α of 2 and 50 eigenvalues, the fitted α is 2.1 ± 0.27."""
 
 MIN_TAIL = 20
-"""Shortest tail on which an exponent is worth quoting."""
+"""Minimum number of eigenvalues in the tail."""
 
 MIN_SPAN = 1.1
-"""Smallest xmax/xmin: below it (an orthogonal matrix) there is no tail, whatever D says."""
+"""Smallest xmax/xmin: below it (an orthogonal matrix) there is no tail, regardless of D."""
 
 CRITICAL = 0.85
 """Largest D·√tail that counts as a good fit: the fits of 98 % of true Pareto samples are below (by simulation)."""
 
 GOOD_D = 0.04
-"""A D up to this is a good fit at any tail size: long tails reject every model by deviations that do not matter."""
+"""A D up to this is a good fit for any tail size: long tails reject every model because of irrelevant deviations."""
 
 
 def evidence(fit: PowerLawFit) -> str:

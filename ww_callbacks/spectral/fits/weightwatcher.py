@@ -1,8 +1,8 @@
-"""The power-law fit as WeightWatcher 0.7.7 does it, for those who compare numbers with it.
+"""The power-law fit of WeightWatcher 0.7.7, for comparison with its numbers.
 
-Two things differ from ``fits.clauset``: eigenvalues up to 1e-5 are left out in absolute terms, so that α
-depends on the scale of W; and below 20 eigenvalues another estimate is used, without a word in its table: with the
-factor n − 1 in place of n, over tails of 8 or more, at the smallest D − 0.868/√n in place of the smallest D.
+It differs from ``fits.clauset`` in two ways: eigenvalues up to 1e-5 are ignored in absolute terms, so α depends on the
+scale of W; and below 20 eigenvalues another estimate is used, which its table does not show: with the factor n − 1 in
+place of n, over tails of 8 or more, at the smallest D − 0.868/√n in place of the smallest D.
 """
 
 from __future__ import annotations

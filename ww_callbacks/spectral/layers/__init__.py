@@ -1,4 +1,4 @@
-"""Which parameters of a model become which matrices."""
+"""A model, state dict or file → layers: which parameters become which matrices."""
 
 from __future__ import annotations
 

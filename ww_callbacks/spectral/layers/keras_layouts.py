@@ -1,4 +1,4 @@
-"""Keras's layouts: which variable of which layer becomes which matrices, for live models and for files alike."""
+"""Keras's layouts: which variable of which layer becomes which matrices, for live models and files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GATES = {"LSTMCell": layouts.LSTM_GATES, "GRUCell": layouts.GRU_GATES_KERAS}
 
 
 class Owner(Protocol):
-    """What has to be known of the layer that owns a variable."""
+    """The required information on the layer that owns a variable."""
 
     @property
     def class_name(self) -> str:

@@ -1,4 +1,4 @@
-"""The weights of one model's layers, taken from another source: a baseline for a model, two checkpoints compared."""
+"""Matches the layers of two sources of weights: a model and its baseline, or two checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names of one model's weights in two places, which wrappers and training loops prefix each in its own way."""
+"""Matches the names of weights from two sources, which wrappers and training loops prefix differently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was done with every parameter of a model, as a table."""
+"""The table of all parameters of a model: their matrices, or why they are not measured."""
 
 from __future__ import annotations
 

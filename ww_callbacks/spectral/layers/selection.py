@@ -1,4 +1,4 @@
-"""Which layers are watched."""
+"""Selection of layers by name patterns, types and size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of one layer before its weights are read."""
+"""Description of a layer: name, kind, shapes, notes, and how its weights are read."""
 
 from __future__ import annotations
 

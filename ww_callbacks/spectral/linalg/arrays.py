@@ -1,7 +1,7 @@
-"""The few array operations that must work both on NumPy arrays and on torch tensors on an accelerator.
+"""Array operations for NumPy arrays and for torch tensors on an accelerator.
 
 Everything is computed in float64, block of rows by block of rows, so that no float64 copy of a large matrix is made.
-torch is never imported here: a tensor can only arrive if the caller has imported it.
+This module never imports torch: it only gets a tensor if the caller has imported torch.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from numpy.typing import ArrayLike
 from ww_callbacks.spectral.layers.spec import Array
 
 BLOCK = 1 << 15
-"""Elements in one block of rows: 256 KiB as float64, of which a few stay in a core's cache."""
+"""Elements per block of rows: 256 KiB as float64, so that a few fit into a core's cache."""
 
 _BLOCK_ON_ACCELERATOR = 1 << 22
-"""There each operation has a price of its own, whatever its size."""
+"""Elements per block on an accelerator, where each operation has a fixed cost."""
 
 
 def on_accelerator(array: Array) -> TypeGuard[Any]:
@@ -30,12 +30,12 @@ def on_accelerator(array: Array) -> TypeGuard[Any]:
 
 
 def is_small(array: object) -> bool:
-    """Whether ``array`` is NumPy's, in C order and no more than a block of rows."""
+    """Whether ``array`` is a NumPy array in C order and at most one block of rows."""
     return isinstance(array, np.ndarray) and array.size <= BLOCK and array.flags.c_contiguous
 
 
 def as_array(array: Array | ArrayLike) -> Array:
-    """``array`` as a NumPy array, or as it is where it is a tensor on an accelerator."""
+    """``array`` as a NumPy array; a tensor on an accelerator is returned unchanged."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(array, torch.Tensor):
         tensor: Any = array.detach()
@@ -49,7 +49,7 @@ def as_array(array: Array | ArrayLike) -> Array:
 
 
 def float64(array: Array) -> Array:
-    """A float64 copy (or the array itself if it is float64 already), where ``array`` lies."""
+    """A float64 copy (or the array itself if it is float64 already), on the device of ``array``."""
     if on_accelerator(array):
         return array.to(sys.modules["torch"].float64)
     return np.asarray(array).astype(np.float64, copy=False)
@@ -65,14 +65,14 @@ def as_native(array: Array) -> Array:
 
 
 def row_blocks(first: Array, *others: Array | None, rows: int | None = None) -> Iterator[tuple[Any, ...]]:
-    """Go through arrays of one shape block of rows by block of rows, each block in float64 and on the first's device.
+    """Iterate over arrays of one shape by blocks of rows, each block in float64 on the device of the first array.
 
     Without ``rows``, where the first is in memory column by column, the blocks are those of the transposes.
 
     Args:
-        first: the array whose device counts.
+        first: the array that determines the device.
         others: further arrays of its shape; None gives None in every block.
-        rows: rows of a block; by default as many as make :data:`BLOCK` elements, or more on an accelerator.
+        rows: rows per block; by default about :data:`BLOCK` elements, or more on an accelerator.
     """
     first = as_array(first)
     beside_it = [None if a is None else as_array(a) for a in others]
@@ -99,7 +99,7 @@ def to_device_of(array: Array, reference: Array) -> Array:
 
 
 def difference(array: Array, other: Array) -> Array:
-    """``array − other`` in float64, where ``array`` lies."""
+    """``array − other`` in float64, on the device of ``array``."""
     first, second = as_array(array), as_array(other)
     return float64(first) - float64(to_device_of(second, first))
 
@@ -110,7 +110,7 @@ def frobenius(array: Array) -> float:
 
 
 def dot(a: Any, b: Any) -> Any:
-    """⟨a, b⟩, the sum of the elementwise product; on an accelerator a tensor of no dimension, which does not wait."""
+    """⟨a, b⟩, the sum of the elementwise product; on an accelerator a 0-d tensor, without synchronisation."""
     if on_accelerator(a):
         return (a * b).sum()
     return np.dot(a.ravel(order="K"), b.ravel(order="K")) if _same_layout(a, b) else float(np.sum(a * b))

@@ -1,4 +1,4 @@
-"""The spectral density of one layer, reduced to what the views draw."""
+"""The spectral density of one layer, reduced to the data that the views draw."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ BINS = 64
 """Bins of the histogram of log10 λ."""
 
 CANDIDATES = 64
-"""At most this many candidates for xmin are kept for the curve of D against xmin."""
+"""Maximum number of candidates for xmin in the curve of D against xmin."""
 
 CURVES = "curves of the density"
-"""Under this name a sample's ``scratch`` has its curves, where they were made for several layers at once."""
+"""Key of the curves in a sample's ``scratch``, if they were computed for several layers at once."""
 
 _NARROW = 1e-6
 
@@ -37,8 +37,8 @@ def spectral_density(sample: LayerWeights) -> dict[str, Any]:
         considers), ``count`` (64); the fit's ``alpha``, ``xmin``, ``xmax``, ``D``, ``sigma``, ``num_pl_spikes``;
         ``mp_variance`` (variance s² of the elements), ``mp_minus`` and ``mp_plus`` (λ± for it); ``candidates`` with
         at most 64 ``xmin``, each with its ``D`` and ``alpha``, evenly over the candidates and the chosen one among
-        them; ``shuffled_max``, the largest eigenvalue of the shuffled matrix where a null has been measured, else None.
-        Empty lists where there is no eigenvalue above zero.
+        them; ``shuffled_max``, the largest eigenvalue of the shuffled matrix if a null was measured, otherwise None.
+        Empty lists if there is no eigenvalue above zero.
     """
     with np.errstate(all="ignore"):
         fit = sample.power_law
@@ -77,13 +77,13 @@ def curves(eigenvalues: np.ndarray, scanned: Sequence[Scanned | None]) -> list[C
         scanned: the fit of each with its candidates.
 
     Returns:
-        Of each layer what :func:`spectral_density` shows; None where it has no such fit, more than :data:`CANDIDATES`
-        candidates, or eigenvalues too nearly equal for a histogram.
+        For each layer the curves of :func:`spectral_density`; None if it has no such fit, more than :data:`CANDIDATES`
+        candidates, or nearly equal eigenvalues.
     """
     logs = np.log10(np.maximum(eigenvalues, np.finfo(np.float64).tiny))
     low, high = logs[:, :1], logs[:, -1:]
     width = high - low
-    # As `numpy.histogram` does it: by proportion, and then corrected where rounding put a value beyond its bin's edge.
+    # Like `numpy.histogram`: by proportion, then corrected where rounding put a value beyond its bin's edge.
     steps = np.arange(BINS + 1.0) * (width / BINS) + low
     steps[:, -1:] = high
     with np.errstate(all="ignore"):
@@ -109,7 +109,7 @@ def curves(eigenvalues: np.ndarray, scanned: Sequence[Scanned | None]) -> list[C
 
 
 def _histogram(x: np.ndarray) -> tuple[list[float], list[int]]:
-    """Edges and counts of log10 x; one bin's width around the value where all are equal."""
+    """Edges and counts of log10 x; one bin around the value if all are equal."""
     if len(x) == 0:
         return [], []
     logs = np.log10(x)
@@ -121,7 +121,7 @@ def _histogram(x: np.ndarray) -> tuple[list[float], list[int]]:
 
 
 def _candidates(x: np.ndarray, chosen: float) -> dict[str, list[float]]:
-    """D and α at candidates spread evenly over the scan, the chosen one among them."""
+    """D and α at candidates spread evenly over the scan, including the chosen one."""
     scan = Scan(x)
     places = scan.candidates
     if len(places) > CANDIDATES:

@@ -1,7 +1,7 @@
-"""Half precision in NumPy arrays: bfloat16, which NumPy has no type for, and float32 arrays that fit into 16 bits.
+"""Half precision in NumPy arrays: bfloat16, for which NumPy has no type, and float32 arrays that fit into 16 bits.
 
-A bfloat16 is the upper half of a float32. Weights that were stored in half precision are widened to float32 to be
-measured; :func:`narrowed` finds back the 16 bits that hold the very same values, whatever framework they came from.
+A bfloat16 is the upper half of a float32. Weights stored in half precision are converted to float32 for measurement;
+:func:`narrowed` converts them back to 16 bits if that is exact.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 _BLOCK = 1 << 20
-"""Elements looked at together: mostly the first block tells that float32 is needed."""
+"""Elements checked together: usually the first block shows that float32 is needed."""
 
 _FIRST = 64
 
@@ -21,10 +21,10 @@ _LOWER = 0 if sys.byteorder == "little" else 1
 
 
 class Narrowed(NamedTuple):
-    """An array in the narrowest type that holds all of its values exactly.
+    """An array in the smallest type that represents all of its values exactly.
 
     Attributes:
-        kind: ``bfloat16``, ``float16``, or nothing where the array is as it was.
+        kind: ``bfloat16``, ``float16``, or empty if the array is unchanged.
         array: the values; those of ``bfloat16`` as unsigned 16-bit integers.
     """
 
@@ -50,7 +50,7 @@ def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
 
 
 def narrowed(array: np.ndarray) -> Narrowed:
-    """``array`` in 16 bits where it is float32 and they hold all of its values exactly, NaN's bits included.
+    """``array`` in 16 bits if it is float32 and 16 bits represent all of its values exactly, including the bits of NaN.
 
     >>> narrowed(np.array([1.0, -0.5], np.float32)).kind, narrowed(np.array([0.1], np.float32)).kind
     ('bfloat16', '')
@@ -58,13 +58,13 @@ def narrowed(array: np.ndarray) -> Narrowed:
     if array.dtype != np.float32 or array.size == 0:
         return Narrowed("", array)
     flat = np.ascontiguousarray(array).reshape(-1)
-    # What 16 bits hold leaves the lower 13 of a float32's 32 empty: mostly the first few elements tell.
+    # Values of 16 bits have zeros in the lower 13 bits of a float32: usually the first few elements decide.
     if (flat[:_FIRST].view(np.uint16)[_LOWER::2] & 0x1FFF).any():
         return Narrowed("", array)
     blocks = [slice(start, start + _BLOCK) for start in range(0, len(flat), _BLOCK)]
     if flat.any() and not any(flat[block].view(np.uint16)[_LOWER::2].any() for block in blocks):
         return Narrowed("bfloat16", flat.view(np.uint16)[1 - _LOWER :: 2].copy().reshape(array.shape))
-    half = np.empty(flat.shape, np.float16)  # of zeros too: every version of ours reads it in a stored W_0
+    half = np.empty(flat.shape, np.float16)  # also for zeros: every version reads it in a stored W_0
     with np.errstate(all="ignore"):
         for block in blocks:
             half[block] = flat[block]

@@ -1,7 +1,7 @@
 """LAPACK's symmetric eigenvalues and eigenvectors, called so that other threads keep running.
 
-NumPy releases the interpreter lock only for matrices of side over 500, and SciPy's wrappers never do: a thread that
-decomposes smaller layers with them holds up the training, and several such threads are no faster than one. SciPy
+NumPy releases the interpreter lock only for matrices with sides above 500, and SciPy's wrappers never do: a thread that
+decomposes smaller layers with them blocks the training, and several such threads are no faster than one. SciPy
 publishes its LAPACK's addresses (``scipy.linalg.cython_lapack``), and a call through ctypes runs without the lock.
 """
 
@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 
 _BLOCK = 16
-"""Columns of the blocks by which LAPACK reduces to tridiagonal form, through the workspace that it is given.
+"""Block size of LAPACK's reduction to tridiagonal form, set by the size of the workspace.
 
-It would take 32; with 16 the eigenvalues came 3 to 8 % faster at sides of 128 to 1000 and as fast at others.
+The default is 32; 16 is 3 to 8 % faster for sides of 128 to 1000 and as fast for others.
 """
 
 
 def symmetric_eigenvalues(matrix: np.ndarray) -> np.ndarray:
     """Eigenvalues of a symmetric matrix, by dsytrd and dsterf.
 
-    These are what dsyevd calls; before them it looks at every element for what may over- or underflow, which takes 3 %
-    of the time, and the matrices that come here are scaled already.
+    dsyevd calls these, after a check of every element for over- and underflow, which takes 3 % of the time; the
+    matrices here are already scaled.
 
     Args:
         matrix: square, at least 1×1, float64, C-contiguous; it is overwritten.
@@ -55,7 +55,7 @@ def symmetric_eigenvalues(matrix: np.ndarray) -> np.ndarray:
 
 
 def symmetric_eigenvalues_of_stack(matrices: np.ndarray) -> np.ndarray:
-    """:func:`symmetric_eigenvalues` of several matrices of one size, with one preparation of the calls.
+    """:func:`symmetric_eigenvalues` of several matrices of one size, with one setup of the calls.
 
     Args:
         matrices: shape (matrices, side, side), float64, C-contiguous; they are overwritten.
@@ -94,7 +94,7 @@ def symmetric_product(blocks: Iterable[np.ndarray]) -> np.ndarray:
     """Σ BᵀB over blocks of rows B, summed in place by dsyrk.
 
     Args:
-        blocks: at least one, float64, all with as many columns.
+        blocks: at least one, float64, all with the same number of columns.
 
     Raises:
         ValueError: if there is none.
@@ -107,7 +107,7 @@ def symmetric_product(blocks: Iterable[np.ndarray]) -> np.ndarray:
         rows, side = block.shape
         if product is None:
             product = np.zeros((side, side))
-        # Fortran sees the block's transpose, side × rows, and in C's order the triangle that it fills is the upper one.
+        # Fortran sees the block's transpose, side × rows, so in C order it fills the upper triangle.
         _call("dsyrk", b"L", b"N", side, rows, 1.0, block, side, 1.0, product, side, status=False)
     if product is None:
         raise ValueError("Expected at least one block of rows but got none.")
@@ -150,9 +150,9 @@ def leading_eigenvectors(matrix: np.ndarray, count: int) -> np.ndarray:
 
 
 def _call(name: str, *arguments: bytes | int | float | np.ndarray, status: bool = True) -> None:
-    """Call a routine of LAPACK, by reference as Fortran does, with the status that ends the arguments there.
+    """Call a LAPACK routine with arguments by reference, followed by the status.
 
-    Those of BLAS have no ``status``.
+    BLAS routines have no ``status``.
     """
     outcome = ctypes.c_int(0)
     given: list[Any] = [_as_c(argument) for argument in arguments] + [outcome] * status
@@ -179,10 +179,11 @@ _SIGNATURES = {
         "d *, int *, int *, int *, int *)"
     ),
 }
-"""What the calls above assume; ``d`` is Cython's typedef of double. A LAPACK with 64-bit integers has others."""
+"""The C signatures that the calls above assume; ``d`` is Cython's typedef of double. A LAPACK with 64-bit integers has
+others."""
 
 _TILE = 64
-"""Side of the tiles by which a triangle is mirrored, so that they fit into a core's cache."""
+"""Side of the tiles for mirroring a triangle, so that they fit into a core's cache."""
 
 
 @lru_cache(maxsize=1)

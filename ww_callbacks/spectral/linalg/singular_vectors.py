@@ -1,4 +1,4 @@
-r"""Localisation of singular vectors: whether a direction of W lives on few coordinates or on all.
+r"""Localisation of singular vectors: whether a direction of W is concentrated on few coordinates.
 
 For a unit vector v of n entries:
 
@@ -6,9 +6,9 @@ For a unit vector v of n entries:
 * localisation ratio ‖v‖₁/‖v‖_∞, from 1 to n;
 * participation ratio ‖v‖₂/‖v‖₄, from 1 to n^{1/4}; its fourth power is the number of coordinates that take part.
 
-A direction of pure noise is spread like a random unit vector, for which S = [ψ(n/2 + 1) − ψ(3/2)]/ln n on average,
-Σv⁴ = 3/(n + 2), and the localisation ratio is about √(2n/π)/√(2 ln n). What training made is in the tail; so the bulk's
-vectors, which should still look random, are the yardstick for those of the tail.
+A direction of pure noise is distributed like a random unit vector, for which S = [ψ(n/2 + 1) − ψ(3/2)]/ln n on average,
+Σv⁴ = 3/(n + 2), and the localisation ratio is about √(2n/π)/√(2 ln n). Training mainly changes the tail, so the vectors
+of the bulk, which should still look random, are the reference for those of the tail.
 
 Source: C. H. Martin and M. W. Mahoney, Implicit self-regularization in deep neural networks, JMLR 22 (2021) 165. Their
 entropy is that of a histogram of the entries, in a unit that depends on the bins; the one here has no bins.

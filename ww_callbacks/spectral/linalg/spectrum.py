@@ -1,8 +1,8 @@
 """Matrix → singular values.
 
-The eigenvalues of the smaller Gram product (WᵀW or WWᵀ, M×M) are λ = σ². In float64 they carry an absolute error of
+The eigenvalues of the smaller Gram product (WᵀW or WWᵀ, M×M) are λ = σ². In float64 they have an absolute error of
 about ``M·eps·λ_1``, so σ has a relative error of about ``½·M·eps·(σ_1/σ)²``: below 1e-6 down to σ = 2e-5·σ_1 for every
-practical M, and no information at all below about 1e-7·σ_1. Hence the rule:
+practical M, and no information below about 1e-7·σ_1. Therefore:
 
 * :func:`gram_singular_values` uses the Gram product alone and sets to zero what is below its noise; it serves every
   quantity that weighs σ by its size (norms, stable and effective rank, entropy, the power law);
@@ -34,7 +34,7 @@ RESOLVED = 2e-5
 """Smallest σ/σ_1 for which the Gram product gives σ to about 1e-6."""
 
 _LARGE = 1024
-"""From this side on WᵀW is summed in place over few rows at a time, so that it is all the memory that is needed."""
+"""From this side on, WᵀW is summed in place over few rows at a time, so that it needs no other memory."""
 
 _ROWS = 256
 
@@ -86,13 +86,13 @@ def gram_singular_values(matrix: Array) -> np.ndarray:
 
 
 def gram_singular_values_of_stack(stack: np.ndarray) -> np.ndarray:
-    """:func:`gram_singular_values` of several small matrices of one shape, to the same bits.
+    """:func:`gram_singular_values` of several small matrices of one shape, with bit-for-bit the same results.
 
     Args:
         stack: shape (matrices, rows, columns), float64, C-contiguous, finite, none of extreme scale.
 
     Returns:
-        σ descending, a row a matrix.
+        σ descending, one row per matrix.
     """
     swapped = stack.transpose(0, 2, 1)
     grams = swapped @ stack if stack.shape[1] >= stack.shape[2] else stack @ swapped
@@ -102,7 +102,7 @@ def gram_singular_values_of_stack(stack: np.ndarray) -> np.ndarray:
 
 
 def svd_singular_values(matrix: Array) -> np.ndarray:
-    """Singular values of W by LAPACK's SVD: gesdd, and gesvd where that does not converge."""
+    """Singular values of W by LAPACK's SVD: gesdd, or gesvd if that does not converge."""
     tall, exponent = _tall(matrix)
     if on_accelerator(tall):
         torch = sys.modules["torch"]
@@ -118,7 +118,7 @@ def svd_singular_values(matrix: Array) -> np.ndarray:
 
 
 def leading_vectors(matrix: Array, count: int) -> Array:
-    """The ``count`` leading singular vectors of W on its smaller side, as columns, float64, where W lies.
+    """The ``count`` leading singular vectors of W on its smaller side, as columns, float64, on W's device.
 
     Args:
         matrix: W, finite; the vectors are right singular ones if it has at least as many rows as columns, else left.
@@ -167,7 +167,7 @@ def _gram(tall: Array, exponent: int) -> Array:
     if side >= _LARGE and not on_accelerator(tall) and callable_directly():
         return symmetric_product(np.asarray(scaled(b, exponent)) for (b,) in row_blocks(tall, rows=_ROWS))
     gram: Any = None
-    # A block at least as tall as it is wide keeps the product efficient and its float64 copy no larger than the Gram.
+    # A block at least as tall as wide keeps the product efficient and its float64 copy no larger than the Gram matrix.
     for (block,) in row_blocks(tall, rows=max(side, (1 << 20) // side)):
         block = scaled(block, exponent)
         gram = block.T @ block if gram is None else gram.__iadd__(block.T @ block)

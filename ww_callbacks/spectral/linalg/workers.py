@@ -1,7 +1,7 @@
-"""Several layers at a time, one LAPACK thread each.
+"""Processes several layers in parallel, with one LAPACK thread each.
 
-LAPACK scales badly over threads at the sizes of weight matrices, and its threads fight the trainer's; NumPy's linear
-algebra releases the interpreter lock, so plain threads over layers use all cores that are wanted.
+LAPACK scales badly over threads for the sizes of weight matrices, and its threads compete with the trainer's. NumPy's
+linear algebra releases the interpreter lock, so threads over layers use all requested cores.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows have no affinity.
@@ -27,18 +27,17 @@ def available_cores() -> int:
 
 
 _WORTHWHILE = 2e7
-"""Cost of all items, in multiplications, below which threads that take turns at the interpreter only get in the way."""
+"""Total cost, in multiplications, below which threads only slow each other down."""
 
 
 class WorkerPool:
     """Maps a function over layers with a fixed number of threads, each with one BLAS thread.
 
-    The BLAS thread setting is process-wide: it is 1 while any :meth:`map` runs and what it was before afterwards, also
-    after an exception. No thread is left behind between calls. Where something is raised, in here or by Ctrl-C, items
-    that have not begun are not begun any more.
+    The BLAS thread setting is process-wide: it is 1 while any :meth:`map` runs and is restored afterwards, also after
+    an exception. No thread remains between calls. After an exception or Ctrl-C, no further items start.
 
     Args:
-        workers: layers at a time; None for all cores that the process may use.
+        workers: number of layers in parallel; None for all cores that the process may use.
 
     Raises:
         ValueError: if ``workers`` is not a positive whole number.
@@ -59,13 +58,13 @@ class WorkerPool:
         items: Iterable[Item],
         cost: Callable[[Item], float] | None = None,
     ) -> list[Result]:
-        """``[function(item) for item in items]``, several at a time, the results in the order of the items.
+        """``[function(item) for item in items]``, in parallel, with results in the order of the items.
 
         Args:
-            function: what to do with one item; what it raises is raised here.
+            function: processes one item; its exceptions are raised here.
             items: the items.
-            cost: the cost of an item in multiplications; the costliest are started first, so that no long one is left
-                to the end, and where all are cheap no thread is started.
+            cost: the cost of an item in multiplications; the most expensive start first, so that no long one remains at
+                the end; if all are cheap, no thread is started.
         """
         items = list(items)
         costs = [cost(item) for item in items] if cost else []
@@ -88,7 +87,7 @@ class WorkerPool:
 
 
 class _OneThread:
-    """One BLAS thread while anybody is inside; the setting from before when the last has left."""
+    """Limits BLAS to one thread while any context is active; restores the setting when the last one exits."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -99,9 +98,9 @@ class _OneThread:
         with self._lock:
             if self._inside == 0:
                 if self._controller is None:
-                    import scipy.linalg  # noqa: F401  # a BLAS of its own, found only once it is loaded
+                    import scipy.linalg  # noqa: F401  # SciPy has its own BLAS, which is found only after import
 
-                    # The BLAS libraries of NumPy and SciPy; finding them takes milliseconds, so it is done once.
+                    # The BLAS libraries of NumPy and SciPy; searching them takes milliseconds, so it is done once.
                     self._controller = threadpoolctl.ThreadpoolController()
                 _let_any_thread_set()
                 self._limits = self._controller.limit(limits=1, user_api="blas")
@@ -117,7 +116,9 @@ class _OneThread:
 
 
 def _let_any_thread_set() -> None:
-    """From 3.8 on threadpoolctl lets only the thread set OpenBLAS's threads that did so first, while it lives."""
+    """Threadpoolctl 3.8 and later only lets the thread that first set OpenBLAS's threads change them while it is
+    alive.
+    """
     clear = getattr(threadpoolctl.OpenBLASController, "clear_controlling_thread", None)
     if clear is not None:
         clear(force=True)

@@ -1,4 +1,4 @@
-"""The quantities: one family a file, each quantity one function from a ``LayerWeights`` to a number or a short text."""
+"""The quantities: one family per file, each quantity a function from a ``LayerWeights`` to a number or a short text."""
 
 from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""What the formulas accept: checked arrays in float64."""
+"""Checks of the formulas' arguments: arrays in float64."""
 
 from __future__ import annotations
 

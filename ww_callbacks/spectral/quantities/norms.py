@@ -1,4 +1,4 @@
-"""Norms of W and the largest and smallest of its spectrum, and the sides of its matrices."""
+"""Norms of W, its largest and smallest singular values, and the sides of its matrices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quantities that hold W against random-matrix theory: its bulk and spikes, its phase, and noise of its shape.
+"""Quantities that compare W with random-matrix theory: bulk and spikes, phase, z-scores against noise.
 
 Where a layer has several matrices of one shape, their eigenvalues are pooled; of unequal shapes the values are NaN.
 """

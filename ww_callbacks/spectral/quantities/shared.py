@@ -1,4 +1,4 @@
-"""What several families of quantities share."""
+"""Helpers shared by several families of quantities."""
 
 from __future__ import annotations
 

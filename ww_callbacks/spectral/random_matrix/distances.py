@@ -1,8 +1,8 @@
-"""How far a spectrum is from random: the Jensen–Shannon distance between two sorted lists of eigenvalues.
+"""Distance of a spectrum from a random one: the Jensen–Shannon distance between two sorted lists of eigenvalues.
 
 d = √{[KL(p‖m) + KL(q‖m)]/2}, m = (p + q)/2, natural logarithm, where p and q are the eigenvalues of W and of its null,
-each sorted and divided by its sum. So it compares the k-th eigenvalue with the k-th: it is no distance between
-densities. Between 0 and √ln 2 = 0.8326, whatever the scale of W.
+each sorted and divided by its sum. So it compares the k-th eigenvalues of both; it is not a distance between densities.
+Between 0 and √ln 2 = 0.8326, whatever the scale of W.
 
 Two nulls: the spectrum of a shuffle of W (WeightWatcher's ``rand_distance``, which needs a second decomposition), and
 the quantiles of the Marchenko–Pastur law (``mp_distance``, which needs none).

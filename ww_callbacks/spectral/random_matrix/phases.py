@@ -1,11 +1,11 @@
-"""Phases of a layer's spectrum: Martin and Mahoney's 5+1, decided by tests that are written down here.
+"""Phases of a layer's spectrum: Martin and Mahoney's 5+1 phases, decided by explicit tests.
 
-The five phases tell how far training has taken a matrix from noise, and the sixth that it fell apart. The authors
-decide by eye; here each is a test, made in this order, and what passes none is ``undecided``:
+The five phases describe how far training has moved a matrix from noise, and the sixth that its rank collapsed. The
+authors decide by eye; here each is a test, applied in this order, and a spectrum that passes none is ``undecided``:
 
 1. **rank-collapsed**: at least 5 % of the singular values are below N·ε·σ_1, ε = 1.2e-7 (float32).
 2. The bulk is *Marchenko–Pastur* if its Kolmogorov–Smirnov distance from that law, spikes left out, is at most
-   0.02 + 1.5·√(ln M)/M (the second term is what noise itself has in 99 % of cases, the first is what the eye forgives),
+   0.02 + 1.5·√(ln M)/M (the second term covers noise in 99 % of cases, the first is a tolerance),
    and at most 10 % of the eigenvalues are spikes. With such a bulk:
 
    - **random-like**: no eigenvalue beyond the Tracy–Widom edge at 1 %;
@@ -14,11 +14,11 @@ decide by eye; here each is a test, made in this order, and what passes none is 
 3. Without such a bulk:
 
    - **heavy-tailed**: a power law holds the tail on sufficient evidence, with 1 < α ≤ 6;
-   - **bulk-decay**: the tail's fit is poor, or its α is above 6: the edge has dissolved, a power law has not come.
+   - **bulk-decay**: the tail's fit is poor, or its α is above 6: there is no edge any more, and no power law yet.
 4. **undecided**: fewer than 50 eigenvalues, or no such bulk and a tail too short to judge.
 
-The limits of 5 %, 0.02, 10 % and 20 % are conventions. Read a phase with its reason, and as a description: nothing
-here says that a phase is good.
+The limits of 5 %, 0.02, 10 % and 20 % are conventions. Read a phase with its reason, and as a description: no phase is
+good or bad in itself.
 
 Source: C. H. Martin and M. W. Mahoney, Implicit self-regularization in deep neural networks, JMLR 22 (2021) 165.
 """
@@ -36,7 +36,7 @@ from ww_callbacks.spectral.random_matrix.marchenko_pastur import Shape, sides
 from ww_callbacks.spectral.random_matrix.spikes import bulk_distance, bulk_tolerance, find_spikes
 
 PHASES = ("random-like", "bleeding-out", "bulk+spikes", "bulk-decay", "heavy-tailed", "rank-collapsed", "undecided")
-"""All answers."""
+"""All phases."""
 
 _COLLAPSED_SHARE = 0.05
 _SEPARATION = 1.2
@@ -63,7 +63,7 @@ def phase(eigenvalues: ArrayLike, shape: Shape, fit: PowerLawFit | None = None) 
     Args:
         eigenvalues: λ of one matrix, or of several of one shape pooled, in any order.
         shape: the shape of one such matrix.
-        fit: the power law fitted to them, if it is there already.
+        fit: the power law fitted to them, if available.
 
     Returns:
         The phase and the numbers that decided it. The same for W and c·W.

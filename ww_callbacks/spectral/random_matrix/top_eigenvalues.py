@@ -1,11 +1,11 @@
-"""The few largest eigenvalues of a symmetric matrix without the others."""
+"""The largest eigenvalues of a symmetric matrix, without the full spectrum."""
 
 from __future__ import annotations
 
 import numpy as np
 
 _DENSE = 160
-"""Up to this side the whole spectrum is as quick as Lanczos."""
+"""Up to this side the whole spectrum is as fast as Lanczos."""
 
 
 def largest_eigenvalues(symmetric: np.ndarray, count: int, *, seed: int = 0) -> np.ndarray:

@@ -1,7 +1,7 @@
 r"""Correlation traps: eigenvalues of the element-wise shuffled W beyond the edge of the Marchenko–Pastur bulk.
 
 A shuffle keeps the elements and destroys their correlations, so its spectrum should fill the bulk and no more. What
-sticks out comes from the elements themselves, and of that there are two kinds, told apart here:
+sticks out comes from the elements themselves, and there are two kinds:
 
 * *centred* traps, of W with its mean taken off: a few elements are far larger than the rest;
 * *uncentred* traps, of W as it is: these, and the mean. A mean m adds a rank-one part of strength

@@ -30,7 +30,7 @@ _NAN = float("nan")
 
 @dataclass(frozen=True)
 class DensityFit:
-    """What WeightWatcher's fit says of one spectrum.
+    """WeightWatcher's fit of one spectrum.
 
     Attributes:
         sigma_mp: fitted σ, with the eigenvalues scaled to mean 1 (so 1 for a random matrix).

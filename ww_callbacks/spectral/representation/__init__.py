@@ -1,4 +1,4 @@
-"""How much dimension a network's features keep: feature matrices and logits in, numbers out.
+"""The dimension of a network's features: feature matrices and logits in, numbers out.
 
 Source: R. Feng, K. Zheng, Y. Huang, D. Zhao, M. Jordan, Z.-J. Zha, "Rank Diminishing in Deep Neural Networks" (2022).
 """

@@ -1,4 +1,4 @@
-"""What a representation probe can measure. These need the model to run, so they are no ``LayerWeights`` quantities."""
+"""The quantities of a representation probe. They need the model to run, so they are not ``LayerWeights`` quantities."""
 
 from __future__ import annotations
 

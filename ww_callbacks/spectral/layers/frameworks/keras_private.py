@@ -1,4 +1,4 @@
-"""What all floors read of Keras beyond its documented interface; the callback's own reads are in ``keras.private``.
+"""Use of Keras's undocumented interface outside the callback, whose own use is in ``keras.private``.
 
 Each function names the attributes that it reads; all exist in the versions listed in :data:`TRIED`. If a later version
 lacks one, there is a fallback and one warning says what no longer works. ``tests/keras/test_private.py`` fails on the

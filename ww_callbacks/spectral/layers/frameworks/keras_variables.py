@@ -1,4 +1,4 @@
-"""Keras models → layers, on any backend, named by ``variable.path``; the backend in use is the only one touched."""
+"""Keras models → layers, on any backend, named by ``variable.path``; imports only the backend in use."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Arrays in nested containers: dictionaries, lists, dataclasses, and whatever JAX has registered as a pytree.
+"""Arrays in nested containers: dictionaries, lists, dataclasses, and registered JAX pytrees.
 
-JAX is never imported here: a node of its kind can only arrive if the caller has imported it.
+This module never imports JAX: it only gets a JAX node if the caller has imported JAX.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _WRAPPED = ("value", "raw_value")
-"""The attribute in which a variable of Flax NNX holds its array; it is no part of the name."""
+"""The attribute of a Flax NNX variable with its array; it is not part of the name."""
 
 
 def leaves(tree: Any) -> dict[str, Any]:
-    """The arrays of ``tree`` by their path, its parts joined by ``/``; what is no array is left out.
+    """The arrays of ``tree`` by path, joined with ``/``; other values are skipped.
 
     Args:
         tree: nested mappings, sequences, dataclasses, modules of Flax NNX or Equinox, or any other pytree of JAX.

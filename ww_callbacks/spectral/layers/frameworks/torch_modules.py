@@ -1,4 +1,4 @@
-"""Torch modules → layers: every parameter with what is done with it, in the order of registration."""
+"""Torch modules → layers: every parameter and how it is handled, in the order of registration."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ _GATES = {
     "GRUCell": layouts.GRU_GATES_TORCH,
 }
 _PACKED_QKV = ("c_attn", "qkv", "Wqkv")
-"""Names of a dense layer that holds q, k and v one after the other (GPT-2, timm and torchvision, flash-attention)."""
+"""Names of dense layers that contain q, k and v one after the other (GPT-2, timm and torchvision, flash-attention)."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A module in its model: where it is and what it is part of."""
+    """A module in its model: its path and its parents."""
 
     path: str
     module: nn.Module
@@ -66,7 +66,7 @@ class Place:
 
     @property
     def type(self) -> str:
-        """The class name, that of the class before a parametrisation changed it."""
+        """The class name, before a parametrisation changed it."""
         scripted = getattr(self.module, "original_name", None)  # of a module that TorchScript compiled
         return scripted or nn.utils.parametrize.type_before_parametrizations(self.module).__name__
 
@@ -76,12 +76,14 @@ class Place:
         return self.path.rpartition(".")[2]
 
     def join(self, name: str) -> str:
-        """The path of something in this module."""
+        """The path of a member of this module."""
         return f"{self.path}.{name}" if self.path else name
 
 
 def places(module: nn.Module, path: str = "", ancestors: tuple[str, ...] = ()) -> Iterator[Place]:
-    """Every module under ``module``, itself first; wrappers are left out of the paths, a shared one comes at each."""
+    """Every module under ``module``, itself first; paths omit wrappers, and a shared module appears at each of its
+    paths.
+    """
     inner = _WRAPPERS.get(type(module).__name__)
     if inner is not None and isinstance(getattr(module, inner, None), nn.Module):
         yield from places(getattr(module, inner), path, ancestors)
@@ -101,7 +103,7 @@ def places(module: nn.Module, path: str = "", ancestors: tuple[str, ...] = ()) -
 
 
 def inspect_torch(model: nn.Module, convolution: Convention = "matrix") -> list[LayerSpec]:
-    """The layers of a torch module, and the parameters that are none, with the reason.
+    """The layers of a torch module, and the skipped parameters with the reason.
 
     Paths are those of ``named_parameters()`` without the prefixes of DDP, FSDP, ``torch.compile`` and other wrappers.
     """
@@ -132,7 +134,7 @@ def inspect_torch(model: nn.Module, convolution: Convention = "matrix") -> list[
 
 
 def owners(module: nn.Module, path: str = "") -> Iterator[tuple[str, tuple[nn.Module, str]]]:
-    """The path of every parameter, without the prefixes of wrappers → the module that holds it, and its name there."""
+    """The path of every parameter, without the prefixes of wrappers → its module, and its name there."""
     inner = _WRAPPERS.get(type(module).__name__)
     if inner is not None and isinstance(getattr(module, inner, None), nn.Module):
         yield from owners(getattr(module, inner), path)
@@ -145,7 +147,7 @@ def owners(module: nn.Module, path: str = "") -> Iterator[tuple[str, tuple[nn.Mo
 
 
 def _frozen(spec: LayerSpec, owners: Mapping[str, tuple[nn.Module, str]]) -> Callable[[], bool] | None:
-    """Tells whether no parameter of the layer has a gradient; what it has from its framework already stays."""
+    """Set whether all parameters of the layer are frozen, unless the framework already did."""
     places = [owners[path] for path in spec.parameters if path in owners]
     if spec.skipped or spec.is_frozen is not None or not places:
         return spec.is_frozen
@@ -158,13 +160,13 @@ def _without_gradient(places: Sequence[tuple[nn.Module, str]]) -> bool:
 
 
 def is_keras(module: nn.Module) -> bool:
-    """Whether ``module`` is a Keras layer, which on the torch backend is a torch module as well."""
+    """Whether ``module`` is a Keras layer, which on the torch backend is also a torch module."""
     keras = sys.modules.get("keras")
     return keras is not None and hasattr(keras, "Layer") and isinstance(module, keras.Layer)
 
 
 def _keras(place: Place, convolution: Convention) -> list[LayerSpec]:
-    """The layers of a Keras model inside of a torch module, their paths after the place where it is."""
+    """The layers of a Keras model inside a torch module, with the module's path as prefix."""
     from ww_callbacks.spectral.layers.frameworks.keras_variables import inspect_keras
 
     return [
@@ -181,7 +183,7 @@ def _with_shared(spec: LayerSpec, shared: dict[str, list[str]]) -> LayerSpec:
 
 
 def _identity(module: nn.Module, name: str) -> object:
-    """What two names of the same values have in common: the parameter, or the memory of a plain tensor."""
+    """Identity of values that two names share: the parameter, or the memory of a plain tensor."""
     parameter = own_parameters(module).get(name)
     if parameter is None:
         return (id(module), name)
@@ -189,10 +191,10 @@ def _identity(module: nn.Module, name: str) -> object:
 
 
 def _own_or_reason(place: Place, convolution: Convention) -> list[tuple[str, list[LayerSpec]]]:
-    """The layers of a module by the names of their parameters; a module that defies inspection is left out."""
+    """The layers of a module by the names of their parameters; a module that cannot be inspected is skipped."""
     try:
         return list(_own_by_name(place, convolution))
-    except Exception as error:  # a foreign module may be like a torch module only in part
+    except Exception as error:  # a third-party module may only partly behave like a torch module
         why = f"its module could not be inspected ({type(error).__name__}: {error})"
         return [(place.type, [skipped(place.join(place.type), why, type=place.type)])]
 
@@ -232,7 +234,7 @@ def _derived_specs(place: Place, name: str, originals: tuple[str, ...], convolut
         return [skipped(path, why, type=place.type)]
     try:
         weight = effective(place.module, name)
-    except Exception as error:  # the user's own parametrisation may fail on what it was not made for
+    except Exception as error:  # the user's parametrisation may fail outside of training
         why = f"its parametrisation could not be evaluated: {type(error).__name__}: {error}"
         return [skipped(path, why, type=place.type)]
     how = "effective weight after " + _what(place.module, name)
@@ -303,7 +305,7 @@ def _kind_of_vector(place: Place, name: str) -> str:
 
 
 def classify(place: Place, name: str, shape: tuple[int, ...], convolution: Convention) -> tuple[str, list[Part] | str]:
-    """The kind of a parameter, with its parts or the reason why it has none."""
+    """The kind of a parameter, and its parts or the reason why it has none."""
     module, kind = place.module, _kind_of_vector(place, name)
     if 0 in shape:
         return kind, "empty"
@@ -348,19 +350,19 @@ def _two_dimensional(place: Place, shape: tuple[int, ...], known: bool) -> tuple
         return "other", "a vector stored with two axes (such as the factors of IA3): it has no spectrum"
     if not known:
         return "other", layouts.matrix(shape, note="a bare 2-D parameter, taken as (out, in)")
-    transposed = place.type == "Conv1D" and hasattr(place.module, "nf")  # HF's: a dense layer stored (in, out)
+    transposed = place.type == "Conv1D" and hasattr(place.module, "nf")  # Hugging Face's dense layer, stored (in, out)
     outputs, inputs = reversed(shape) if transposed else shape
     by_head = any("BigCode" in ancestor for ancestor in place.ancestors)  # q, k, v of one head after the other
     if place.leaf in _PACKED_QKV and outputs == 3 * inputs and not by_head:
         return "attention", layouts.packed(shape, layouts.QKV, "packed q, k, v", transposed=transposed)
-    if place.leaf == "c_attn" and outputs == 2 * inputs:  # GPT-2's cross-attention takes its query elsewhere
+    if place.leaf == "c_attn" and outputs == 2 * inputs:  # GPT-2's cross-attention has a separate query
         return "attention", layouts.packed(shape, ("k", "v"), "packed k, v", transposed=transposed)
     packing = layouts.UNKNOWN_PACKING if place.leaf in (*_PACKED_QKV, "qkv_proj", "query_key_value") else ""
     return kind, layouts.matrix(shape, transposed=transposed, note=packing)
 
 
 def _experts(module: nn.Module, name: str, shape: tuple[int, ...]) -> list[Part]:
-    # transformers states the layout on most of these modules; elsewhere the shapes of its neighbours tell.
+    # transformers states the layout for most of these modules; otherwise it is inferred from neighbouring shapes.
     transposed = getattr(module, "is_transposed", None)
     if transposed is None:
         gate_up, down = (module._parameters.get(f"{n}_proj") for n in ("gate_up", "down"))
@@ -381,6 +383,6 @@ def _lora(place: Place, convolution: Convention) -> list[LayerSpec]:
     if not has_weight(base.module):
         return unmergeable(place.path, place.module)
     own = [spec for _, group in _own_by_name(base, convolution) for spec in group]
-    # The layer keeps the name it had before its adapters came, by which a packed q, k, v is known.
+    # The layer keeps its name from before the adapters, which identifies a packed q, k, v.
     named = replace(base, path=place.path)
     return lora_specs(place.path, place.module, own, lambda shape: classify(named, "weight", shape, convolution))

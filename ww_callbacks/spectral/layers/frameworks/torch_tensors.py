@@ -1,4 +1,4 @@
-"""Torch tensors → arrays, and the weights that a module really uses, without a trace left in the model."""
+"""Torch tensors → arrays, and the effective weights of a module, without changing the model."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 _OURS = (torch.float32, torch.float64)
 _ONE_AT_A_TIME = Lock()
-"""The random state is the process's, and layers may share a parametrisation: two threads that save and restore them
-must not overlap."""
+"""The random state belongs to the process, and layers may share a parametrisation, so only one thread at a time may
+save and restore them."""
 
 
 def partitioned(tensor: Any) -> bool:
-    """Whether ``tensor`` is a parameter of which DeepSpeed ZeRO-3 has left nothing here but a part of its own.
+    """Whether ``tensor`` is a parameter partitioned by DeepSpeed ZeRO-3.
 
     Small parameters, which DeepSpeed keeps whole on every process, are not.
     """
@@ -30,7 +30,7 @@ def partitioned(tensor: Any) -> bool:
 
 
 def whole_shape(tensor: Any) -> tuple[int, ...]:
-    """The shape of ``tensor``: that of the whole where it is sharded or partitioned, and of the weight where
+    """The shape of ``tensor``: that of the whole tensor if it is sharded or partitioned, and that of the weight if
     bitsandbytes packs two 4-bit values into a byte (``quant_state``).
     """
     packed = getattr(getattr(tensor, "quant_state", None), "shape", None)
@@ -39,12 +39,12 @@ def whole_shape(tensor: Any) -> tuple[int, ...]:
 
 def gather(tensor: torch.Tensor) -> torch.Tensor:
     """The whole of a tensor that is sharded over processes (a DTensor) or partitioned by DeepSpeed ZeRO-3 (which
-    takes the parameter itself, for a detached one knows of no other parts); any other tensor as it is.
+    takes the parameter itself, for a detached one knows of no other parts); any other tensor unchanged.
 
     For these two it is a collective: every rank must call it, in the same order.
     """
     if partitioned(tensor):
-        # DeepSpeed frees the whole when the context ends, so the values are copied out of it.
+        # DeepSpeed frees the whole tensor when the context ends, so its values are copied.
         with sys.modules["deepspeed"].zero.GatheredParameters([tensor]), torch.no_grad():
             return tensor.detach().clone()
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
@@ -59,7 +59,7 @@ def to_array(tensor: torch.Tensor, index: Index = (), *, made: bool = False) -> 
         tensor: the tensor.
         index: a slice of it, all of it by default. It is taken before anything is widened, and a slice of what exists
             for this call only is copied, so that no more than the slice stays in memory.
-        made: whether ``tensor`` was computed for this call, and is no memory of the model's.
+        made: whether ``tensor`` was computed for this call, so it is not the model's memory.
     """
     given = tensor.detach()
     plain = type(given) is torch.Tensor and given.dtype in _OURS and given.layout == torch.strided
@@ -103,7 +103,7 @@ def why_not(tensor: Any) -> str:
 
 
 def memory(tensor: torch.Tensor) -> object:
-    """What two tensors that hold the same values in the same memory have in common, as tied weights do."""
+    """Identity of a tensor's memory, equal for tied weights."""
     plain = type(tensor) in (nn.Parameter, torch.Tensor) and not tensor.is_meta
     if plain and tensor.layout == torch.strided and tensor.numel() and tensor.data_ptr():
         return (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device)
@@ -112,10 +112,10 @@ def memory(tensor: torch.Tensor) -> object:
 
 @contextmanager
 def _untouched(module: nn.Module) -> Iterator[None]:
-    """Run the body in evaluation mode, then put back modes, buffers and the random state as they were.
+    """Run the body in evaluation mode, then restore modes, buffers and the random state.
 
-    Spectral norm takes a step of power iteration on every evaluation in training mode; a user's own parametrisation
-    may do more. Buffers are written back only if they changed, since writing moves autograd's version counter.
+    Spectral norm does a power iteration at every evaluation in training mode; a user's parametrisation may do more.
+    Buffers are restored only if they changed, because writing increments autograd's version counter.
     """
     devices = {t.device.index or 0 for t in (*module.parameters(), *module.buffers()) if t.device.type == "cuda"}
     with _ONE_AT_A_TIME, torch.random.fork_rng(devices=sorted(devices)), torch.no_grad():
@@ -134,7 +134,7 @@ def _untouched(module: nn.Module) -> Iterator[None]:
 
 
 def derived(module: nn.Module) -> dict[str, tuple[str, ...]]:
-    """The weights of ``module`` that it computes from other parameters: name → the names of those.
+    """The weights that ``module`` computes from other parameters: name → the names of these parameters.
 
     Parametrisations (weight norm, spectral norm, orthogonal, the user's own), the older hooks that do the same, and
     pruning masks.
@@ -155,12 +155,14 @@ def derived(module: nn.Module) -> dict[str, tuple[str, ...]]:
 
 
 def own_parameters(module: nn.Module) -> dict[str, Any]:
-    """The module's own parameters by name, None where one is not used; TorchScript keeps them in no dictionary."""
+    """The module's parameters by name, None if unused; TorchScript does not store them in a dictionary."""
     return dict(module._parameters.items())
 
 
 def has_weight(module: nn.Module) -> bool:
-    """Whether ``module`` has a parameter ``weight``, its own or a computed one; asking evaluates no parametrisation."""
+    """Whether ``module`` has a parameter ``weight``, its own or a computed one, without evaluating a
+    parametrisation.
+    """
     return own_parameters(module).get("weight") is not None or "weight" in derived(module)
 
 
@@ -189,9 +191,9 @@ def _spectrally_normalised(hook: Any, module: nn.Module, name: str) -> torch.Ten
 
 
 def effective(module: nn.Module, name: str) -> torch.Tensor:
-    """The weight ``name`` as ``module`` uses it now, detached and free of side effects.
+    """The effective weight ``name`` of ``module``, detached, without side effects.
 
-    That is the parameter itself, or what its parametrisation makes of it: for spectral norm with the σ of its current
+    That is the parameter itself, or the result of its parametrisation: for spectral norm with the σ of its current
     vectors, for a pruned weight with the mask applied. A module with torch's older spectral norm that has not been
     trained yet holds random vectors: its weight is then the one that its first forward pass in training will use.
     """
@@ -199,7 +201,7 @@ def effective(module: nn.Module, name: str) -> torch.Tensor:
     if name in chains:
         chain = chains[name]
         with _untouched(chain):
-            # Called itself, not through the attribute: that would read and fill the cache of `parametrize.cached()`.
+            # Called directly, because the attribute would read and fill the cache of `parametrize.cached()`.
             return chain().detach()
     if name in module._parameters:
         parameter: Any = module._parameters[name]

@@ -1,4 +1,4 @@
-"""Scale collapse: a layer that has become much smaller than it was."""
+"""Scale collapse: a layer that has become much smaller than at the start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other looks at the tail of the eigenvalues, measured on request: other estimates of α, uncertainty, other laws."""
+"""Alternative fits of the tail, measured on request: other estimates of α, its uncertainty, other laws."""
 
 from __future__ import annotations
 

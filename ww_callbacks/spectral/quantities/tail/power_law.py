@@ -1,4 +1,4 @@
-"""The power law fitted to the tail of the eigenvalues, and what is derived from its exponent."""
+"""The power law fitted to the tail of the eigenvalues, and quantities derived from its exponent."""
 
 from __future__ import annotations
 

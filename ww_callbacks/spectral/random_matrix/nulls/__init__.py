@@ -1,1 +1,1 @@
-"""Random nulls: what a quantity is on pure noise, by shuffling, simulation or a stored table."""
+"""Random nulls: values of quantities on pure noise, by shuffling, simulation or a stored table."""

@@ -1,4 +1,4 @@
-"""Random nulls of a matrix: what its spectrum would be if nothing were correlated.
+"""Random nulls of a matrix: spectra without correlations between its elements.
 
 Two kinds. ``shuffled`` keeps W's elements, hence their distribution with its large ones and its mean, and destroys
 their places. ``gaussian`` keeps only shape, mean and variance. Every draw comes from a separate generator; the
@@ -14,7 +14,7 @@ from ww_callbacks.spectral.random_matrix.marchenko_pastur import Shape, sides
 
 
 def generator(seed: int, *stream: int) -> np.random.Generator:
-    """A generator of its own for ``seed``, independent for every ``stream`` (so for each matrix, or each draw).
+    """A generator for ``seed``, independent for every ``stream`` (each matrix, or each draw).
 
     >>> bool(generator(0, 1).random() == generator(0, 1).random()), bool(generator(0).random() == generator(1).random())
     (True, False)
@@ -23,16 +23,16 @@ def generator(seed: int, *stream: int) -> np.random.Generator:
 
 
 def shuffling_generator(seed: int, *stream: int) -> np.random.Generator:
-    """As :func:`generator`, of a kind whose numbers come faster, for which shuffling waits: it takes half the time."""
+    """Like :func:`generator`, with a faster bit generator: shuffling takes half the time."""
     return np.random.Generator(np.random.SFC64([seed, *stream]))
 
 
 def shuffled(matrix: ArrayLike, rng: np.random.Generator) -> np.ndarray:
-    """W with its elements in random places: the same values, no correlations.
+    """W with its elements in random positions: the same values, no correlations.
 
     Args:
         matrix: W.
-        rng: where the permutation comes from.
+        rng: generator of the permutation.
 
     Returns:
         A float64 matrix of the same shape, C-contiguous.
@@ -46,7 +46,7 @@ def shuffled(matrix: ArrayLike, rng: np.random.Generator) -> np.ndarray:
 
 
 def gaussian(matrix: ArrayLike, rng: np.random.Generator) -> np.ndarray:
-    """A fresh Gaussian matrix of W's shape, mean and variance.
+    """A Gaussian matrix with W's shape, mean and variance.
 
     >>> gaussian([[1.0, 1.0]], generator(0)).tolist()
     [[1.0, 1.0]]
@@ -56,14 +56,14 @@ def gaussian(matrix: ArrayLike, rng: np.random.Generator) -> np.ndarray:
 
 
 def gaussian_eigenvalues(shape: Shape, rng: np.random.Generator) -> np.ndarray:
-    """Eigenvalues λ of WᵀW for W of independent standard normal entries, without making W: O(M²) and not O(NM²).
+    """Eigenvalues λ of WᵀW for W of independent standard normal entries, without creating W: O(M²) instead of O(NM²).
 
     Householder reflections turn a Gaussian matrix into a bidiagonal one of independent entries: χ_N, χ_{N−1}, … on the
     diagonal, χ_{M−1}, …, χ_1 next to it, with the same singular values in law. Exact, not an approximation.
 
     Args:
         shape: shape of the matrix, in either orientation.
-        rng: where the draw comes from.
+        rng: generator of the draw.
 
     Returns:
         M eigenvalues, ascending.

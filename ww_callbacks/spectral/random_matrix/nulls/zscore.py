@@ -1,12 +1,13 @@
-"""A quantity against pure noise of the same shape: how many standard deviations W lies from a Gaussian matrix.
+"""Z-scores of quantities against pure noise of the same shape: the distance from a Gaussian matrix in standard
+deviations.
 
 α and the ranks depend on the shape before they depend on anything learned; α of noise is 4.7 at 64×64 and 17 at
-2048×512. Their z is free of that, so that layers of different shape can stand in one picture:
+2048×512. Their z does not, so layers of different shape can be compared:
 
     z = (f(W) − mean)/std of f over Gaussian matrices of W's shape, with f = ln(α − 1), or the rank itself.
 
 For one matrix with 16 ≤ M ≤ 4096 and N/M ≤ 64, mean and standard deviation are interpolated, linearly in ln M and
-ln N/M, from a table of simulations (``null_simulation``). Elsewhere, and for several matrices pooled, 100 draws of the
+ln N/M, from a table of simulations (see :mod:`.simulation`). Elsewhere, and for several matrices pooled, 100 draws of the
 same shapes are simulated once a process.
 
 How exact: the table's mean is known to 3–13 % of a standard deviation and the standard deviation to 2–9 %, the larger
@@ -29,7 +30,7 @@ DRAWS = 100
 """Draws for shapes that the table does not cover."""
 
 _EIGENVALUES = 8192
-"""More pooled eigenvalues than this are not simulated: minutes, for a number that can be had from fewer."""
+"""Maximum number of pooled eigenvalues to simulate, which would take minutes."""
 
 
 def null_z_score(name: str, value: float, shapes: Sequence[Shape]) -> float:
@@ -41,7 +42,7 @@ def null_z_score(name: str, value: float, shapes: Sequence[Shape]) -> float:
         shapes: the shapes of these matrices.
 
     Returns:
-        z; NaN where the value is, where no spread is (M = 1), and for more than 8192 eigenvalues outside the table.
+        z; NaN if the value is NaN, if there is no spread (M = 1), or for more than 8192 eigenvalues outside the table.
 
     Raises:
         ValueError: for another name.
