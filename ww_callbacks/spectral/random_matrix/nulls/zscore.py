@@ -7,8 +7,8 @@ deviations.
     z = (f(W) − mean)/std of f over Gaussian matrices of W's shape, with f = ln(α − 1), or the rank itself.
 
 For one matrix with 16 ≤ M ≤ 4096 and N/M ≤ 64, mean and standard deviation are interpolated, linearly in ln M and
-ln N/M, from a table of simulations (see :mod:`.simulation`). Elsewhere, and for several matrices pooled, 100 draws of the
-same shapes are simulated once a process.
+ln N/M, from a table of simulations (:mod:`.simulation`). Elsewhere, and for several matrices pooled, 100 draws of the
+same shapes are simulated once per process.
 
 How exact: the table's mean is known to 3–13 % of a standard deviation and the standard deviation to 2–9 %, the larger
 figures from M = 1024 on; interpolation adds about as much. Read z as z ± 0.2 or ± 10 %, whichever is larger. Noise's z
