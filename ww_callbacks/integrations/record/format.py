@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -96,30 +94,47 @@ def snapshot_lines(snapshot: Snapshot) -> bytes:
 
 def density_lines(snapshot: Snapshot) -> bytes:
     """The lines of the layers' spectral densities, with numbers rounded to :data:`SIGNIFICANT` digits."""
-    rows = [(row.layer, row.density) for row in snapshot.rows if row.density is not None]
     # All layers at once, because the overhead of single calls dominates.
-    lists = [v for _, density in rows for v in _float_lists(density)]
-    done = dict(zip(map(id, lists), _rounded_lists(lists), strict=True))
-    moment = {"step": snapshot.step, "epoch": snapshot.epoch}
-    return b"".join(encode({**moment, "layer": layer, **_rounded(density, done)}) for layer, density in rows)
+    numbers = _Numbers()
+    lines = [
+        numbers.copied(row.density, {"step": snapshot.step, "epoch": snapshot.epoch, "layer": row.layer})
+        for row in snapshot.rows
+        if row.density is not None
+    ]
+    numbers.put_back()
+    return b"".join(map(encode, lines))
 
 
-def _float_lists(value: Any) -> Iterator[list[float]]:
-    """Every list of floats in ``value`` and the mappings in it."""
-    if isinstance(value, Mapping):
-        for item in value.values():
-            if isinstance(item, (list, Mapping)):
-                yield from _float_lists(item)
-    elif value and type(value[0]) is float:
-        yield value
+class _Numbers:
+    """The numbers of many mappings, to be rounded together."""
 
+    def __init__(self) -> None:
+        self._values: list[float] = []
+        self._places: list[tuple[dict[str, Any], str, int | slice]] = []
 
-def _rounded_lists(lists: Sequence[list[float]]) -> list[list[float | None]]:
-    """Each list rounded, equal to :func:`_rounded` of each."""
-    numbers = np.fromiter(itertools.chain.from_iterable(lists), np.float64)
-    at_once = _rounded_floats(numbers) if len(numbers) else []
-    ends = itertools.accumulate(map(len, lists))
-    return [at_once[end - len(values) : end] for values, end in zip(lists, ends, strict=True)]
+    def copied(self, source: Mapping[str, Any], copy: dict[str, Any]) -> dict[str, Any]:
+        """``copy`` with the items of ``source``, complete after :meth:`put_back`."""
+        values, start = self._values, len(self._values)
+        for key, value in source.items():
+            copy[key] = value
+            if type(value) is float:
+                values.append(value)
+                self._places.append((copy, key, start))
+            elif type(value) is list and value and type(value[0]) is float:
+                values.extend(value)
+                self._places.append((copy, key, slice(start, len(values))))
+            elif isinstance(value, Mapping):
+                copy[key] = self.copied(value, {})
+            else:
+                copy[key] = _rounded(value)
+            start = len(values)
+        return copy
+
+    def put_back(self) -> None:
+        """Fill the copies with the rounded numbers."""
+        rounded = _rounded_floats(self._values)
+        for copy, key, place in self._places:
+            copy[key] = rounded[place]
 
 
 def alert_line(alert: Alert) -> bytes:
@@ -228,16 +243,12 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _rounded(value: Any, done: Mapping[int, list[float | None]] = MappingProxyType({})) -> Any:
-    """``value`` with its numbers rounded; ``done`` contains lists that are already rounded, by identity."""
-    if type(value) is dict:
-        return {key: _rounded(item, done) for key, item in value.items()}
-    if (found := done.get(id(value))) is not None:
-        return found
+def _rounded(value: Any) -> Any:
+    """``value`` with its numbers rounded."""
     if isinstance(value, float):
-        return float(f"{value:.{SIGNIFICANT}g}") if math.isfinite(value) else None
+        return float(f"{value:.{SIGNIFICANT}g}") if math.isfinite(value) else math.nan
     if isinstance(value, Mapping):
-        return {key: _rounded(item, done) for key, item in value.items()}
+        return {key: _rounded(item) for key, item in value.items()}
     if hasattr(value, "tolist"):
         return _rounded(value.tolist())
     if isinstance(value, (list, tuple)):
@@ -248,11 +259,11 @@ def _rounded(value: Any, done: Mapping[int, list[float | None]] = MappingProxyTy
     return value
 
 
-def _rounded_floats(values: Sequence[float] | np.ndarray) -> list[float | None]:
+def _rounded_floats(values: Sequence[float]) -> np.ndarray:
     """Round many numbers at once, with the same result as one by one; non-finite and extreme ones are rounded
     singly.
     """
-    numbers = np.asarray(values)
+    numbers = np.asarray(values, dtype=np.float64)
     with np.errstate(all="ignore"):
         magnitude = np.abs(numbers)
         shift = SIGNIFICANT - 1 - np.floor(np.log10(np.where(magnitude > 0.0, magnitude, 1.0)))
@@ -261,7 +272,7 @@ def _rounded_floats(values: Sequence[float] | np.ndarray) -> list[float | None]:
         power = _POWERS[np.abs(shift)]
         up = shift >= 0
         whole = np.round(np.where(up, numbers * power, numbers / power))
-        rounded: list[float | None] = np.where(up, whole / power, whole * power).tolist()
+        rounded = np.where(up, whole / power, whole * power)
     for at in np.flatnonzero(~usual).tolist():
         rounded[at] = _rounded(float(values[at]))
     return rounded
