@@ -306,7 +306,7 @@ class Engine:
                     stacked.append((index, matrices[0]))
             began = time.perf_counter()
             if len(stacked) > 1 and len({(m.shape, m.dtype) for _, m in stacked}) == 1:
-                found = together([m for _, m in stacked], self.densities)
+                found = together([m for _, m in stacked], self.densities, self.quantities)
                 seconds = (time.perf_counter() - began) / len(stacked)
                 for (index, matrix), attributes in zip(stacked, found, strict=True):
                     computed[index] = _Computed(computed[index].fingerprint, matrix, attributes, seconds)

@@ -8,7 +8,8 @@ for the curve of D and α over xmin.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from math import sqrt
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from ww_callbacks.spectral.layers.spec import Array
 from ww_callbacks.spectral.linalg.arrays import is_small
 from ww_callbacks.spectral.linalg.density import CURVES, curves
 from ww_callbacks.spectral.linalg.spectrum import gram_singular_values_of_stack, scaling_exponent
+from ww_callbacks.spectral.measuring.registry import Quantity
 
 STACK = 64
 """Layers per stack: 2 MB of 64×64 matrices in float64, which fit into a core's cache."""
@@ -33,12 +35,15 @@ def stackable(array: object) -> bool:
     )
 
 
-def together(matrices: Sequence[Array], densities: bool = True) -> list[Mapping[str, object]]:
+def together(
+    matrices: Sequence[Array], densities: bool = True, quantities: Iterable[Quantity] = ()
+) -> list[Mapping[str, object]]:
     """The cached attributes of :class:`~ww_callbacks.spectral.measuring.layer_weights.LayerWeights` for each matrix.
 
     Args:
         matrices: one matrix per layer, all :func:`stackable` and of the same shape.
         densities: whether to compute the curves of the spectral density.
+        quantities: those whose values are wanted, where they follow from the singular values.
 
     Returns:
         For each matrix its attributes by name, and the entries of ``scratch`` under that name; empty for a matrix that
@@ -62,16 +67,18 @@ def together(matrices: Sequence[Array], densities: bool = True) -> list[Mapping[
     mean = flat.sum(axis=1) / flat.shape[1]
     centred = flat - mean[:, None]
     fitted = _fits(relative)
+    known = {q.name: q.of_spectra(sigma).tolist() for q in quantities if q.of_spectra is not None}
     drawn: Sequence[object] = curves(ascending**2, fitted) if densities else [None] * len(stack)
     for at, place in enumerate(np.flatnonzero(usual).tolist()):
         attributes: dict[str, object] = {
+            "known": {name: values[at] for name, values in known.items()},
             "largest": float(largest[at]),
             "singular_values": [sigma[at]],
             "eigenvalues": ascending[at] ** 2,
             "relative_eigenvalues": relative[at],
-            "norm": float(np.sqrt(np.dot(flat[at], flat[at]))),
+            "norm": sqrt(flat[at].dot(flat[at])),
             "element_mean": float(mean[at]),
-            "element_variance": float(np.dot(centred[at], centred[at])) / flat.shape[1],
+            "element_variance": float(centred[at].dot(centred[at])) / flat.shape[1],
         }
         if (fit := fitted[at]) is not None:
             attributes["relative_power_law"] = fit.fit

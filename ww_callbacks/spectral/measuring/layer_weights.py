@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isnan
+from math import isnan, sqrt
 
 import numpy as np
 
@@ -38,6 +38,7 @@ class LayerWeights:
         space: a Krylov space of the layer's only matrix, used by estimates; None if all values are exact.
         seed: seed of the generator from which random nulls of this layer are drawn.
         scratch: intermediate results that a family of quantities shares.
+        known: values that were computed for several layers together, by quantity.
     """
 
     matrices: Sequence[Array]
@@ -48,6 +49,7 @@ class LayerWeights:
     space: BlockLanczos | None = None
     seed: int = 0
     scratch: dict[object, object] = field(default_factory=dict, repr=False)
+    known: Mapping[str, Value] = field(default_factory=dict, repr=False)
 
     def release(self, needs: Collection[str]) -> None:
         """Drop the earlier weights that no quantity with these ``needs`` compares with."""
@@ -191,12 +193,11 @@ class Difference:
         sums = [0.0, 0.0, 0.0]
         for matrix, other in zip(matrices, others, strict=True):
             if is_small(matrix) and is_small(other):
-                first, second = np.asarray(matrix).ravel(), np.asarray(other).ravel()
-                w, v = first.astype(np.float64), second.astype(np.float64)
+                w, v = (np.asarray(a).ravel().astype(np.float64) for a in (matrix, other))
                 d = w - v
-                sums = [sums[0] + float(np.dot(v, v)), sums[1] + float(np.dot(d, d)), sums[2] + float(np.dot(w, v))]
+                sums = [sums[0] + float(v.dot(v)), sums[1] + float(d.dot(d)), sums[2] + float(w.dot(v))]
                 continue
             blocks = ((w, v, w - v) for w, v in row_blocks(matrix, other))
             parts = [(dot(v, v), dot(d, d), dot(w, v)) for w, v, d in blocks]
             sums = [total + float(sum(part)) for total, part in zip(sums, zip(*parts, strict=True), strict=True)]
-        return cls(float(np.sqrt(sums[0])), float(np.sqrt(sums[1])), sums[2])
+        return cls(sqrt(sums[0]), sqrt(sums[1]), sums[2])

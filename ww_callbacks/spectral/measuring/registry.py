@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+import numpy as np
+
 from ww_callbacks.spectral.estimates.estimate import Estimate
 from ww_callbacks.spectral.measuring.layer_weights import LayerWeights, Value
 from ww_callbacks.spectral.measuring.quantity_info import Cost, QuantityInfo, Worst
@@ -38,6 +40,8 @@ class Quantity(QuantityInfo):
         logarithm: whether the value is a log10, so that a tolerance applies to its argument.
         slow: whether the estimate's error falls only about as the inverse of the steps, as that of a sum over the whole
             spectrum; others fall exponentially.
+        of_spectra: its values on several layers at once, from their singular values: descending, one row per layer,
+            finite and not all zero; None if it needs more.
     """
 
     function: Callable[[LayerWeights], Value]
@@ -49,6 +53,7 @@ class Quantity(QuantityInfo):
     change: Callable[[LayerWeights, float], float] | None = None
     logarithm: bool = False
     slow: bool = False
+    of_spectra: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 ELSEWHERE = {
@@ -83,6 +88,7 @@ def quantity(
     change: Callable[[LayerWeights, float], float] | None = None,
     logarithm: bool = False,
     slow: bool = False,
+    of_spectra: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Callable[[Function], Function]:
     """Declare the decorated function as the quantity ``name``.
 
@@ -104,6 +110,7 @@ def quantity(
         change: see :class:`Quantity`.
         logarithm: see :class:`Quantity`.
         slow: see :class:`Quantity`.
+        of_spectra: see :class:`Quantity`.
 
     Returns:
         A decorator, which returns the function unchanged.
@@ -145,6 +152,7 @@ def quantity(
             change=change,
             logarithm=logarithm,
             slow=slow,
+            of_spectra=of_spectra,
         )
         return function
 

@@ -57,7 +57,7 @@ def measure_quantities(sample: LayerWeights, quantities: Sequence[Quantity]) -> 
             try:
                 if compares and sample.initial is not None and not isfinite(sample.from_initial.norm):
                     raise ValueError("the baseline's norm is not finite")
-                value = q.function(sample)
+                value = sample.known[q.name] if q.name in sample.known else q.function(sample)
                 if isinstance(value, str) or not isinf(value):
                     values[q.name] = value if q.text else float(value)
                 elif q.needs != "previous":  # infinite values at the last snapshot were reported there

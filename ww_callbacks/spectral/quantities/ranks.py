@@ -175,9 +175,14 @@ def _entropy(weights: np.ndarray) -> float:
     if not 0.0 < largest < np.inf:
         return np.nan
     positive = weights > 0.0
-    shares = (weights if positive.all() else weights[positive]) / largest
-    shares /= shares.sum()
-    return float((shares * np.log(1.0 / np.maximum(shares, _SMALLEST))).sum())
+    return float(_entropies(weights if positive.all() else weights[positive]))
+
+
+def _entropies(weights: np.ndarray) -> np.ndarray:
+    """−Σ p ln p over the last axis of weights that are finite and not negative, and not all zero."""
+    shares = weights / weights.max(axis=-1, keepdims=True)
+    shares /= shares.sum(axis=-1, keepdims=True)
+    return (shares * np.log(1.0 / np.maximum(shares, _SMALLEST))).sum(axis=-1)
 
 
 quantity(
@@ -191,6 +196,7 @@ quantity(
     estimate=lambda layer: quadrature.effective_rank(space_of(layer), layer.norm),
     change=lambda layer, distance: effective_rank_change(layer.pooled_singular_values, distance),
     slow=True,
+    of_spectra=lambda values: np.exp(_entropies(values)),
 )(lambda layer: effective_rank(layer.pooled_singular_values))
 
 quantity(
@@ -202,6 +208,7 @@ quantity(
     worst="low",
     estimate=lambda layer: largest_estimate(layer).through(lambda value: (layer.norm / value) ** 2),
     change=lambda layer, distance: stable_rank_change(layer.norm, layer.largest_singular_value, distance),
+    of_spectra=lambda values: ((values / values[:, :1]) ** 2).sum(axis=-1),
 )(lambda layer: stable_rank(layer.pooled_singular_values))
 
 quantity(
