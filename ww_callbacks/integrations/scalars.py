@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 
 import numpy as np
 
@@ -85,7 +86,7 @@ def outliers(snapshot: Snapshot, count: int = 3) -> list[Outlier]:
         if len(values) < 2:
             continue
         median = float(np.median([value for _, value in values]))
-        ranked = sorted(values, key=lambda item: _badness(item[1], median, quantity.worst), reverse=True)[:count]
+        ranked = nlargest(count, values, key=lambda item: _badness(item[1], median, quantity.worst))
         found += [Outlier(quantity, layer, value, median) for layer, value in ranked]
     return found
 
