@@ -62,9 +62,10 @@ def make_pictures() -> None:
             for run in runs:
                 frame.locator(f".runs input[data-run='{run.name}']").check()
             for view in ("overview", "heat_map", "layer", "flow"):
+                page.set_viewport_size({"width": 1280, "height": 560 if view == "heat_map" else 880})
                 show(frame, view)
                 keep(page, f"tensorboard-{view.replace('_', '-')}.png")
-            page.set_viewport_size({"width": 1280, "height": 480})
+            page.set_viewport_size({"width": 1280, "height": 500})
             page.goto(report.as_uri())
             show(page, "heat_map")
             keep(page, "report.png")
