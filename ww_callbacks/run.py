@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
@@ -79,6 +80,7 @@ class Run:
         self.cadence = Cadence()
         self.clock = Clock()
         self.meter = Meter()
+        self._held: Measured | None = None
         self.faults = Faults(settings.strict)
         self.diagnosis = Diagnosis(settings, specs, probing is not None, self.faults)
         self.probing = probing
@@ -306,6 +308,7 @@ class Run:
         """
         if not self.progress.started or not self.diagnosis.snapshots:
             return None
+        self.release()
         with self.meter.running(), self.faults.guard("saving the state"):
             self._publish_all(self._measuring.flush(self.meter))
             return capture_state(self._parts(), adapter or {})
@@ -340,6 +343,7 @@ class Run:
         epoch: float,
         metrics: Mapping[str, float] | None = None,
         needed: bool = False,
+        hold: bool = False,
     ) -> Snapshot | None:
         """Measure, diagnose and publish.
 
@@ -349,14 +353,35 @@ class Run:
             epoch: epochs completed.
             metrics: metrics of the loop.
             needed: measure now regardless of background and budget, because something is about to read the values.
+            hold: publish it at :meth:`release`, or before the next snapshot, because the epoch may have just ended.
 
         Returns:
             The last snapshot that this call published. None if an internal error prevented it (reported once), if the
             budget does not allow it, or if it is still being measured in the background.
         """
         with self.meter.running(), self.faults.guard("a snapshot"):
-            return self._snapshot(kind, step, epoch, metrics or {}, now=needed)
+            return self._snapshot(kind, step, epoch, metrics or {}, now=needed, hold=hold)
         return None
+
+    @property
+    def holds(self) -> bool:
+        """Whether a snapshot is held."""
+        return self._held is not None
+
+    def release(self, epoch: float | None = None, metrics: Mapping[str, float] | None = None) -> None:
+        """Publish the snapshot that is held, if there is one.
+
+        Args:
+            epoch: epochs completed, if an epoch has ended with it; otherwise it stays as it was.
+            metrics: metrics of the loop at that end.
+        """
+        held, self._held = self._held, None
+        if held is None:
+            return
+        if epoch is not None:
+            held = replace(held, epoch=epoch, metrics=metrics or {})
+        with self.meter.running(), self.faults.guard("a snapshot"):
+            self._publish_all([held])
 
     def preview(self, step: int, epoch: float) -> None:
         """Measure the weights for a callback that reads :meth:`scalars` now, before the snapshot of the same weights.
@@ -391,13 +416,17 @@ class Run:
                 self._publish_all(self._measuring.poll(self.meter))
 
     def _snapshot(
-        self, kind: Kind, step: int, epoch: float, metrics: Mapping[str, float], now: bool = False
+        self, kind: Kind, step: int, epoch: float, metrics: Mapping[str, float], now: bool = False, hold: bool = False
     ) -> Snapshot | None:
+        self.release()
         self._follow_structure()
         if self.probing is not None and kind == "full" and self.leads:
             with self.faults.guard("the probe"):
                 self.probing.take(step, epoch)
-        return self._publish_all(self._measuring.take(kind, step, epoch, metrics, self.meter, now))
+        measured = self._measuring.take(kind, step, epoch, metrics, self.meter, now)
+        if hold and measured and measured[-1].step == step:
+            self._held = measured.pop()
+        return self._publish_all(measured)
 
     def _follow_structure(self) -> None:
         """Update the watched layers if some have appeared or disappeared."""
@@ -447,6 +476,7 @@ class Run:
         """Compute the verdict and close the sinks; can be called more than once."""
         if self.progress.finished or not self.progress.started:
             return
+        self.release()
         self.progress.finished = True
         with self.meter.running(), self.faults.guard("finishing"):
             try:

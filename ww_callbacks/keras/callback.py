@@ -36,6 +36,7 @@ from ww_callbacks.probes.representation import RepresentationProbe
 from ww_callbacks.publishing.sinks_by_default import default_sinks
 from ww_callbacks.run import Run
 from ww_callbacks.scheduling.cadence import Plan
+from ww_callbacks.scheduling.loop_metrics import LoopMetrics
 from ww_callbacks.spectral.layers import inspect
 from ww_callbacks.spectral.layers.spec import LayerSpec
 
@@ -224,6 +225,9 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         if not self._by_steps:
             return
         run = self._watched()
+        if run.holds:
+            run.release()
+            self._act()
         per_epoch = (self.params or {}).get("steps")
         done, steps = self._values.batches, run.clock.steps
         run.clock.saw_batches(done - before, per_step=self._per_step, fraction=done / per_epoch if per_epoch else 0.0)
@@ -234,14 +238,18 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         self._logs_of_batch = logs
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Take a snapshot that was due at the batch before, if the epoch's length is unknown: only now it goes on."""
-        if self._by_steps and self._begun and not (self.params or {}).get("steps"):
-            self._take_due(self._logs_of_batch)
+        """Take a snapshot that was due at the batch before, if the epoch's length is unknown.
 
-    def _take_due(self, logs: Mapping[str, float] | None) -> None:
+        On JAX and TensorFlow, Keras announces a batch before it knows whether there is one: the snapshot is held until
+        the batch or the epoch ends.
+        """
+        if self._by_steps and self._begun and not (self.params or {}).get("steps"):
+            self._take_due(self._logs_of_batch, hold=True)
+
+    def _take_due(self, logs: Mapping[str, float] | None, hold: bool = False) -> None:
         kind = self._watched().due()
         if kind is not None:
-            self._snapshot(kind, logs)
+            self._snapshot(kind, logs, hold=hold)
 
     def _begin_late(self) -> None:
         """Begin with the weights after the first batch, which are the first that there are."""
@@ -267,6 +275,11 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
             return
         run = self._watched()
         self._count_epoch(epoch)
+        if run.holds:
+            with run.guarded("a snapshot"):
+                run.release(run.clock.epoch, self._metrics(logs, ended=True))
+                self._act()
+                self._keep_best(*self._saver(), run.clock.steps)
         kind = run.due()
         looked = bool(self._consumers)
         if (looked or kind is not None) and self._is_due(run):
@@ -332,19 +345,28 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         run.finish()
 
     def _snapshot(
-        self, kind: Kind, logs: Mapping[str, float] | None, ended: bool = False, needed: bool = False
+        self,
+        kind: Kind,
+        logs: Mapping[str, float] | None,
+        ended: bool = False,
+        needed: bool = False,
+        hold: bool = False,
     ) -> None:
         run = self._watched()
         with run.guarded("a snapshot"):
-            model = self.model  # on jax this brings the weights of the running epoch into the model's variables
+            metrics = self._metrics(logs, ended)
             step = run.clock.steps
             if kind == "full":
                 self._measured_step = step
-            optimizer = model.optimizer if self._counts else next(iter(own_optimizers(model)), None)
-            metrics = self._values.metrics(logs or {}, optimizer, ended)
-            run.snapshot(kind, step, run.clock.epoch, metrics, needed)
+            run.snapshot(kind, step, run.clock.epoch, metrics, needed, hold)
             self._act()
             self._keep_best(*self._saver(), step)
+
+    def _metrics(self, logs: Mapping[str, float] | None, ended: bool) -> LoopMetrics:
+        """The metrics of a snapshot; ``ended`` tells whether an epoch has ended."""
+        model = self.model  # on jax this brings the weights of the running epoch into the model's variables
+        optimizer = model.optimizer if self._counts else next(iter(own_optimizers(model)), None)
+        return self._values.metrics(logs or {}, optimizer, ended)
 
     def _saver(self) -> tuple[str, Callable[[Path], object]]:
         """The suffix of a checkpoint, and the function that saves the current weights."""
