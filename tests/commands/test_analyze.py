@@ -304,4 +304,8 @@ def test_in_a_terminal_the_table_fits_and_a_bar_shows_the_progress(tmp_path):
     final = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.rsplit("\x1b[?25h", 1)[1])
     assert "not shown, terminal too narrow: matrices (all 12×12)" in final  # what never varies goes first
     assert "[bold]" in final  # a name is no markup
+    # A head has lines as wide as its cells; a long name is broken between its parts.
+    assert re.search(r"^model\.layers\.0\.self_attn\.\s", final, re.MULTILINE), final
+    heads = final[: final.index("────")]
+    assert "spectral" in heads and not re.search(r"spectra\b", heads)
     assert max(len(line.strip("\r")) for line in final.split("\n")) <= 80

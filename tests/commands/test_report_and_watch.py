@@ -102,6 +102,14 @@ def test_watch_shows_the_latest_values_and_the_standing_whole(tmp_path, capsys, 
     assert alerted.index("scale collapse") < alerted.index("±"), "how it stands, then numbers"
 
 
+def test_a_very_narrow_terminal_shows_whole_numbers_and_words(bad, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    main(["watch", str(bad), "--once"])
+    out = capsys.readouterr().out
+    assert all(len(line) <= 50 for line in out.splitlines()) and "…" not in out and "10 %" not in out
+    assert "scale against init, log10" in out and "scale collapse since epoch" in " ".join(out.split())
+
+
 def test_errors_are_in_plain_words(tmp_path, capsys):
     for name, text in (("text.md", "# nothing\n"), ("other.jsonl", '{"loss": 1}\n')):
         (tmp_path / name).write_text(text)

@@ -20,13 +20,13 @@ from ww_callbacks.spectral.detectors.base import epoch_text
 
 FIXED_LINES = 24
 """Number of lines besides those of layers."""
-GAP, NUMBER, SIGN = 3, 9, 1
-"""Characters between two columns, and width of a column of numbers."""
+GAP, EDGES, NUMBER, SIGN = 3, 2, 9, 1
+"""Characters between two columns, at the ends of a line, of a column of numbers, and of a sign."""
 
 STYLES = {GOOD: "green", WATCH: "yellow", BAD: "bold red", OPEN: "dim"}
 SIGNS = {"critical": ("✕", "bold red"), "warning": ("▲", "yellow"), "info": ("●", "cyan"), "": (" ", "")}
 COLUMNS = ("log_spectral_norm", "effective_rank", "scale_collapse")
-BARS, BARS_MOST = "▁▂▃▄▅▆▇█", 40
+BARS, BARS_LEAST, BARS_MOST = "▁▂▃▄▅▆▇█", 5, 40
 
 
 def screen(run: RunView, rows: int, width: int) -> RenderableType:
@@ -66,20 +66,22 @@ def _model(run: RunView, width: int) -> Table:
     """The current model-level quantities and their history."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("over the layers", no_wrap=True)
-    for name in ("median", "10 %", "90 %"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("median so far", no_wrap=True)
     titles = max((len(_title(run, name)) for name in run.quantities if _summarised(run, name)), default=0)
-    room = width - titles - 3 * NUMBER - 4 * GAP
+    room = width - titles - NUMBER - 2 * GAP - EDGES
+    statistics = ["median"]
+    if room - 2 * (NUMBER + GAP) >= BARS_LEAST:  # in a narrow terminal, how it moved says more
+        statistics += ["q10", "q90"]
+        room -= 2 * (NUMBER + GAP)
+    for name in statistics:
+        table.add_column({"q10": "10 %", "q90": "90 %"}.get(name, name), justify="right", no_wrap=True)
+    table.add_column("median so far" if room >= len("median so far") else "so far", no_wrap=True)
     for quantity in run.quantities:
         median = run.model(f"{quantity}/median")
         if median is None or not _summarised(run, quantity):
             continue
         when = run.measured(quantity)
-        low, high = run.model(f"{quantity}/q10"), run.model(f"{quantity}/q90")
-        cells = [
-            _number(column[when[-1]]) if column is not None and len(when) else "–" for column in (median, low, high)
-        ]
+        known = [run.model(f"{quantity}/{name}") for name in statistics]
+        cells = [_number(column[when[-1]]) if column is not None and len(when) else "–" for column in known]
         table.add_row(Text(_title(run, quantity)), *cells, sparkline(median[when], min(max(room, 1), BARS_MOST)))
     return table
 
@@ -124,6 +126,7 @@ def _layers(run: RunView, rows: int, width: int) -> Table:
     shown = ordered[:rows]
     names = max((len(short[row.layer]) for row in shown), default=5)
     words = min(max((len(row.in_words) for row in shown), default=8), 36)
+    words = max(min(words, width - SIGN - names - 3 * GAP), len("standing"))
     room = width - SIGN - names - words - 3 * GAP
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")

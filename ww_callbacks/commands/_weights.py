@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -173,6 +174,9 @@ def print_table(heading: str, table: pd.DataFrame, marks: Mapping[str, Mapping[s
     console.print(escape(heading), end="\n\n")
     cells = {str(column): [_cell(value) for value in table[column]] for column in table}
     columns = _fitting(cells, console.width)
+    if "layer" in columns:
+        others = sum(3 + _width(column, cells[column]) for column in columns if column != "layer")
+        cells["layer"] = [_broken(name, max(console.width - others, _NAME)) for name in cells["layer"]]
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
         numeric = table[column].dtype.kind in "fiu"
@@ -198,6 +202,8 @@ def print_table(heading: str, table: pd.DataFrame, marks: Mapping[str, Mapping[s
         console.print(f"[dim]{escape(notes)}[/]")
 
 
+_NAME = 24
+"""Characters that a long name has at least."""
 _HEAD = 9
 """Characters of a line of a column's head that are not too many above narrow cells."""
 _FOLDED = ("layer", "what", "finding", "unusable_before")
@@ -230,7 +236,21 @@ def _width(column: str, cells: Sequence[str]) -> int:
 
 def _cells_width(column: str, cells: Sequence[str]) -> int:
     longest = max(map(len, cells), default=0)
-    return min(longest, 24) if column in _FOLDED else longest
+    return min(longest, _NAME) if column in _FOLDED else longest
+
+
+def _broken(name: str, width: int) -> str:
+    r"""A name in lines of at most ``width`` characters, broken after its dots, slashes and underscores.
+
+    >>> _broken("model.layers.10.self_attn.q_proj.weight", 24)
+    'model.layers.10.self_\nattn.q_proj.weight'
+    """
+    lines = [""]
+    for piece in re.split(r"(?<=[./_])", name):
+        if lines[-1] and len(lines[-1]) + len(piece) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(lines)
 
 
 def _head(column: str, cells: Sequence[str]) -> list[str]:
