@@ -80,7 +80,7 @@ class Settings:
             are ``train_loss``, ``train_accuracy``, ``val_loss`` and ``val_accuracy``.
         keep_best: whether to keep a checkpoint of the best epoch in the folder of the record; None for yes if
             ``early_stopping`` or ``restore="best"`` is set, unless ``background`` is.
-        keep_average: whether to keep, beside the best checkpoint, the average of the weights over the steps of the
+        keep_average: whether to keep, next to the best checkpoint, the average of the weights over the steps of the
             epoch. It takes as much memory as the trained weights, and is left out if you already average weights.
         restore: the weights in the model when training ends: ``"last"``, the trained weights, or ``"best"``, those of
             the best epoch (averaged with ``keep_average``), which are copied to host memory.
@@ -231,7 +231,7 @@ class Settings:
                 _check_choice(f"policies[{kind!r}]", policy, POLICIES, what="policy")
             if policy == "stop" and (kind in CANNOT_STOP or kind == "internal error" or not own.get(kind, True)):
                 raise ValueError(
-                    f"`{kind}` informs and never stops a run by itself: its thresholds fire in healthy runs. Use "
+                    f"`{kind}` informs and never stops a run on its own: its thresholds fire in healthy runs. Use "
                     "'log', 'warn' or a function."
                 )
 
@@ -268,7 +268,7 @@ class Settings:
 
 
 def _names(name: str, value: Any) -> tuple[str, ...]:
-    """Names or patterns, one or several; a class stands for its name."""
+    """Names or patterns, one or several; a class is replaced by its name."""
     if value is not None and not isinstance(value, str | type | Iterable):
         raise ValueError(f"Expected `{name}` to be one or several names but got {value!r}.")
     several = [value] if isinstance(value, str | type) else list(value or ())

@@ -17,8 +17,8 @@ from typing import Final
 
 from ww_callbacks import __version__
 
-EXIT_OK: Final = 0  #: done, and nothing found that a person should look at
-EXIT_FINDING: Final = 1  #: done, and what was found is bad: a verdict or a comparison that deserves a look
+EXIT_OK: Final = 0  #: done, without findings
+EXIT_FINDING: Final = 1  #: done, with findings: a bad verdict, or layers that broke
 EXIT_ERROR: Final = 2  #: not done: a wrong argument, a missing file or package (argparse uses 2 as well)
 EXIT_INTERRUPTED: Final = 130  #: ended with Ctrl-C (128 + SIGINT, as shells have it)
 

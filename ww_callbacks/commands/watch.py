@@ -135,7 +135,7 @@ def _plain_lines(follower: Follower, interval: float) -> None:
         elif waiting and follower.record is None:
             print(f"waiting for a record at {follower.path} (Ctrl-C to stop)", flush=True)
         waiting = False
-        # A look may find much at once: what was said at a step follows its snapshot.
+        # An update may contain several snapshots: an alert follows the snapshot of its step.
         alerts = sorted(update.alerts, key=lambda alert: alert.step)
         for snapshot in _snapshots(update):
             while alerts and alerts[0].step < snapshot.step:
@@ -148,7 +148,7 @@ def _plain_lines(follower: Follower, interval: float) -> None:
 
 
 def _json_lines(follower: Follower, interval: float) -> None:
-    """One object a snapshot, alert and verdict; what a resume took back is said as ``dropped_from``."""
+    """One object per snapshot, alert and verdict; ``dropped_from`` reports entries superseded by a resume."""
     from dataclasses import asdict
 
     for update in _updates(follower, interval):

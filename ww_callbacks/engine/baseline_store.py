@@ -153,7 +153,7 @@ def _write(path: Path, captured: Iterable[tuple[str, Sequence[Array]]], known: M
             del arrays
         text = json.dumps({"__metadata__": {"layers": json.dumps(keys)}, **header}).encode()
         if len(text) > room:
-            raise OSError(f"the header of {path} takes {len(text)} bytes, more than the {room} kept for it")
+            raise OSError(f"the header of {path} takes {len(text)} bytes, more than the {room} reserved for it")
         file.seek(0)
         file.write(room.to_bytes(8, "little") + text.ljust(room))
 
@@ -205,7 +205,7 @@ def _map(path: Path, start: int, size: int, entry: Mapping[str, Any]) -> Narrowe
     name = str(entry["dtype"])
     dtype: np.dtype[Any] = np.dtype(_DTYPES[name])
     if not 0 <= begin <= end <= size - start or end - begin != dtype.itemsize * int(np.prod(shape, dtype=object)):
-        raise ValueError("a tensor lies outside of the file")
+        raise ValueError("a tensor is outside the file")
     kind: Literal["", "bfloat16", "float16"] = "bfloat16" if name == "BF16" else "float16" if name == "F16" else ""
     if begin == end:
         return Narrowed(kind, np.empty(shape, dtype))

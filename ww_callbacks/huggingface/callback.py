@@ -207,7 +207,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         control: transformers.TrainerControl,
         others: dict[str, Any],
     ) -> None:
-        """Save beside the checkpoint that ``enable_jit_checkpoint`` writes at SIGTERM, for which no ``on_save`` comes.
+        """Save next to the checkpoint that ``enable_jit_checkpoint`` writes at SIGTERM without calling ``on_save``.
 
         With several processes the signal may reach them at different steps, so the state is not saved.
         """
@@ -235,7 +235,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         control: transformers.TrainerControl,
         **others: Any,
     ) -> None:
-        """Save the state beside a checkpoint that was written at a signal."""
+        """Save the state next to a checkpoint that was written at a signal."""
         self._save_at_a_signal(args, state, control, others)
 
     def on_step_end(
@@ -299,7 +299,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         if asked is not None:
             if run.settings.background:
                 run.missed(state.global_step)
-            # Where no snapshot could be taken (a budget, a fault of ours), an older value is not one of these weights.
+            # If no snapshot could be taken (budget, internal error), an older value does not belong to these weights.
             values = run.scalars() if run.step == self._measured_step == state.global_step else {}
             metrics.update(asked.metrics(values, prefix))
 

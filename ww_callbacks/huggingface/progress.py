@@ -47,7 +47,7 @@ class EpochClock:
 
     @classmethod
     def of(cls, loader: Any, step: int) -> EpochClock:
-        """The clock of a training with this loader, which begins or goes on at ``step``."""
+        """The clock of a training with this loader, which starts or continues at ``step``."""
         return cls(sized=has_length(loader), ended_at=step)
 
     def now(self, state: transformers.TrainerState) -> float:

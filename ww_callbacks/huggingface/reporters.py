@@ -119,7 +119,7 @@ def _log_row(
     values: Mapping[str, float],
     step: int,
 ) -> None:
-    """Hand ``reporter`` one row of ours under the snapshot's step, as the Trainer's log would."""
+    """Pass one row of ours to ``reporter`` at the snapshot's step, like the Trainer's log."""
     then = copy.copy(state)
     then.global_step = step
     reporter.on_log(args, then, transformers.TrainerControl(), logs=dict(values))

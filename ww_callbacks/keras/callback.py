@@ -159,7 +159,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
         return keras_specs(self.model, look) if self.settings.weights == "average" else look(self.model)
 
     def _write(self, line: str) -> None:
-        """Print a line, on one of its own where Keras's progress bar stands in the middle of an epoch."""
+        """Print a line, after a line break if Keras's progress bar is in the middle of an epoch."""
         bars = [
             c for c in (self._queue.callbacks if self._queue else ()) if isinstance(c, keras.callbacks.ProgbarLogger)
         ]
@@ -207,7 +207,7 @@ class SpectralCallback(Watcher, keras.callbacks.Callback):
     def _say_how_to_go_on(self, epoch: int) -> None:
         if _watched.get(self.model, 0) == 1 and self.settings.verbose:
             self._write(
-                "spectra: an earlier `fit` has trained this model; each has a record of its own, with distances from "
+                "spectra: an earlier `fit` has trained this model; each has its own record, with distances from "
                 "the weights that it begins with. For one record give `log_dir=` to the callback, and to the next "
                 f"`fit` initial_epoch={epoch + 1}, epochs={epoch + 2}, and so on."
             )

@@ -75,7 +75,7 @@ def resumption(run: RunParts, saved: Saved, log_dir: str | None) -> Callable[[],
         known = ", ".join(list(state.layers)[:3])
         raise ValueError(
             f"it watched other layers ({known}, …) that the model does not have; Keras numbers layers and "
-            "models without a `name=` anew each time they are built"
+            "models without a `name=` again each time they are built"
         )
     directory = _folder(state, log_dir, progress.directory)
     baseline = Baseline.open(directory) if state.initial_weights else None

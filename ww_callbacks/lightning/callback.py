@@ -144,7 +144,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
             run.diagnosis.name_output(traced_output(loss, pl_module, run.specs))
 
     def state_dict(self) -> dict[str, Any]:
-        """The state needed to resume the run, except W_0, which is stored beside the record."""
+        """The state needed to resume the run, except W_0, which is stored with the record."""
         if self.run is None:
             return {}
         plain, kept = self._kept_state()
@@ -194,7 +194,7 @@ class SpectralCallback(Watcher, *callback_classes()):  # type: ignore[misc]
         gets a preview.
         """
         if not self._begun:
-            self._begin(trainer, pl_module)  # the user's own backward pass has told nothing
+            self._begin(trainer, pl_module)  # the user's own backward pass did not report the loss
         run = self._watched()
         self._values.saw_batch(trainer, outputs, batch_idx)
         batches = trainer.num_training_batches

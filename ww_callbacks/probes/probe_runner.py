@@ -45,7 +45,7 @@ class Probing:
         return merged, dict(found.get("model", {}))
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the cadence stands."""
+        """The state of the cadence."""
         return self._probe.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

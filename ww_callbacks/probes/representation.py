@@ -109,7 +109,7 @@ class RepresentationProbe:
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the cadence stands, as plain values."""
+        """The state of the cadence, as plain values."""
         return {"last": self._last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -64,7 +64,7 @@ def taps(model: torch.nn.Module, layers: Sequence[str] = ()) -> list[Tap]:
     for spec in specs:
         place = _owner(spec.name, by_path) if spec.name in chosen else None
         if place is not None:
-            # A packed parameter gives several layers with one output: it stands next to the last of them.
+            # A packed parameter gives several layers with one output, which is assigned to the last of them.
             found[id(place.module)] = Tap(spec.name, place.module, _channels(place.module))
     return sorted(found.values(), key=lambda tap: [s.name for s in specs].index(tap.layer))
 

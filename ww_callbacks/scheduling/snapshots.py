@@ -235,7 +235,7 @@ class SnapshotTaker:
         return replace(choice, left_out="; ".join(filter(None, (choice.left_out, words))))
 
     def _together(self, job: _Job, rows: list[LayerRow]) -> Measured:
-        """The rows of all processes; if only one process's weights contain NaN, the row says so."""
+        """The rows of all processes; if only one process's weights contain NaN, the row's status reports it."""
         if self._group.size > 1:
             own = self._own or frozenset()
             states = {name: (self.engine.states[name].memory(), self.engine.states[name].changed) for name in own}

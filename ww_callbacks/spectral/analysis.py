@@ -422,7 +422,7 @@ def measure_layer(
 ) -> tuple[dict[str, Value], str]:
     """The values of ``wanted`` on one layer, with errors where they are estimates, and its status.
 
-    A layer that cannot be read says so in its status.
+    If a layer cannot be read, its status says why.
 
     Args:
         spec: the layer.
@@ -430,7 +430,7 @@ def measure_layer(
         arrays: reads the arrays to measure in place of those that the layer holds now.
         initial: reads those of W_0.
         seed: seed of the random nulls.
-        promised: what another worker computes of the layer meanwhile (see ``measuring.prefetch``).
+        promised: results that another worker computes in parallel (see ``measuring.prefetch``).
         tolerance: the relative error that is allowed; None for none.
     """
     from ww_callbacks.spectral.measuring.accuracy import ERROR, measure_within

@@ -244,7 +244,7 @@ def compare(
         kept = RowFile(resume, {**sources, "convolution": convolution})
     perform = partial(pool.map, cost=lambda spec: spec.cost) if max_time is None else pool.map
     rows, not_reached = collect(perform, row, both, progress=progress, max_time=max_time, kept=kept)
-    here = {spec.name for spec in later}  # what was left out by a filter is not said to be missing
+    here = {spec.name for spec in later}  # layers excluded by a filter are not reported as missing
     only_before = tuple(name for name in earlier.unused if name not in here)
     only_after = tuple(spec.name for spec in chosen if spec.name not in earlier)
     remarks = tuple(dict.fromkeys((*later.remarks, *earlier.remarks)))

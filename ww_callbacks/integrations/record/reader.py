@@ -33,7 +33,7 @@ class RunRecord:
             one column ``<quantity>/<statistic>`` each, and the metrics of the loop as ``metrics/<name>``.
         alerts: the alerts, in order.
         verdict: the last verdict; None during the run or if it was killed.
-        standing: the verdict if the run ended at its last snapshot, which a killed run has too; None where there is no
+        standing: the verdict at the last snapshot, which a killed run has too; None if there is no
             snapshot.
         torn: description of the unfinished end that was skipped after a kill; empty if there is none.
     """

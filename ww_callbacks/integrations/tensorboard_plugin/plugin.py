@@ -30,7 +30,7 @@ DAY = 86_400
 NO_RECORD = """No record of a run was found in {folders}.
 
 Train with a spectral callback whose log folder is there (or give TensorBoard that folder as --logdir): it writes \
-spectral.jsonl, and this page fills by itself."""
+spectral.jsonl, and this page updates automatically."""
 NOT_LOCAL = "TensorBoard was started without a local log folder (--logdir) from which to read the records."
 
 

@@ -158,7 +158,7 @@ def _ingredients(module: Any, path: str, adapter: str) -> tuple[str, ...]:
 
 
 def unmergeable(path: str, module: Any) -> list[LayerSpec]:
-    """The factors of adapters whose base layer has no weight of its own, such as fused experts."""
+    """The factors of adapters whose base layer has no separate weight, such as fused experts."""
     name = type(module.base_layer).__name__
     why = f"adapters of {name}, which has no `weight` that they add to; the base is measured without them"
     names = [n for adapter in _adapters(module) for n in _factor_names(module, path, adapter)]

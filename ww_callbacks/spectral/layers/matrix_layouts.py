@@ -275,7 +275,7 @@ def stack(
 
 
 def experts_transposed(gate_up: Sequence[int], down: Sequence[int]) -> bool:
-    """Whether fused experts are stored (experts, in, out), told by the shapes of their two parameters.
+    """Whether fused experts are stored (experts, in, out), inferred from the shapes of their two parameters.
 
     An expert's gate and up have together twice as many outputs as its down has inputs.
 

@@ -41,7 +41,7 @@ class Renaming:
 def printable(text: str) -> str:
     r"""``text`` with what a terminal could obey, as escape sequences, spelt out.
 
-    A name in a file may hold anything; printed as it is, it could move the cursor or change the colours.
+    A name in a file may contain any character; printed unescaped, it could move the cursor or change colours.
 
     >>> printable("fc.\x1b[2Jweight")
     'fc.\\x1b[2Jweight'

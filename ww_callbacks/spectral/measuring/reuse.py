@@ -107,7 +107,7 @@ class KnownSpectrum:
         """
         if len(sample.eigenvalues) < SMALLEST or not sample.largest_singular_value > 0.0:
             return None
-        # While the weights move further than any value stands from one snapshot to the next, bounds are for nothing.
+        # No bounds are needed while the weights change so much between snapshots that no value could be reused.
         fast = moved > _FARTHEST * tolerance * sample.norm
         known = {} if fast else {q: values.get(q.name) for q in quantities if q.change is not None}
         with np.errstate(all="ignore"):

@@ -49,7 +49,7 @@ def bulk_edge(sample: LayerWeights) -> float:
 
 @quantity("bulk_softrank", title="soft rank λ₊/λ_1", definition="λ₊/λ_1, λ₊ the bulk edge", family=FAMILY, worst="low")
 def bulk_softrank(sample: LayerWeights) -> float:
-    """Soft rank λ₊/λ_1: about 1 for noise, towards 0 the further the largest eigenvalue stands out of the bulk."""
+    """Soft rank λ₊/λ_1: about 1 for noise, approaching 0 the further the largest eigenvalue is above the bulk."""
     return spikes(sample).bulk_max
 
 
@@ -83,7 +83,7 @@ def distance_of_bulk(sample: LayerWeights) -> float:
     family=FAMILY,
 )
 def spike_strength(sample: LayerWeights) -> float:
-    """Strength of the strongest rank-one part over the critical strength, at least 1; NaN where nothing stands out."""
+    """Strength of the strongest rank-one part over the critical strength, at least 1; NaN if there is no spike."""
     found = spikes(sample)
     return (
         float(found.strengths[0]) / critical_strength(sample.shape)
@@ -155,7 +155,7 @@ def _null_z(name: str, value: float, sample: LayerWeights) -> float:
     worst="high",
 )
 def alpha_null_z(sample: LayerWeights) -> float:
-    """How many standard deviations ln(α − 1) lies from noise of the same shape: see ``null_zscore``."""
+    """Distance of ln(α − 1) from noise of the same shape in standard deviations: see ``nulls.zscore``."""
     return _null_z("alpha", sample.power_law.alpha, sample)
 
 
@@ -167,7 +167,7 @@ def alpha_null_z(sample: LayerWeights) -> float:
     worst="low",
 )
 def effective_rank_null_z(sample: LayerWeights) -> float:
-    """How many standard deviations the effective rank lies from noise of the same shape: see ``null_zscore``."""
+    """Distance of the effective rank from noise of the same shape in standard deviations: see ``nulls.zscore``."""
     return _null_z("effective_rank", effective_rank(sample.pooled_singular_values), sample)
 
 
@@ -179,7 +179,7 @@ def effective_rank_null_z(sample: LayerWeights) -> float:
     worst="low",
 )
 def stable_rank_null_z(sample: LayerWeights) -> float:
-    """How many standard deviations the stable rank lies from noise of the same shape: see ``null_zscore``."""
+    """Distance of the stable rank from noise of the same shape in standard deviations: see ``nulls.zscore``."""
     return _null_z("stable_rank", stable_rank(sample.pooled_singular_values), sample)
 
 
@@ -191,7 +191,7 @@ def stable_rank_null_z(sample: LayerWeights) -> float:
     worst="low",
 )
 def participation_ratio_null_z(sample: LayerWeights) -> float:
-    """How many standard deviations the participation ratio lies from noise of the same shape: see ``null_zscore``."""
+    """Distance of the participation ratio from noise of the same shape in standard deviations: see ``nulls.zscore``."""
     return _null_z("participation_ratio", participation_ratio(sample.pooled_singular_values), sample)
 
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def once(compute: Callable[[LayerWeights], T]) -> Callable[[LayerWeights], T]:
-    """Decorator: what several quantities need, computed when the first of them asks for it.
+    """Decorator: caches an intermediate result that several quantities share, computed on first use.
 
     It is kept in ``sample.scratch`` under the decorated function, where another worker may have promised it.
     """
@@ -74,5 +74,5 @@ def of_one_shape(sample: LayerWeights) -> bool:
 
 
 def on_host(matrix: Array) -> np.ndarray:
-    """The matrix as a NumPy array, fetched from an accelerator if it lies there."""
+    """The matrix as a NumPy array, copied from an accelerator if needed."""
     return np.asarray(as_array(matrix.cpu() if on_accelerator(matrix) else matrix))

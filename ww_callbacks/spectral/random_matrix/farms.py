@@ -25,7 +25,7 @@ def windows(shape: Shape, aspect: float = 1.0, overlap: float = 0.0) -> list[tup
 
     Args:
         shape: shape (rows, columns) of the matrix.
-        aspect: Q ≥ 1, longer over shorter side of a window; the longer one lies along the matrix's longer one.
+        aspect: Q ≥ 1, longer over shorter side of a window; the longer one is along the matrix's longer one.
         overlap: least share of a window that the next one repeats, in [0, 1).
 
     Returns:

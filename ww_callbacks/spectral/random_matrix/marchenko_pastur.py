@@ -124,7 +124,7 @@ def cdf(eigenvalues: ArrayLike, shape: Shape, variance: float = 1.0) -> np.ndarr
 
 
 def quantile(shares: ArrayLike, shape: Shape, variance: float = 1.0) -> np.ndarray:
-    """The eigenvalue below which a share of the law lies: the inverse of :func:`cdf`.
+    """Quantiles of the law: the inverse of :func:`cdf`.
 
     Solved by Newton's method in the angle φ (see :func:`cdf`), where the law has no singular edge. The error in
     probability is below 1e-11 for N/M up to 10⁴.

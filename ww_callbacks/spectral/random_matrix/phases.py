@@ -9,7 +9,7 @@ authors decide by eye; here each is a test, applied in this order, and a spectru
    and at most 10 % of the eigenvalues are spikes. With such a bulk:
 
    - **random-like**: no eigenvalue beyond the Tracy–Widom edge at 1 %;
-   - **bulk+spikes**: at least one stands 20 % or more beyond λ₊;
+   - **bulk+spikes**: at least one is 20 % or more beyond λ₊;
    - **bleeding-out**: there are some, all of them nearer than that.
 3. Without such a bulk:
 
@@ -86,7 +86,7 @@ def phase(eigenvalues: ArrayLike, shape: Shape, fit: PowerLawFit | None = None) 
     beyond = spikes.eigenvalues / spikes.bulk_max
     against = (
         f"the bulk's distance from Marchenko-Pastur is {distance:.3f} (limit {limit:.3f}), {len(beyond)} of "
-        f"{len(values)} eigenvalues lie beyond its edge"
+        f"{len(values)} eigenvalues are beyond its edge"
     )
     if distance <= limit and len(beyond) <= _MOST_SPIKES * len(values):
         return _with_bulk(beyond, against)

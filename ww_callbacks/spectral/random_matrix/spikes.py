@@ -1,7 +1,7 @@
 r"""Spikes: eigenvalues of W beyond the bulk, and the strength of the rank-one parts that make them.
 
 For W = θ s·uvᵀ + noise of variance s² (u, v unit vectors, θ the strength in units of s) an eigenvalue leaves the bulk
-if and only if θ² > √(NM); it then lies at
+if and only if θ² > √(NM); it is then at
 
     λ(θ) = s²(θ² + N)(θ² + M)/θ².
 
@@ -57,7 +57,7 @@ def spike_strength(eigenvalues: ArrayLike, shape: Shape, variance: float = 1.0) 
     θ² = ½[c + √(c² − 4NM)] with c = λ/s² − N − M.
 
     Args:
-        eigenvalues: λ, any shape; NaN is returned for those inside the bulk, whose strength cannot be told.
+        eigenvalues: λ, any shape; NaN is returned for those inside the bulk, whose strength is undetermined.
         shape: shape of the matrix.
         variance: s², the variance of the noise.
 

@@ -4,7 +4,7 @@ A shuffle keeps the elements and destroys their correlations, so its spectrum sh
 sticks out comes from the elements themselves, and there are two kinds:
 
 * *centred* traps, of W with its mean taken off: a few elements are far larger than the rest;
-* *uncentred* traps, of W as it is: these, and the mean. A mean m adds a rank-one part of strength
+* *uncentred* traps, of the unchanged W: these, and the mean. A mean m adds a rank-one part of strength
   θ = √(NM)·|m|/s, which shows from θ > (NM)^{1/4} on. Healthy ReLU layers acquire one.
 
 A shuffle keeps s² and m exactly, hence the edge is known without a fit, and only the largest eigenvalues of the shuffle

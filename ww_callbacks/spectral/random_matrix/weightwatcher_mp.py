@@ -80,7 +80,7 @@ def _linear_kernel_density(points: np.ndarray, data: np.ndarray, width: float) -
 
 
 def _fit_quarter_circle(singular_values: np.ndarray) -> float:
-    """σ for which √(4 − x²)/(πσ²) lies nearest to the density of x: a linear problem in 1/σ²."""
+    """σ for which √(4 − x²)/(πσ²) is closest to the density of x: a linear problem in 1/σ²."""
     x = np.linspace(0, singular_values[-1] + 0.5, _GRID)
     y = _linear_kernel_density(x, singular_values, _BANDWIDTH)
     law = np.sqrt(np.maximum(4 - x**2, 0)) / np.pi
@@ -94,7 +94,7 @@ def _edges(sigma: Number, share: float) -> tuple[Number, Number]:
 
 
 def _fit_marchenko_pastur(eigenvalues: np.ndarray, aspect: float) -> float:
-    """σ for which the law's density lies nearest to that of the eigenvalues: a scan, then a downhill simplex."""
+    """σ for which the law's density is closest to that of the eigenvalues: a scan, then a downhill simplex."""
     from scipy.optimize import fmin
 
     x = np.linspace(0, eigenvalues[-1] + 0.5, _GRID)

@@ -70,7 +70,7 @@ PROBE_QUANTITIES: dict[str, ProbeQuantity] = {
 
 
 def resolve_probe(names: str | Iterable[str] = "default") -> tuple[ProbeQuantity, ...]:
-    """The probe quantities that ``names`` stands for, in the order of declaration.
+    """The probe quantities selected by ``names``, in the order of declaration.
 
     Args:
         names: ``"default"``, ``"all"``, one name, or several of these.

@@ -4,7 +4,7 @@ r"""One judgement of overtraining from what a training loop can see.
 
 x are the signals of :class:`.TrainingSignals`, each clipped to a range. A signal that is not known takes its typical
 value, so that it says nothing. s is the score that alarms are raised on; P is the probability that training on makes
-the weights worse. The coefficients stand in ``coefficients.py``; ``benchmarks/early_stopping.py`` fits them.
+the weights worse. The coefficients are in ``coefficients.py``; ``benchmarks/early_stopping.py`` fits them.
 """
 
 from __future__ import annotations

@@ -229,7 +229,7 @@ def _adapted(
 
 
 def _dequantised(layer: Any, kernel: Any, scale: Any) -> Callable[[], Array]:
-    """Reads the real values q/scale that an int8 kernel stands for, laid out as the kernel."""
+    """Reads the real values q/scale of an int8 kernel, in the kernel's layout."""
     import keras
 
     def read() -> Array:

@@ -254,7 +254,7 @@ def _what(module: nn.Module, name: str) -> str:
 def _quantised(place: Place, weight: Callable[[], torch.Tensor], convolution: Convention) -> list[LayerSpec]:
     value = weight()
     return _parameter_specs(
-        place, "weight", value, convolution, read=weight, note=f"{value.dtype}, measured on the values it stands for"
+        place, "weight", value, convolution, read=weight, note=f"{value.dtype}, measured on the dequantised values"
     )
 
 
@@ -273,7 +273,7 @@ def _parameter_specs(
     why = why_not(tensor)
     scale = next((s for s in ("weight_scale_inv", "weight_scale", "SCB") if hasattr(module, s)), "")
     if not why and scale and name == "weight":
-        why = f"stored with a scale beside it (`{scale}`): its values alone are not the weights"
+        why = f"stored with a separate scale (`{scale}`): its values alone are not the weights"
     if why:
         return [skipped(path, why, kind=_kind_of_vector(place, name), type=place.type, shape=shape, note=note)]
     if name == "_flat_param":

@@ -53,7 +53,7 @@ def gather(tensor: torch.Tensor) -> torch.Tensor:
 def to_array(tensor: torch.Tensor, index: Index = (), *, made: bool = False) -> Array:
     """The values of ``tensor``, detached: a NumPy view on the CPU, a tensor where it is on an accelerator.
 
-    Half precision becomes float32 (a copy); sparse and quantised tensors become the dense real values they stand for.
+    Half precision becomes float32 (a copy); sparse and quantised tensors become dense real values.
 
     Args:
         tensor: the tensor.

@@ -12,7 +12,7 @@ same shapes are simulated once per process.
 
 How exact: the table's mean is known to 3–13 % of a standard deviation and the standard deviation to 2–9 %, the larger
 figures from M = 1024 on; interpolation adds about as much. Read z as z ± 0.2 or ± 10 %, whichever is larger. Noise's z
-of α is normal to the extent that 2.5 % are below −1.6 and 2.5 % above 2.2. A trained layer's ranks lie many standard
+of α is normal to the extent that 2.5 % are below −1.6 and 2.5 % above 2.2. A trained layer's ranks are many standard
 deviations out, for noise is very regular; there z says how far, not how probable.
 """
 
