@@ -232,11 +232,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "never stop, raw": lambda j: rules.never(j, RAW),
         "never stop, average kept": lambda j: rules.never(j, SHORT),
         "training accuracy 99 %, raw": rules.fitted_data,
+        "evidence criterion of the gradients, raw": rules.evidence_criterion,
+        "gradient disparity, raw": rules.gradient_disparity,
+        "mean α below 2, raw": rules.low_alpha,
         "version 0.1.0, epoch it names, raw": rules.former,
         "version 0.1.0, epoch it names, average kept": lambda j: rules.former(j, SHORT),
         VALIDATION_RIVAL: lambda j: rules.patience(j, 10),
         "validation patience scaled to the run, raw": lambda j: rules.patience(j, None),
         "validation patience 10 on the average's loss, average kept": lambda j: rules.patience(j, 10, SHORT),
+        "validation patience scaled, on the average's loss, average kept": lambda j: rules.patience(j, None, SHORT),
+        "validation patience 10, extra data, raw": lambda j: rules.patience(j, 10, charged=False),
+        "validation patience scaled, extra data, raw": lambda j: rules.patience(j, None, charged=False),
+        "validation patience 10 on the average's loss, extra data, average kept": lambda j: rules.patience(
+            j, 10, SHORT, charged=False
+        ),
     }
     did: dict[str, list[rules.Outcome]] = {name: [rule(j) for j in judged] for name, rule in plain.items()}
     did |= {

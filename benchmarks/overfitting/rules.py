@@ -45,25 +45,63 @@ def never(judged: Judged, which: int = RAW) -> Outcome:
     return kept(judged, judged.full, None, len(judged.full["loss"]) - 1, which)
 
 
-def patience(judged: Judged, epochs: int | None, which: int = RAW) -> Outcome:
-    """Stop when the validation loss has had no new best for ``epochs`` (None: a fifth of the run), restore the best."""
-    loss = judged.held["truth"][1:, which, VAL_LOSS]
+def patience(judged: Judged, epochs: int | None, which: int = RAW, charged: bool = True) -> Outcome:
+    """Stop when the validation loss has had no new best for ``epochs`` (None: a fifth of the run), restore the best.
+
+    Args:
+        judged: the run.
+        epochs: how long to wait.
+        which: whose loss is followed and whose weights are restored.
+        charged: whether the validation data is a tenth of the training data; otherwise as much data comes on top.
+    """
+    arrays = judged.held if charged else judged.full
+    loss = judged.held["truth"][1:, which, VAL_LOSS] if charged else judged.full["extra"][1:, which, VAL_LOSS]
     wait = epochs or (10 if judged.run.epochs >= 50 else max(1, round(judged.run.epochs / 5)))
     best, at = math.inf, 0
     for e, value in enumerate(loss):
         if value < best:
             best, at = float(value), e
         elif e - at >= wait:
-            return kept(judged, judged.held, e + 1, at + 1, which)
-    return kept(judged, judged.held, None, at + 1, which)
+            return kept(judged, arrays, e + 1, at + 1, which)
+    return kept(judged, arrays, None, at + 1, which)
+
+
+def _first(judged: Judged, reached: np.ndarray, which: int) -> Outcome:
+    """Stop at the first epoch for which this holds, and keep its weights."""
+    found = np.flatnonzero(reached)
+    stop = int(found[0]) if len(found) else None
+    return kept(judged, judged.full, stop, len(judged.full["loss"]) - 1 if stop is None else stop, which)
 
 
 def fitted_data(judged: Judged, which: int = RAW) -> Outcome:
     """Stop when the training accuracy reaches 99 %."""
-    reached = np.flatnonzero(judged.full["accuracy"] >= 0.99)
-    last = len(judged.full["loss"]) - 1
-    stop = int(reached[0]) if len(reached) else None
-    return kept(judged, judged.full, stop, last if stop is None else stop, which)
+    return _first(judged, judged.full["accuracy"] >= 0.99, which)
+
+
+def evidence_criterion(judged: Judged, which: int = RAW) -> Outcome:
+    """Stop when the gradients are no larger than their noise allows (Mahsereci et al. 2017): criterion above 0.
+
+    Mean and variance of the gradients come from eight batches of the epoch.
+    """
+    return _first(judged, judged.full["gradients"][:, 2] > 0, which)
+
+
+def gradient_disparity(judged: Judged, which: int = RAW, rises: int = 5) -> Outcome:
+    """Stop when the mean distance between two batches' gradients has risen five times (Forouzesh and Thiran 2021)."""
+    square_of_mean, mean_square, _ = judged.full["gradients"].T
+    disparity = np.sqrt(np.maximum(mean_square - square_of_mean, 0))
+    risen = np.concatenate([[0], np.cumsum(np.diff(disparity) > 0)])
+    return _first(judged, risen >= rises, which)
+
+
+def low_alpha(judged: Judged, which: int = RAW) -> Outcome:
+    """Stop when the mean α of the layers is below 2 (Martin, Peng and Mahoney 2021 call such layers overtrained)."""
+    alpha = judged.full["layers"][:, :, 6]
+    known = np.isfinite(alpha)
+    mean = np.where(known, alpha, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    reached = (mean < 2) & known.any(axis=0)
+    reached[0] = False
+    return _first(judged, reached, which)
 
 
 def former(judged: Judged, which: int = RAW) -> Outcome:

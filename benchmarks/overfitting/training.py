@@ -16,6 +16,7 @@ from torch import nn
 
 from benchmarks.overfitting.domains import DOMAINS, build
 from benchmarks.overfitting.runs import Run, all_runs
+from ww_callbacks.spectral import fit_power_law
 
 PARTS = 10
 """Parts of an epoch whose mean loss is kept."""
@@ -95,10 +96,47 @@ def _evaluate(model: nn.Module, task: str, x: torch.Tensor, y: torch.Tensor) -> 
     return out
 
 
+class Gradients:
+    """Sums of a few batches' gradients in an epoch, for the published rules that read gradients.
+
+    The weights move between the batches, so the mean and the variance are those of a path, not of one point.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self.parameters = parameters
+        self.count, self.squares = 0, 0.0
+        self.sums = [torch.zeros_like(p) for p in parameters]
+        self.square_sums = [torch.zeros_like(p) for p in parameters]
+
+    def add(self) -> None:
+        """Take the gradients of now."""
+        found = [p.grad for p in self.parameters]
+        torch._foreach_add_(self.sums, found)
+        squared = torch._foreach_mul(found, found)
+        torch._foreach_add_(self.square_sums, squared)
+        self.squares += sum(float(s.sum()) for s in squared)
+        self.count += 1
+
+    def summary(self) -> tuple[float, float, float]:
+        """‖ḡ‖², the mean of ‖g‖², and the evidence criterion 1 − (1/D) Σ_k ḡ_k² / (s_k² / n) of n batches.
+
+        Reference: Mahsereci, Balles, Lassner and Hennig, Early Stopping without a Validation Set (2017), equation 13.
+        """
+        n = self.count
+        if n < 2:
+            return math.nan, math.nan, math.nan
+        means = torch.cat([s.flatten() for s in self.sums]) / n
+        variances = (torch.cat([s.flatten() for s in self.square_sums]) / n - means**2).clamp_min(0) * (n / (n - 1))
+        used = variances > 0
+        evidence = 1 - float((means[used] ** 2 * n / variances[used]).mean()) if bool(used.any()) else math.nan
+        return float((means**2).sum()), self.squares / n, evidence
+
+
 class LayerTrace:
     """Norms and inner products of one layer's matrix over the epochs."""
 
-    def __init__(self, w: torch.Tensor) -> None:
+    def __init__(self, w: torch.Tensor, fits: bool) -> None:
+        self.fits = fits
         self.first = self.previous = w.detach().clone().flatten(1).double()
         self.rows: list[tuple[float, ...]] = []
 
@@ -107,12 +145,13 @@ class LayerTrace:
         w = parameter.detach().flatten(1).double()
         d, u = w - self.first, w - self.previous
         before = self.previous - self.first
-        spectrum = (math.nan, math.nan)
-        if min(w.shape) <= 64 and bool(torch.isfinite(w).all()):
+        spectrum = (math.nan, math.nan, math.nan)
+        if min(w.shape) <= 96 and bool(torch.isfinite(w).all()):
             gram = w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
             s = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
             p = s[s > 0] / s.sum()
-            spectrum = (float(s[-1]), float(torch.exp(-(p * p.log()).sum())))
+            alpha = fit_power_law((s * s).numpy()).alpha if self.fits and len(s) >= 10 else math.nan
+            spectrum = (float(s[-1]), float(torch.exp(-(p * p.log()).sum())), alpha)
         norm = lambda a: float(a.norm())  # noqa: E731
         self.rows.append((norm(w), norm(d), norm(u), float((u * before).sum()), *spectrum))
         self.previous = w.clone()
@@ -124,6 +163,9 @@ def train(run: Run) -> Arrays:
     rng = np.random.default_rng([run.seed, 7])
     x, y, test_x, test_y = domain.load(run.size, rng)
     y = _noisy(run, y, rng)
+    extra = min(max(1, len(x) // 10), len(test_x) // 3)
+    extra_x, test_x = test_x[:extra], test_x[extra:]
+    extra_y, test_y = _noisy(run, test_y[:extra], np.random.default_rng([run.seed, 11])), test_y[extra:]
     held = max(1, len(x) // 10) if run.held_out else 0
     order = torch.from_numpy(rng.permutation(len(x)))
     val_x, val_y, x, y = x[order[:held]], y[order[:held]], x[order[held:]], y[order[held:]]
@@ -137,7 +179,9 @@ def train(run: Run) -> Arrays:
     else:
         kind = torch.optim.AdamW if run.optimizer == "adamw" else torch.optim.Adam
         optimizer = kind(parameters, lr=run.rate, weight_decay=run.weight_decay, foreach=True)
-    layers = {n: LayerTrace(p) for n, p in model.named_parameters() if p.dim() >= 2 and n != "position"}
+    layers = {
+        n: LayerTrace(p, not run.held_out) for n, p in model.named_parameters() if p.dim() >= 2 and n != "position"
+    }
     steps = math.ceil(len(x) / run.batch)
     averages = [Average(model, h * steps) for h in HORIZONS]
     rows: dict[str, list] = {}
@@ -155,13 +199,19 @@ def train(run: Run) -> Arrays:
             average.swap()
             seen.append((*_evaluate(model, domain.task, val_x, val_y), *_evaluate(model, domain.task, test_x, test_y)))
             average.swap()
-        note(truth=np.array(seen))
+        extra_seen = [_evaluate(model, domain.task, extra_x, extra_y)]
+        averages[0].swap()
+        extra_seen.append(_evaluate(model, domain.task, extra_x, extra_y))
+        averages[0].swap()
+        note(truth=np.array(seen), extra=np.array(extra_seen))
 
     snapshot()
-    note(loss=math.nan, accuracy=math.nan, rate=run.rate, parts=np.full(PARTS, math.nan), own=math.nan, root=math.nan)
+    note(loss=math.nan, accuracy=math.nan, rate=run.rate, parts=np.full(PARTS, math.nan), own=math.nan, root=math.nan,
+         gradients=np.full(3, math.nan), head=np.full(3, math.nan), spread=math.nan, apart=np.full(2, math.nan))  # fmt: skip
     first_loss, step, total = math.nan, 0, run.epochs * steps
     for _epoch in range(run.epochs):
         losses, hits, own = [], [], []
+        whole, head = Gradients(parameters), Gradients(parameters[-2:])
         sampled = set(np.linspace(0, steps - 1, min(8, steps)).astype(int).tolist())
         for k, batch in enumerate(torch.randperm(len(x), generator=generator).split(run.batch)):
             rate = run.rate * (0.5 * (1 + math.cos(math.pi * step / total)) if run.cosine else 1.0)
@@ -178,6 +228,8 @@ def train(run: Run) -> Arrays:
             losses.append(loss.detach())
             hits.append(_accuracy(domain.task, scores.detach(), y[batch]))
             if k in sampled:
+                whole.add()
+                head.add()
                 squares = torch._foreach_mul([p.grad for p in parameters], [p.grad for p in parameters])
                 if run.optimizer == "sgd":
                     own.append(10 * rate * sum(float(s.sum()) for s in squares))
@@ -189,13 +241,22 @@ def train(run: Run) -> Arrays:
         lost, hit = torch.stack(losses).double().numpy(), torch.stack(hits).double().numpy()
         if math.isnan(first_loss):
             first_loss = float(lost[0])
-        parts = np.full(PARTS, math.nan)
+        parts, spread = np.full(PARTS, math.nan), float(lost.std())
         if len(lost) >= PARTS:
-            parts = np.array([p.mean() for p in np.array_split(lost, PARTS)])
+            pieces = np.array_split(lost, PARTS)
+            parts = np.array([p.mean() for p in pieces])
+            if len(lost) >= 2 * PARTS:
+                within = sum(float(((p - p.mean()) ** 2).sum()) for p in pieces)
+                spread = math.sqrt(within / (len(lost) - PARTS))
         root = math.nan
         if run.optimizer != "sgd":
             root = sum(float(optimizer.state[p]["exp_avg_sq"].sqrt().sum()) for p in parameters)
-        note(loss=lost.mean(), accuracy=hit.mean(), rate=rate, parts=parts, own=float(np.mean(own)), root=root)
+        with torch.no_grad():
+            apart = [math.sqrt(sum(float((a - b).square().sum()) for a, b in zip(parameters, m.values, strict=False)))
+                     for m in averages]  # fmt: skip
+        note(loss=lost.mean(), accuracy=hit.mean(), rate=rate, parts=parts, own=float(np.mean(own)), root=root,
+             gradients=np.array(whole.summary()), head=np.array(head.summary()), spread=spread,
+             apart=np.array(apart))  # fmt: skip
         snapshot()
         if not math.isfinite(lost[-1]):
             break
