@@ -38,12 +38,8 @@ VALIDATION_RIVAL = "validation patience 10, raw"
 
 def threshold_for(judged: Sequence[Judged], found: Sequence[np.ndarray], rate: float) -> float:
     """The lowest threshold at which at most this share of the healthy runs raises an alarm."""
-    healthy = [s for j, s in zip(judged, found, strict=True) if j.truth.group == "healthy"]
-    grid = np.quantile(np.concatenate(found), np.linspace(0.5, 0.999, 120))
-    for threshold in grid:
-        if np.mean([rules.streak_alarm(s, threshold) for s in healthy]) <= rate:
-            return float(threshold)
-    return float(grid[-1])
+    highest = [rules.highest_threshold(s) for j, s in zip(judged, found, strict=True) if j.truth.group == "healthy"]
+    return sorted(highest, reverse=True)[int(rate * len(highest))]
 
 
 @dataclass(frozen=True)

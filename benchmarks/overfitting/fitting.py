@@ -11,7 +11,7 @@ from ww_callbacks.spectral.detectors.signals.judgement import LIMITS, SIGNALS, C
 
 CAUTION = 3.0
 """How much dearer an alarm that costs is than one that gains: chosen leave-one-family-out from 1, 2 and 3."""
-PENALTY = 0.1
+PENALTY = 0.03
 """Inverse strength of the L2 penalty."""
 
 

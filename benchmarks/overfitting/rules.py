@@ -14,7 +14,7 @@ from benchmarks.overfitting.replay import observations
 from benchmarks.overfitting.rows import Judged
 from benchmarks.overfitting.training import Arrays
 from benchmarks.overfitting.truth import RAW, SHORT, VAL_LOSS
-from ww_callbacks.spectral.detectors.overtraining import Overtraining
+from ww_callbacks.spectral.detectors.overtraining import LONGEST, Overtraining
 from ww_callbacks.spectral.detectors.signals import coefficients as fitted
 from ww_callbacks.spectral.detectors.signals.judgement import Coefficients
 
@@ -144,13 +144,15 @@ def ours(judged: Judged, threshold: float, which: int = SHORT, validation: bool 
     return kept(judged, arrays, None, len(arrays["loss"]) - 1, which)
 
 
-def streak_alarm(scores: Sequence[float], threshold: float, share: float = 1 / 3, least: int = 2) -> bool:
-    """Whether the scores of a run, from its second epoch on, raise an alarm: :func:`ours` without a replay."""
-    streak = 0
-    for e, score in enumerate(scores, start=1):
-        if e < 2:
-            continue
-        streak = streak + 1 if score > threshold else 0
-        if streak >= max(least, math.ceil(share * e)):
-            return True
-    return False
+def highest_threshold(scores: Sequence[float], share: float = 1 / 3, least: int = 2) -> float:
+    """The threshold below which the scores of a run, from its first epoch on, raise an alarm in :func:`ours`.
+
+    It follows from :func:`.sustained` without a replay. The first epoch is not judged.
+    """
+    judged = np.asarray(scores[1:], dtype=float)
+    highest = -math.inf
+    for epochs in range(2, len(judged) + 2):
+        needed, seen = min(max(least, math.ceil(share * epochs)), LONGEST), judged[: epochs - 1]
+        if len(seen) >= needed:
+            highest = max(highest, min(float(seen[-needed:].mean()), float(seen[-1])))
+    return highest

@@ -206,8 +206,9 @@ def train(run: Run) -> Arrays:
         note(truth=np.array(seen), extra=np.array(extra_seen))
 
     snapshot()
+    missing = np.full(3, math.nan)
     note(loss=math.nan, accuracy=math.nan, rate=run.rate, parts=np.full(PARTS, math.nan), own=math.nan, root=math.nan,
-         gradients=np.full(3, math.nan), head=np.full(3, math.nan), spread=math.nan, apart=np.full(2, math.nan))  # fmt: skip
+         gradients=missing, head=missing, spread=math.nan, apart=missing[:2])  # fmt: skip
     first_loss, step, total = math.nan, 0, run.epochs * steps
     for _epoch in range(run.epochs):
         losses, hits, own = [], [], []

@@ -7,21 +7,21 @@ The evidence, in order of priority:
    for two thirds of the epochs, unless the loss rises without a break. A falling score is overfitting. A loss that
    rises while the score stays the same is overconfidence, and is reported as such.
 2. **Training signals.** Without validation metrics, a calibrated logistic regression on the losses within and between
-   epochs and the growth of the weights (:mod:`.judgement`). An alarm is raised if its score was above a threshold for a
-   third of the epochs so far.
+   epochs and the growth of the weights (:mod:`.judgement`). An alarm is raised if its mean score over the last third of
+   the epochs so far, and its score now, are above a threshold.
 3. **Not judged.** Without a training loss, without a layer whose weights are measured, or before the second epoch,
    there is no result.
 
 The epoch to keep is the best one by validation. Without validation it is the newest one as long as there is no alarm,
-and afterwards the one before the streak that raised the alarm.
+and afterwards the last one whose score was not above the threshold.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ww_callbacks.spectral.detectors.arguments import at_least_one, check_state, number
@@ -37,14 +37,17 @@ ENOUGH_VALIDATION = 3
 """Validation values from which on they decide."""
 CLIMBS = ((3, 0.1), (2, 0.2))
 """Epochs in a row, each worse than the one before, and by which share of the best: what is no noise."""
-REMEMBERED = 4
+AGREEING = 4
 """Scores of the training signals that weigh in with validation."""
+LONGEST = 200
+"""Scores that are remembered at most, and so the longest stretch of epochs that an alarm needs."""
 NO_VALIDATION = "No validation values are logged"
 """What an alarm of the training signals says of validation."""
 
 IN_WORDS = {
     "slope_z": "the loss rises within an epoch",
     "slope": "the loss rises within an epoch",
+    "slope_z_rise": "the loss rises within an epoch more than it did",
     "saw": "each visit to the same examples lowers the loss by much",
     "jump": "the loss drops from one epoch to the next",
     "fall": "the training loss falls ever faster",
@@ -55,10 +58,33 @@ IN_WORDS = {
     "norm_exponent": "the output layer's norm keeps growing",
     "output_exponent": "the output layer keeps moving away from its start",
     "hidden_exponent": "the hidden layers keep moving away from their start",
+    "displacement": "all layers have moved far from their start",
     "output_update": "the output layer still changes by much",
     "hidden_update": "the hidden layers still change by much",
 }
 """What a signal says where it speaks for overtraining; how long training is and its rate explain nothing."""
+
+
+def sustained(scores: Sequence[float], epochs: int, threshold: float, share: float, least: int) -> bool:
+    """Whether the mean of the last scores and the last score are above the threshold.
+
+    Args:
+        scores: score of each judged epoch, in order.
+        epochs: epochs so far.
+        threshold: what they are compared with.
+        share: share of the epochs so far that the mean is taken over.
+        least: epochs that it is taken over at the least.
+
+    Examples:
+        >>> sustained([0.0, 3.0, 1.0], epochs=6, threshold=0.5, share=1 / 3, least=2)
+        True
+        >>> sustained([0.0, 3.0, 0.4], epochs=6, threshold=0.5, share=1 / 3, least=2)
+        False
+    """
+    needed = min(max(least, math.ceil(share * epochs)), LONGEST)
+    if len(scores) < needed or scores[-1] <= threshold:
+        return False
+    return sum(scores[-needed:]) / needed > threshold
 
 
 @dataclass
@@ -68,26 +94,24 @@ class _State:
     Attributes:
         judged: epochs that could be judged.
         score: the score at the last epoch.
-        streak: epochs in a row above the threshold.
         best: (step, epoch) of the epoch to keep so far.
-        before: (step, epoch) of the last epoch before the streak, which an alarm would name.
+        before: (step, epoch) of the last epoch whose score was not above the threshold, which an alarm would name.
         latest: (step, epoch) of the last epoch.
         alarm: the finding's lasting parts, once raised.
         reported: whether a training loss was ever reported.
-        recent: the last scores.
+        scores: the last scores.
         unusable: validation metric → epochs in which it was NaN or infinite.
         unweighed: why the last epoch has no signal of the weights; empty if it has one.
     """
 
     judged: int = 0
     score: float | None = None
-    streak: int = 0
     best: list[float] = field(default_factory=list)
     before: list[float] = field(default_factory=list)
     latest: list[float] = field(default_factory=list)
     alarm: dict[str, Any] | None = None
     reported: bool = False
-    recent: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
     unusable: dict[str, int] = field(default_factory=dict)
     unweighed: str = ""
 
@@ -97,8 +121,9 @@ class Overtraining:
 
     Args:
         threshold: score of the training signals above which an epoch counts towards an alarm.
-        streak: share of the epochs so far for which it must hold.
-        least: epochs for which it must hold, at the least.
+        streak: share of the epochs so far over which the mean score must be above the threshold, and for which a
+            validation value must be worse.
+        least: epochs over which the mean is taken, at the least.
         margin: multiples of its noise by which a validation value must be worse than its best.
         output: name of the output layer; None for the last one in depth order. Where the output layer shares its
             weights with the embedding, name the embedding.
@@ -206,15 +231,14 @@ class Overtraining:
         state.latest = moment
         self._follow_validation(observation)
         if state.alarm is not None and any(trend.best_at == moment for trend in self._followed()[:1]):
-            state.alarm, state.streak = None, 0
+            state.alarm, state.scores = None, []
         state.unweighed = self._unweighed(observation)
         if signals is not None and self._signals.epochs >= 2:
             score = fitted.COEFFICIENTS.score(signals)
-            state.recent = [*state.recent, score][-REMEMBERED:]
+            state.scores = [*state.scores, score][-LONGEST:]
             if not state.unweighed:
                 state.judged += 1
                 state.score = score
-                state.streak = state.streak + 1 if score > self.threshold else 0
         if state.alarm is None:
             self._move_best(moment)
         if state.alarm is None or state.alarm["why"] == "overconfident":
@@ -251,7 +275,7 @@ class Overtraining:
             state.best = state.before = list(followed[0].best_at)
             return
         state.best = moment
-        if state.streak == 0:
+        if state.score is None or state.score <= self.threshold:
             state.before = moment
 
     def _raise(self, observation: Observation, signals: Mapping[str, float]) -> None:
@@ -265,13 +289,15 @@ class Overtraining:
                 why = "overconfident" if scored and not self._accuracy.falls else "validation"
                 if state.alarm is None or why == "validation":
                     self._alarm(observation, why, trend.since or trend.climb_since, signals)
-        elif state.alarm is None and state.streak >= max(self.least, math.ceil(self.streak * self._signals.epochs)):
+        elif not (state.alarm or state.unweighed) and sustained(
+            state.scores, self._signals.epochs, self.threshold, self.streak, self.least
+        ):
             state.best = list(state.before or state.best)  # a state saved by an older version has no `before`
             self._alarm(observation, "training", state.best, signals)
 
     def _turned(self, trend: ValidationTrend) -> bool:
         """Whether a validation value has turned for the worse; see the module's text."""
-        recent = self._state.recent
+        recent = self._state.scores[-AGREEING:]
         expected = bool(recent) and sum(recent) / len(recent) > fitted.EAGER
         return (
             (expected and trend.turned(self.streak, 3))
@@ -438,7 +464,8 @@ class Overtraining:
         """
         kept = check_state(state, self.kind)
         try:
-            self._state = _State(**kept["state"])
+            known = {f.name for f in fields(_State)}  # an older version saved others too
+            self._state = _State(**{name: value for name, value in kept["state"].items() if name in known})
             self._signals.load_state_dict(kept["signals"])
             self._loss = ValidationTrend.of(kept["loss"])
             self._accuracy = ValidationTrend.of(kept["accuracy"])

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 LIMITS = {
     "slope_z": (-8.0, 8.0),
+    "slope_z_rise": (-8.0, 8.0),
     "slope": (-1.0, 1.0),
     "saw": (-0.5, 1.0),
     "jump": (-1.0, 1.0),
@@ -27,6 +28,7 @@ LIMITS = {
     "output_exponent": (-0.5, 2.0),
     "hidden_exponent": (-0.5, 2.0),
     "log_epochs": (0.0, 6.0),
+    "displacement": (-6.0, 0.5),
     "output_update": (-10.0, 2.0),
     "hidden_update": (-10.0, 2.0),
     "decay": (-7.0, 0.1),

@@ -4,8 +4,10 @@ r"""What a training loop can see of overfitting without validation data: one row
 averaged over ten equal parts. An example at position p of an epoch was last visited on average ½ + p epochs ago. So the
 least-squares slope b of ℓ over the epoch is the trend of the loss on data not seen lately, plus what is forgotten.
 A model that memorises single examples forgets them within an epoch: b rises. A slope significantly below zero certifies
-that the model still improves on data it has not just seen. With L_e the mean loss of epoch e, the saw adds the fall
-between epochs, :math:`\text{saw}_e = b_e + L_{e-1} - L_e`: what one more visit to the same examples gains.
+that the model still improves on data it has not just seen. The difference of b, in units of its standard error, from
+its mean over the earlier epochs shows the rise whatever the level in this kind of training. With L_e the mean loss of
+epoch e, the saw adds the fall between epochs, :math:`\text{saw}_e = b_e + L_{e-1} - L_e`: what one more visit to the
+same examples gains.
 
 **Epoch loss.** The exponent −d ln L/d ln t over the last doubling of time t: a loss that falls ever faster in log time
 long after the start is a loss that is memorised.
@@ -13,7 +15,8 @@ long after the start is a loss that is memorised.
 **Weights.** Over the last doubling of time the distance from the start and the norm of a layer grow as powers,
 ‖W − W_0‖ ∝ t^{s_D} and ‖W‖ ∝ t^{s_F}. While a network learns what generalises, gradients shrink and turn, and the
 exponents fall. When it memorises, gradients persist from epoch to epoch, and the output layer's exponents rise again.
-The size of an epoch's update, ‖ΔW‖/‖W‖, says how much is still being changed.
+The size of an epoch's update, ‖ΔW‖/‖W‖, says how much is still being changed, and ‖W − W_0‖/‖W‖ of the layer that has
+moved least how much of the network has been rewritten: a network that memorises moves all its layers far.
 """
 
 from __future__ import annotations
@@ -85,6 +88,7 @@ class _Memory:
         parts: mean losses of the last epoch's parts.
         recent: (slope, standard error, mean loss, fall since the epoch before, jump) of the last epochs.
         rate: highest learning rate so far.
+        certainty_sum, certainty_count: sum and number of ``slope_z`` so far.
     """
 
     epochs: int = 0
@@ -93,6 +97,8 @@ class _Memory:
     parts: list[float] = field(default_factory=list)
     recent: list[list[float]] = field(default_factory=list)
     rate: float = 0.0
+    certainty_sum: float = 0.0
+    certainty_count: int = 0
 
 
 class TrainingSignals:
@@ -168,8 +174,15 @@ class TrainingSignals:
         error = math.sqrt(sum(row[1] ** 2 for row in slopes)) / len(slopes) if slopes else math.nan
         saw = _mean([row[0] + row[3] for row in slopes])
         size = max(level, 1e-12)
+        z, rise = max(-8.0, min(8.0, mean / error)) if error > 0 else math.nan, math.nan
+        if memory.certainty_count:
+            rise = z - memory.certainty_sum / memory.certainty_count
+        if math.isfinite(z):
+            memory.certainty_sum += z
+            memory.certainty_count += 1
         return {
-            "slope_z": max(-8.0, min(8.0, mean / error)) if error > 0 else math.nan,
+            "slope_z": z,
+            "slope_z_rise": rise,
             "slope": mean / size,
             "saw": saw / size,
             "jump": _mean([row[4] for row in window]) / size,
@@ -191,9 +204,20 @@ class TrainingSignals:
             "norm_exponent": slopes.get(f"F {output}", math.nan),
             "output_exponent": slopes.get(f"D {output}", math.nan),
             "hidden_exponent": _mean(hidden),
+            "displacement": min(self._displacements(observation, layers), default=math.nan),
             "output_update": _log(number(observation.layers[output], "relative_update_norm")),
             "hidden_update": _log(_mean(self._updates(observation, [n for n in layers if n != output]))),
         }
+
+    @staticmethod
+    def _displacements(observation: Observation, layers: Sequence[str]) -> list[float]:
+        """The logarithm of ‖W − W_0‖/‖W‖ of the layers that have moved."""
+        out = []
+        for name in layers:
+            distance, norm = (number(observation.layers[name], n) for n in ("distance_from_init", "frobenius_norm"))
+            if distance is not None and norm is not None and distance > 0 and norm > 0:
+                out.append(math.log(distance / norm))
+        return out
 
     @staticmethod
     def _updates(observation: Observation, layers: Sequence[str]) -> list[float]:
