@@ -141,7 +141,7 @@ def ours(judged: Judged, threshold: float, which: int = SHORT, validation: bool 
             if not finding.may_stop:
                 continue
             return kept(judged, arrays, e, int(detector.best_epoch or 0), which, overconfident)
-    return kept(judged, arrays, None, len(arrays["loss"]) - 1, which)
+    return kept(judged, arrays, None, int(detector.best_epoch or len(arrays["loss"]) - 1), which)
 
 
 def highest_threshold(scores: Sequence[float], share: float = 1 / 3, least: int = 2) -> float:

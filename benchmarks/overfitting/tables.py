@@ -97,6 +97,19 @@ def floors(f: Row) -> str:
     return table(["", "aim", "reached, in families left out"], lines)
 
 
+def unseen(f: Row) -> str:
+    """The figures on the seeds that the signals were not chosen on, beside those of all runs."""
+    lines = [
+        (name, f"{f[key]:.1%}", f"{f[f'unseen_seeds_{other}']:.1%}")
+        for name, key, other in (
+            ("false alarms", "false_alarm_rate", "false_alarm_rate"),
+            ("found where the score falls", "detection_rate", "detection_rate"),
+            ("found where only the loss rises", "detection_rate_loss", "detection_loss_rate"),
+        )
+    ]
+    return table(["", f"all {f['runs']} runs", f"the {f['unseen_seeds_runs']} runs of other seeds"], lines)
+
+
 def real(content: Row) -> str:
     """The trainings of ``real_loops.py``: where each preset alarms, and what it keeps."""
     figures, lines = content["figures"], []
@@ -157,6 +170,7 @@ def main(results: Path) -> None:
         "families": families(rows),
         "reliability": reliability(rows),
         "floors": floors(figures),
+        "unseen": unseen(figures),
     }
     if (loops := results.with_name("real_loops.json")).exists():
         parts["real"] = real(json.loads(loops.read_text()))

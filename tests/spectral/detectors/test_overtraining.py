@@ -80,7 +80,8 @@ def test_validation_values_decide_where_they_are_logged():
     assert "Validation has been getting worse" in finding.message and finding.confidence is None
     snapshots = runs()["cnn batchnorm/hard noise40/0/validation"]["snapshots"]
     losses = [s["metrics"].get("val_loss", math.inf) for s in snapshots]
-    assert detector.best_epoch == float(np.argmin(losses[: int(alarm) + 1]))
+    lowest = int(np.argmin(losses[: int(alarm) + 1]))
+    assert lowest <= detector.best_epoch < alarm and losses[int(detector.best_epoch)] <= 1.05 * losses[lowest]
     healthy, alarm = replay("digits/clean/0/validation")
     assert alarm is None and healthy.doubt == "" and verdict([], doubt=healthy.doubt).state == "healthy"
 
@@ -102,6 +103,14 @@ RISING = [*FALLING, 0.75, 0.85, 0.95, 1.1]
 def test_a_fine_tuning_whose_validation_loss_rises_is_found_within_eight_epochs():
     detector, (finding,) = _validated(RISING)
     assert finding.severity == "critical" and detector.best_epoch == 4.0 and finding.since_epoch in (5.0, 6.0)
+
+
+def test_the_epoch_to_keep_is_the_newest_as_good_as_the_best():
+    flat = [1.0, 0.9, 0.8, 0.8004, 0.8001, 0.8003]
+    assert _validated(flat)[0].best_epoch == 6.0
+    assert _validated([*flat, 0.86, 0.93])[0].best_epoch == 6.0  # clearly worse: not kept
+    assert _validated([*flat, 0.86, 0.79, 0.86])[0].best_epoch == 8.0
+    assert _validated([1.0, 0.9, 0.8, 0.801, 0.802])[0].best_epoch == 4.0  # grows epoch by epoch: not noise
 
 
 def test_overconfidence_is_told_from_a_falling_score():

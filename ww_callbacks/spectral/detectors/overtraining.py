@@ -12,8 +12,9 @@ The evidence, in order of priority:
 3. **Not judged.** Without a training loss, without a layer whose weights are measured, or before the second epoch,
    there is no result.
 
-The epoch to keep is the best one by validation. Without validation it is the newest one as long as there is no alarm,
-and afterwards the last one whose score was not above the threshold.
+With validation, the epoch to keep is the newest one whose value is within noise, and within 5 %, of the best: its raw
+weights are as good, and their average is better. Without validation it is the newest epoch as long as there is no
+alarm, and afterwards the last one whose score was not above the threshold.
 """
 
 from __future__ import annotations
@@ -264,15 +265,15 @@ class Overtraining:
                 self._state.unusable[name] = self._state.unusable.get(name, 0) + 1
 
     def _followed(self) -> list[ValidationTrend]:
-        """The validation values that are logged; the first decides which epoch is the best."""
+        """The validation values that are logged; the first decides which epoch is kept."""
         return [trend for trend in (self._loss, self._accuracy) if trend.epochs]
 
     def _move_best(self, moment: list[float]) -> None:
-        """The epoch to keep is the newest; with validation it is the best one so far."""
+        """Move on the epoch to keep; see the module's text."""
         state = self._state
         followed = self._followed()
         if followed:
-            state.best = state.before = list(followed[0].best_at)
+            state.best = state.before = list(followed[0].good_at)
             return
         state.best = moment
         if state.score is None or state.score <= self.threshold:
@@ -435,9 +436,9 @@ class Overtraining:
         """What a logger or a checkpoint callback may monitor.
 
         ``overtraining/score``: probability that training on makes the weights worse. ``overtraining/keep``: falls with
-        every epoch until an alarm, with validation values at every new best, and not afterwards. So a checkpoint
-        callback with mode ``min`` keeps the newest weights of a run without an alarm, and otherwise those of the epoch
-        before the alarm; it cannot go back to the epoch before the streak, as ``best_checkpoint`` does.
+        every epoch until an alarm, and is 0 where a validation value is clearly worse than its best, and from the alarm
+        on. So a checkpoint callback with mode ``min`` keeps the newest weights of a run without an alarm, and otherwise
+        those of the epoch before the alarm; it cannot go back further, as ``best_checkpoint`` does.
         """
         state = self._state
         moves = state.alarm is None and bool(state.latest) and state.best == state.latest

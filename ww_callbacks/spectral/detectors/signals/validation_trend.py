@@ -11,7 +11,7 @@ from typing import Any
 REMEMBERED = 20
 """Values that the noise is estimated from."""
 CLEAR = 0.05
-"""A score that is lower than its best by this share of it has fallen."""
+"""A score that is lower than its best by this share of it has fallen; a loss that is higher is not as good."""
 SMALLEST = 0.005
 """A change below this share of the best value never counts."""
 
@@ -55,6 +55,8 @@ class ValidationTrend:
         epochs: values seen.
         best: best value so far.
         best_at: (step, epoch) of it.
+        good_at: (step, epoch) of the last value before the streak that was as good as the best: no worse than its noise
+            and ``CLEAR`` allow, and not the second in a row that was worse than the one before.
         last: the last value.
         streak: epochs in a row in which it was worse.
         since: (step, epoch) at which that began.
@@ -69,6 +71,7 @@ class ValidationTrend:
     epochs: int = 0
     best: float | None = None
     best_at: list[float] = field(default_factory=list)
+    good_at: list[float] = field(default_factory=list)
     last: float | None = None
     streak: int = 0
     since: list[float] = field(default_factory=list)
@@ -89,7 +92,7 @@ class ValidationTrend:
         before, self.last = self.last, value
         best = math.inf if self.best is None else sign * self.best
         if cost < best:
-            self.best, self.best_at = value, [step, epoch]
+            self.best, self.best_at, self.good_at = value, [step, epoch], [step, epoch]
             self.streak, self.since, self.climb, self.climb_since, self.broken = 0, [], 0, [], False
             return
         if self.broken or before is None or not cost > sign * before:
@@ -98,6 +101,8 @@ class ValidationTrend:
             self.climb += 1
             self.climb_since = self.climb_since or [step, epoch]
         if cost <= best + self.margin * noise_of(self.recent) + SMALLEST * abs(best):
+            if self.streak == 0 and self.climb < 2 and cost <= best + CLEAR * abs(best):
+                self.good_at = [step, epoch]
             return
         self.streak += 1
         if self.streak == 1:
@@ -126,4 +131,4 @@ class ValidationTrend:
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> ValidationTrend:
         """The trend that was saved."""
-        return cls(**state)
+        return cls(**{"good_at": state["best_at"], **state})  # an older version saved no ``good_at``
