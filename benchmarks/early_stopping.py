@@ -146,6 +146,24 @@ def reliability(
     return error, rows
 
 
+def gain_of_average(judged: Sequence[Judged]) -> dict[str, float]:
+    """Points of test accuracy that the average over an epoch has more than the raw weights."""
+
+    def gain(chosen: Sequence[Judged], epochs: Callable[[Judged], Sequence[int]]) -> float:
+        gains = [j.regret(j.full, e, RAW)[0] - j.regret(j.full, e, SHORT)[0] for j in chosen for e in epochs(j)]
+        return float(np.mean(gains))
+
+    scored = [j for j in judged if j.scored]
+    last = lambda j: [len(j.full["loss"]) - 1]  # noqa: E731
+    return {
+        "average_gain_at_end": gain(scored, last),
+        "average_gain_at_end_of_short_runs": gain([j for j in scored if j.run.short], last),
+        "average_gain_in_first_4_epochs_of_long_runs": gain(
+            [j for j in scored if not j.run.short], lambda _: range(1, 5)
+        ),
+    }
+
+
 def milliseconds_per_layer(layers: int = 100, epochs: int = 40) -> float:
     """Time of the default detectors for one layer of one snapshot."""
     from ww_callbacks.spectral.detectors import Observation, default_detectors
@@ -335,6 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"unseen_seeds_{name}": unseen.get(name)
             for name in ("false_alarm_rate", "detection_rate", "detection_loss_rate", "mean_regret", "loss_regret")
         },
+        **gain_of_average(judged),
         "milliseconds_per_layer": milliseconds_per_layer(),
     }
     settings = {

@@ -135,7 +135,7 @@ class Gradients:
 class LayerTrace:
     """Norms and inner products of one layer's matrix over the epochs."""
 
-    def __init__(self, w: torch.Tensor, fits: bool) -> None:
+    def __init__(self, w: torch.Tensor, fits: bool = False) -> None:
         self.fits = fits
         self.first = self.previous = w.detach().clone().flatten(1).double()
         self.rows: list[tuple[float, ...]] = []

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from ww_callbacks.spectral.detectors import PRESETS, Observation, Overtraining, verdict
+from ww_callbacks.spectral.detectors.overtraining import IN_WORDS
+from ww_callbacks.spectral.detectors.signals import coefficients as fitted
 from ww_callbacks.spectral.detectors.signals.training_signals import TrainingSignals, within_epoch_slope
 from ww_callbacks.spectral.detectors.signals.validation_trend import ValidationTrend, noise_of
 
@@ -60,6 +62,20 @@ def test_an_overtrained_run_is_found_and_a_better_epoch_kept(name, preset):
     assert finding.may_stop and finding.severity == "critical" and finding.best_epoch == detector.best_epoch < alarm
     assert 0.3 < finding.confidence < 1 and f"since epoch {detector.best_epoch:g} " in finding.message.lower()
     assert detector.published()["overtraining/keep"] == 0.0
+
+
+def test_the_reason_names_what_speaks_for_overtraining():
+    weights = fitted.COEFFICIENTS.weights
+    assert weights["log_error"] < 0 < weights["slope"]  # little error left and a rising loss speak for it
+    assert set(IN_WORDS) <= set(weights)
+    for name in OVERTRAINED:
+        (finding,) = replay(name)[0].findings()
+        said = [n for n in finding.evidence if n in IN_WORDS]
+        for signal in said:
+            words, high = IN_WORDS[signal][weights[signal] > 0], finding.evidence[signal]
+            typical = fitted.COEFFICIENTS.typical[signal]
+            assert words and (high > typical) == (weights[signal] > 0)
+        assert any(IN_WORDS[n][weights[n] > 0] in finding.message for n in said)
 
 
 def test_batch_norm_does_not_hide_label_noise():

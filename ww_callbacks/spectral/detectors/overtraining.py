@@ -45,25 +45,31 @@ LONGEST = 200
 NO_VALIDATION = "No validation values are logged"
 """What an alarm of the training signals says of validation."""
 
-IN_WORDS = {
-    "slope_z": "the loss rises within an epoch",
-    "slope": "the loss rises within an epoch",
-    "slope_z_rise": "the loss rises within an epoch more than it did",
-    "saw": "each visit to the same examples lowers the loss by much",
-    "jump": "the loss drops from one epoch to the next",
-    "fall": "the training loss falls ever faster",
-    "log_loss": "the training loss is far below its start",
-    "log_error": "little training error is left",
-    "distance_rise": "the output layer moves away from its start ever faster",
-    "norm_rise": "the output layer's norm grows ever faster",
-    "norm_exponent": "the output layer's norm keeps growing",
-    "output_exponent": "the output layer keeps moving away from its start",
-    "hidden_exponent": "the hidden layers keep moving away from their start",
-    "displacement": "all layers have moved far from their start",
-    "output_update": "the output layer still changes by much",
-    "hidden_update": "the hidden layers still change by much",
+IN_WORDS: dict[str, tuple[str, str]] = {
+    "slope_z": ("", "the loss rises within an epoch"),
+    "slope": ("", "the loss rises within an epoch"),
+    "saw": ("", "each visit to the same examples lowers the loss by much"),
+    "jump": ("", "the loss drops from one epoch to the next"),
+    "fall": ("", "the training loss falls ever faster"),
+    "log_loss": ("the training loss is far below its start", ""),
+    "log_error": ("little training error is left", ""),
+    "distance_rise": ("", "the output layer moves away from its start ever faster"),
+    "norm_rise": ("", "the output layer's norm grows ever faster"),
+    "norm_exponent": ("", "the output layer's norm keeps growing"),
+    "output_exponent": (
+        "the output layer moves away from its start ever more slowly",
+        "the output layer keeps moving away from its start",
+    ),
+    "hidden_exponent": (
+        "the hidden layers move away from their start ever more slowly",
+        "the hidden layers keep moving away from their start",
+    ),
+    "displacement": ("one of the layers is still close to its start", "all layers have moved far from their start"),
+    "output_update": ("the output layer changes little", "the output layer still changes by much"),
+    "hidden_update": ("the hidden layers change little", "the hidden layers still change by much"),
 }
-"""What a signal says where it speaks for overtraining; how long training is and its rate explain nothing."""
+"""What a signal says where its low (first) or its high value (second) speaks for overtraining; empty where that
+explains nothing to a reader. The sign of the signal's coefficient decides which."""
 
 
 def sustained(scores: Sequence[float], epochs: int, threshold: float, share: float, least: int) -> bool:
@@ -315,7 +321,7 @@ class Overtraining:
         spoken = fitted.COEFFICIENTS.contributions(signals)
         usual = fitted.COEFFICIENTS.contributions({})
         leading = sorted(spoken, key=lambda n: usual[n] - spoken[n])[:5]
-        told = [name for name in leading if name in IN_WORDS and spoken[name] > usual[name] + 0.1]
+        told = [name for name in leading if _words(name) and spoken[name] > usual[name] + 0.1]
         judged: dict[str, float] = {}
         # Beside validation values that decide, those of the training signals would seem to contradict the alarm.
         if why == "training" and self._state.score is not None and self.probability is not None:
@@ -333,7 +339,7 @@ class Overtraining:
             "since": list(since) or list(self._state.latest),
             "validation": self.validation or self._missing,
             "evidence": evidence,
-            "words": list(dict.fromkeys(IN_WORDS[name] for name in told))[:3],
+            "words": list(dict.fromkeys(_words(name) for name in told))[:3],
         }
 
     def findings(self) -> list[Finding]:
@@ -476,3 +482,8 @@ class Overtraining:
 
 def _joined(parts: list[str]) -> str:
     return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1] if parts else ""
+
+
+def _words(signal: str) -> str:
+    """What a signal says where it speaks for overtraining; empty if nothing."""
+    return IN_WORDS.get(signal, ("", ""))[fitted.COEFFICIENTS.weights.get(signal, 0.0) > 0]

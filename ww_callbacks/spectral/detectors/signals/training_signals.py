@@ -5,7 +5,7 @@ averaged over ten equal parts. An example at position p of an epoch was last vis
 least-squares slope b of ℓ over the epoch is the trend of the loss on data not seen lately, plus what is forgotten.
 A model that memorises single examples forgets them within an epoch: b rises. A slope significantly below zero certifies
 that the model still improves on data it has not just seen. The difference of b, in units of its standard error, from
-its mean over the earlier epochs shows the rise whatever the level in this kind of training. With L_e the mean loss of
+its mean over the earlier epochs tells the level of this run from what is new. With L_e the mean loss of
 epoch e, the saw adds the fall between epochs, :math:`\text{saw}_e = b_e + L_{e-1} - L_e`: what one more visit to the
 same examples gains.
 
@@ -16,7 +16,7 @@ long after the start is a loss that is memorised.
 ‖W − W_0‖ ∝ t^{s_D} and ‖W‖ ∝ t^{s_F}. While a network learns what generalises, gradients shrink and turn, and the
 exponents fall. When it memorises, gradients persist from epoch to epoch, and the output layer's exponents rise again.
 The size of an epoch's update, ‖ΔW‖/‖W‖, says how much is still being changed, and ‖W − W_0‖/‖W‖ of the layer that has
-moved least how much of the network has been rewritten: a network that memorises moves all its layers far.
+moved least how far the whole network is from its start.
 """
 
 from __future__ import annotations
