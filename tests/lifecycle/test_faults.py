@@ -92,7 +92,7 @@ def test_without_room_for_the_initial_weights_it_is_resumed_all_the_same(tmp_pat
     with monkeypatch.context() as patched:
         patched.setattr(Baseline, "write", full)
         fit(seeded(), record_of(tmp_path), saver, epochs=2)
-    assert caplog.text.count("W_0 cannot be kept") == 1
+    assert caplog.text.count("W_0 cannot be stored") == 1
     last = max((tmp_path / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
     fit(Net(), record_of(tmp_path), ckpt_path=last)
     record = read_run(tmp_path / "record")
