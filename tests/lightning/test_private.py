@@ -26,7 +26,14 @@ def test_checkpoints_tell_when_they_look(tree):
     assert (saver._every_n_train_steps, saver._train_time_interval, saver._last_time_checked) == (3, None, None)
     timed = callbacks.ModelCheckpoint(train_time_interval=timedelta(seconds=2))
     assert timed._train_time_interval == timedelta(seconds=2)
-    assert callbacks.StochasticWeightAveraging(swa_lrs=0.1)._average_model is None
+
+
+@pytest.mark.parametrize("tree", ["pytorch_lightning", "lightning.pytorch"])
+def test_callbacks_that_average_are_known(tree):
+    callbacks = importlib.import_module(f"{tree}.callbacks")
+    averaging = callbacks.StochasticWeightAveraging(swa_lrs=0.1)
+    assert private.averages_weights(averaging) and private.averaged_model(averaging) is None
+    assert not private.averages_weights(callbacks.ModelCheckpoint())
 
 
 def test_the_loop_tells_its_steps_and_whether_a_validation_comes(caplog):

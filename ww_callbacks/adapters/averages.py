@@ -33,39 +33,6 @@ def reading(specs: Sequence[LayerSpec], averages: Mapping[str, Read], begun: Cal
 Look = Callable[[Any], Sequence[LayerSpec]]
 
 
-def lightning_specs(callbacks: Sequence[Any], look: Look, model: Any) -> list[LayerSpec]:
-    """The layers of ``model`` with the averages that a Lightning callback keeps.
-
-    Args:
-        callbacks: the Trainer's.
-        look: the function that inspects a model.
-        model: the model that is trained.
-
-    Raises:
-        ValueError: if no callback averages weights.
-    """
-    for callback in callbacks:
-        average = getattr(callback, "_average_model", None)
-        if average is not None:
-            averages = {s.name: s.read for s in look(average) if s.read is not None}
-            return reading(look(model), averages, partial(_lightning_has_begun, callback))
-    raise ValueError(
-        "`weights='average'` reads the weights that WeightAveraging, EMAWeightAveraging or StochasticWeightAveraging "
-        "keeps, and the Trainer has none of these callbacks. Add one, or leave `weights='trained'`."
-    )
-
-
-def lightning_owner(trainer: Any) -> str:
-    """The name of the Lightning callback that averages the weights; empty if there is none."""
-    return next((type(c).__name__ for c in trainer.callbacks if hasattr(c, "_average_model")), "")
-
-
 def keras_owner(model: Any) -> str:
     """Description of what averages the weights of a Keras ``model``; empty if nothing does."""
     return "an optimiser with `use_ema`" if getattr(getattr(model, "optimizer", None), "use_ema", False) else ""
-
-
-def _lightning_has_begun(callback: Any) -> bool:
-    count = getattr(callback._average_model, "n_averaged", None)
-    count = getattr(callback, "n_averaged", None) if count is None else count
-    return count is not None and int(count) > 0

@@ -6,7 +6,6 @@ import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ww_callbacks.adapters.averages import lightning_owner
 from ww_callbacks.adapters.base import Watcher, shows_settings
 from ww_callbacks.adapters.first_batch import is_lazy
 from ww_callbacks.adapters.stalled_training import why_no_gradient, why_not_trained
@@ -16,6 +15,7 @@ from ww_callbacks.faults import logger
 from ww_callbacks.integrations.sinks.console import for_terminal
 from ww_callbacks.lifecycle.saved_state import RunState, Saved
 from ww_callbacks.lightning import private
+from ww_callbacks.lightning.averages import lightning_owner
 from ww_callbacks.lightning.log_consumers import LogConsumers
 from ww_callbacks.lightning.loggers import console_writer, log_settings
 from ww_callbacks.lightning.loop_values import LoopValues

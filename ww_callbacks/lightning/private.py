@@ -50,6 +50,16 @@ def saves_at_step(callback: Any, trainer: Any) -> bool:
     return bool(trainer.strategy.broadcast(due))  # processes have different clocks
 
 
+def averages_weights(callback: Any) -> bool:
+    """Whether a callback averages the weights (has ``_average_model``)."""
+    return hasattr(callback, "_average_model")
+
+
+def averaged_model(callback: Any) -> Any:
+    """The averaged model that a callback keeps (``_average_model``); None before training and for other callbacks."""
+    return getattr(callback, "_average_model", None)
+
+
 def validates_now(trainer: Any) -> bool:
     """Whether a validation follows the running batch (``epoch_loop._should_check_val_fx``, ``_data_fetcher``)."""
     check = getattr(trainer.fit_loop.epoch_loop, "_should_check_val_fx", None)

@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ww_callbacks.adapters.averages import lightning_specs
 from ww_callbacks.adapters.base import default_directory
 from ww_callbacks.adapters.model_structure import Structure
 from ww_callbacks.adapters.saved_weights.weight_average import Weights
 from ww_callbacks.integrations.record import free_directory
+from ww_callbacks.lightning.averages import lightning_specs
 from ww_callbacks.lightning.loggers import console_writer, log_folder, sinks_for
 from ww_callbacks.probes.probe_runner import Probing
 from ww_callbacks.run import Run
