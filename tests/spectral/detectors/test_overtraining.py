@@ -125,6 +125,7 @@ def test_the_epoch_to_keep_is_the_newest_as_good_as_the_best():
     flat = [1.0, 0.9, 0.8, 0.8004, 0.8001, 0.8003]
     assert _validated(flat)[0].best_epoch == 6.0
     assert _validated([*flat, 0.86, 0.93])[0].best_epoch == 6.0  # clearly worse: not kept
+    assert _validated([*flat, 0.8002, 0.8003, 0.8001])[0].best_epoch == 6.0  # at most three epochs after the best
     assert _validated([*flat, 0.86, 0.79, 0.86])[0].best_epoch == 8.0
     assert _validated([1.0, 0.9, 0.8, 0.801, 0.802])[0].best_epoch == 4.0  # grows epoch by epoch: not noise
 

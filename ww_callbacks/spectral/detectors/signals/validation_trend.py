@@ -12,6 +12,8 @@ REMEMBERED = 20
 """Values that the noise is estimated from."""
 CLEAR = 0.05
 """A score that is lower than its best by this share of it has fallen; a loss that is higher is not as good."""
+LATER = 3
+"""Epochs after the best in which a value can be as good; the average of the weights is best a few epochs later."""
 SMALLEST = 0.005
 """A change below this share of the best value never counts."""
 
@@ -56,7 +58,8 @@ class ValidationTrend:
         best: best value so far.
         best_at: (step, epoch) of it.
         good_at: (step, epoch) of the last value before the streak that was as good as the best: no worse than its noise
-            and ``CLEAR`` allow, and not the second in a row that was worse than the one before.
+            and ``CLEAR`` allow, at most ``LATER`` epochs after it, and not the second in a row
+            that was worse than the one before.
         last: the last value.
         streak: epochs in a row in which it was worse.
         since: (step, epoch) at which that began.
@@ -101,7 +104,8 @@ class ValidationTrend:
             self.climb += 1
             self.climb_since = self.climb_since or [step, epoch]
         if cost <= best + self.margin * noise_of(self.recent) + SMALLEST * abs(best):
-            if self.streak == 0 and self.climb < 2 and cost <= best + CLEAR * abs(best):
+            near = cost <= best + CLEAR * abs(best) and epoch - self.best_at[1] <= LATER
+            if near and self.streak == 0 and self.climb < 2:
                 self.good_at = [step, epoch]
             return
         self.streak += 1
