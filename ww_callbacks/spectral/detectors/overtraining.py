@@ -13,8 +13,8 @@ The evidence, in order of priority:
    there is no result.
 
 With validation, the epoch to keep is the newest one, at most three after the best, whose value is within noise, and
-within 5 %, of it: its raw weights are as good, and their average is better. Without validation it is the newest epoch as
-long as there is no alarm, and afterwards the last one whose score was not above the threshold.
+within 5 %, of it: its raw weights are as good, and their average is better. Without validation it is the newest epoch
+as long as there is no alarm, and afterwards the last one whose score was not above the threshold.
 """
 
 from __future__ import annotations
