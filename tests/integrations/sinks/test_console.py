@@ -173,6 +173,18 @@ def test_names_with_markup_come_through_a_rich_console():
     assert "attention.in_proj_weight[q]" in stream.getvalue()
 
 
+def test_a_note_is_no_alert(capsys):
+    sink = ConsoleSink()
+    sink.open(run_info(), resumed=False)
+    sink.alert(alert(severity="info"))
+    sink.snapshot(snapshot(10))
+    sink.close(None)
+    out = capsys.readouterr().out
+    assert (
+        "spectra: note at epoch 2: " in out and "  1 alert" not in out and "1 snapshot, 0 alerts, 1 note, cost" in out
+    )
+
+
 def test_a_stop_is_said(capsys):
     sink = ConsoleSink()
     sink.open(run_info(), resumed=False)

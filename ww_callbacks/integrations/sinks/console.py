@@ -50,7 +50,7 @@ class ConsoleSink:
         self._verbose = verbose
         self._quiet = os.environ.get("CI", "").lower() not in ("", "0", "false")
         self._directory = self._line = self._since = ""
-        self._alerts = self._snapshots = 0
+        self._alerts = self._notes = self._snapshots = 0
         self._said: set[str] = set()
         self._overhead = self._spent = 0.0
         self._budget: float | None = None
@@ -60,7 +60,7 @@ class ConsoleSink:
         self._directory = run.directory
         self._budget = run.settings.get("max_overhead")
         self._since = " since it was resumed" if resumed else ""
-        self._alerts = self._snapshots = 0
+        self._alerts = self._notes = self._snapshots = 0
         if not self._quiet and not self.brief:
             again = f", resumed at step {run.resumed_at}" if resumed and run.resumed_at is not None else ""
             self._say(f"spectra: watching {_count(len(run.layers), 'layer')}{again}; record in {near(self._directory)}")
@@ -80,7 +80,10 @@ class ConsoleSink:
 
     def alert(self, alert: Alert) -> None:
         """Print the alert: where, what, since when, the evidence, and what to do."""
-        self._alerts += 1
+        if alert.severity == "info":
+            self._notes += 1
+        else:
+            self._alerts += 1
         evidence = ", ".join(evidence_text(alert).split(", ")[:_EVIDENCE_SHOWN])
         known = alert.since_step == alert.step or alert.message.startswith("Since")
         since = "" if known else f" Since {_when(alert.since_step, alert.since_epoch)}."
@@ -110,8 +113,9 @@ class ConsoleSink:
         folder = near(self._directory)
         record = Path(folder, RECORD_NAME)
         there = Path(self._directory, RECORD_NAME).exists()
+        said = _count(self._alerts, "alert") + (f", {_count(self._notes, 'note')}" if self._notes else "")
         self._say(
-            f"spectra: {_count(self._snapshots, 'snapshot')}{self._since}, {_count(self._alerts, 'alert')}, cost "
+            f"spectra: {_count(self._snapshots, 'snapshot')}{self._since}, {said}, cost "
             f"{_cost(self._overhead, self._spent)}; {f'record: {record}' if there else 'there is no record'}"
         )
         if not there:
