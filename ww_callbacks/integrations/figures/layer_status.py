@@ -20,7 +20,7 @@ class LayerStatus:
     Attributes:
         layer: its name.
         severity: severity of its worst alert; empty if there is none.
-        said: the kinds of its alerts, the worst and latest first.
+        kinds: the kinds of its alerts, the worst and latest first.
         since_epoch: when the first of those started, or None.
         status: ``ok``, or why values are missing; empty if it was not measured.
         evidence: ``sufficient``, or why alpha is not reliable.
@@ -30,7 +30,7 @@ class LayerStatus:
 
     layer: str
     severity: str
-    said: tuple[str, ...]
+    kinds: tuple[str, ...]
     since_epoch: float | None
     status: str
     evidence: str
@@ -40,7 +40,7 @@ class LayerStatus:
     @property
     def in_words(self) -> str:
         """Short description of the layer's status."""
-        if self.said:
+        if self.kinds:
             return f"{', '.join(self.said)} since epoch {epoch_text(self.since_epoch or 0.0)}"
         if self.status not in ("ok", ""):
             return self.status
@@ -70,7 +70,7 @@ def layer_statuses(run: RunView) -> list[LayerStatus]:
             LayerStatus(
                 layer=layer,
                 severity=max((alert.severity for alert in alerts), key=SEVERITIES.index, default=""),
-                said=tuple(dict.fromkeys(alert.kind for alert in worst_first)),
+                kinds=tuple(dict.fromkeys(alert.kind for alert in worst_first)),
                 since_epoch=min((alert.since_epoch for alert in alerts), default=None),
                 status=str(run.status[position, full[-1]]) if len(full) else "",
                 evidence=str(run.evidence[position, full[-1]]) if len(full) else "",

@@ -1,1 +1,1 @@
-"""State dicts and checkpoints in memory: which arrays are weights, which make one weight together, and their layers."""
+"""State dicts: finds the weights in a checkpoint, dequantises and composes them (GPTQ, LoRA, weight norm), → layers."""
