@@ -41,7 +41,7 @@ class LayerStatus:
     def in_words(self) -> str:
         """Short description of the layer's status."""
         if self.kinds:
-            return f"{', '.join(self.said)} since epoch {epoch_text(self.since_epoch or 0.0)}"
+            return f"{', '.join(self.kinds)} since epoch {epoch_text(self.since_epoch or 0.0)}"
         if self.status not in ("ok", ""):
             return self.status
         if not self.status:
