@@ -12,6 +12,7 @@ import pytest
 
 keras = pytest.importorskip("keras", reason="needs the extra keras")
 
+from tests.adapters.saved_weights.best_epoch import best_at
 from ww_callbacks.keras import SpectralCallback
 
 BACKEND = keras.backend.backend()
@@ -94,17 +95,7 @@ def test_raw_and_averaged_weights_are_kept_and_the_training_is_the_same(tmp_path
 
 @pytest.mark.parametrize("averaged", [True, False])
 def test_the_best_weights_are_in_the_model_at_the_end(tmp_path, averaged, monkeypatch):
-    from ww_callbacks.diagnosis.diagnosis import Diagnosis
-
-    judge = Diagnosis.judge
-
-    def best_is_the_second(self, observation):
-        found = judge(self, observation)
-        if observation.step >= 2 * STEPS:
-            self.best_step, self.steps_to_keep = 2 * STEPS, frozenset({2 * STEPS})
-        return found
-
-    monkeypatch.setattr(Diagnosis, "judge", best_is_the_second)
+    best_at(monkeypatch, 2 * STEPS)
     trace = Trace()
     callback = SpectralCallback(log_dir=tmp_path, restore="best", keep_average=averaged, **SETTINGS)
     model = fit(callback, trace)

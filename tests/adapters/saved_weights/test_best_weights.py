@@ -50,7 +50,8 @@ def data():
 def plain(folder, **settings):
     from safetensors.torch import load_file
 
-    from ww_callbacks import SpectralMonitor
+    from tests.adapters.saved_weights.best_epoch import best_at
+from ww_callbacks import SpectralMonitor
 
     model, trace = net(), Trace(known=False)
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
@@ -180,17 +181,7 @@ def test_the_best_weights_are_in_the_model_at_the_end(tmp_path, train, capsys):
 
 @pytest.mark.parametrize("train", FRAMEWORKS)
 def test_an_earlier_epoch_is_put_back_where_it_is_the_best(tmp_path, train, monkeypatch):
-    from ww_callbacks.diagnosis.diagnosis import Diagnosis
-
-    judge = Diagnosis.judge
-
-    def best_is_the_second(self, observation):
-        found = judge(self, observation)
-        if observation.step >= 2 * STEPS:
-            self.best_step, self.steps_to_keep = 2 * STEPS, frozenset({2 * STEPS})
-        return found
-
-    monkeypatch.setattr(Diagnosis, "judge", best_is_the_second)
+    best_at(monkeypatch, 2 * STEPS)
     run = train(tmp_path / "average", restore="best", early_stopping="off")
     assert_close(numbers(run.model.state_dict()), run.trace.average(2 * STEPS))
     run = train(tmp_path / "raw", restore="best", keep_average=False)
