@@ -9,6 +9,8 @@ pytest.importorskip("torch")
 import torch
 from torch import nn
 
+from tests.adapters.saved_weights.best_epoch import best_at
+
 STEPS, EPOCHS = 4, 4
 SETTINGS = {"verbose": 0, "every_n_epochs": 1, "early_stopping": "cautious"}
 
@@ -50,8 +52,7 @@ def data():
 def plain(folder, **settings):
     from safetensors.torch import load_file
 
-    from tests.adapters.saved_weights.best_epoch import best_at
-from ww_callbacks import SpectralMonitor
+    from ww_callbacks import SpectralMonitor
 
     model, trace = net(), Trace(known=False)
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
