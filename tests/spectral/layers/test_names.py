@@ -34,7 +34,7 @@ def test_prefixes_are_left_out_and_said(ours, theirs, prefix):
 
     found = renaming(named(*several(ours)), named(*several(theirs), "head.bias"))
     assert found.theirs == dict(zip(several(ours), several(theirs), strict=True))
-    assert found.said == (f"names matched without the prefix {prefix}" if prefix else "")
+    assert found.remark == (f"names matched without the prefix {prefix}" if prefix else "")
 
 
 def test_what_only_looks_alike_is_not_matched():
