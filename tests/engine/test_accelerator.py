@@ -49,11 +49,26 @@ def test_copies_stay_what_they_were_and_use_their_memory_again():
     (first,) = copies.take("a", [array])
     array += 1
     copies.wait()
-    np.testing.assert_array_equal(first, np.arange(6.0))
+    np.testing.assert_array_equal(first.array, np.arange(6.0))
     (second,) = copies.take("a", [array])
-    assert second is first
+    assert second.array is first.array
     (other,) = copies.take("a", [np.arange(8.0)])
-    assert other.shape == (8,)
+    assert other.array.shape == (8,)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_copies_of_half_precision_take_16_bits(dtype):
+    model = nn.Linear(40, 30, bias=False).to(dtype)
+    engine = Engine([s for s in inspect(model) if not s.skipped], resolve())
+    before = model.weight.detach().float().numpy().copy()
+    capture = engine.capture(HostCopies())
+    with torch.no_grad():
+        model.weight.mul_(2.0)
+    (kept,) = capture.arrays["weight"]
+    assert kept.array.nbytes == 2 * before.size
+    (read,) = capture.read("weight")
+    np.testing.assert_array_equal(read, before)
+    assert engine.measure(capture)[0].status == "ok"
 
 
 def measured(model, folder):
@@ -96,4 +111,4 @@ def test_a_copy_from_cuda_is_of_its_moment():
     (copy,) = copies.take("w", [weight])
     weight.zero_()
     copies.wait()
-    assert copy.min() == 1.0
+    assert copy.array.min() == 1.0

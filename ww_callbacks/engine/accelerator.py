@@ -13,6 +13,7 @@ import numpy as np
 
 from ww_callbacks.spectral.layers.spec import Array
 from ww_callbacks.spectral.linalg.arrays import on_accelerator
+from ww_callbacks.spectral.linalg.half_precision import Narrowed, copied
 
 SMALL = 256
 """Matrices with a smaller side below this are decomposed on the host: an accelerator's eigensolver processes small
@@ -78,25 +79,26 @@ class HostCopies:
         self._streams: dict[Any, Any] = {}
         self._events: list[Any] = []
 
-    def take(self, name: str, arrays: Sequence[Array]) -> list[np.ndarray]:
-        """Copies of ``arrays``, valid until the next call with the same ``name`` (after :meth:`wait`)."""
+    def take(self, name: str, arrays: Sequence[Array]) -> list[Narrowed]:
+        """Copies of ``arrays``, valid until the next call with the same ``name`` (after :meth:`wait`).
+
+        Those of arrays on the host are in 16 bits where these are exact.
+        """
         return [self._copy((name, i), array) for i, array in enumerate(arrays)]
 
-    def _copy(self, key: tuple[str, int], array: Array) -> np.ndarray:
+    def _copy(self, key: tuple[str, int], array: Array) -> Narrowed:
         if not on_accelerator(array):
-            host = to_host(array)
-            kept = self._buffers.get(key)
-            if kept is None or kept.shape != host.shape or kept.dtype != host.dtype:
-                kept = self._buffers[key] = np.empty_like(host)
-            np.copyto(kept, host)
-            return kept
+            copy = copied(to_host(array), self._buffers.pop(key, None))
+            if not copy.kind:
+                self._buffers[key] = copy.array
+            return copy
         torch = sys.modules["torch"]
         pinned = self._buffers.get(key)
         if pinned is None or pinned.shape != array.shape or pinned.dtype != array.dtype:
             pinned = self._buffers[key] = torch.empty(array.shape, dtype=array.dtype, pin_memory=True)
         if array.device.type != "cuda":
             pinned.copy_(array)
-            return pinned.numpy()
+            return Narrowed("", pinned.numpy())
         current = torch.cuda.current_stream(array.device)
         side = self._streams.setdefault(array.device, torch.cuda.Stream(array.device))
         side.wait_stream(current)
@@ -106,7 +108,7 @@ class HostCopies:
         array.record_stream(side)
         # The optimiser's next step must not overwrite data that is still being read; the device waits, not the host.
         current.wait_stream(side)
-        return pinned.numpy()
+        return Narrowed("", pinned.numpy())
 
     def wait(self) -> None:
         """Wait until the copies are complete."""

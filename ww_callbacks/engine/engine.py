@@ -21,7 +21,7 @@ from ww_callbacks.integrations.schema import LayerRow
 from ww_callbacks.spectral.layers.spec import Array, LayerSpec
 from ww_callbacks.spectral.linalg.arrays import BLOCK, largest_magnitude
 from ww_callbacks.spectral.linalg.density import spectral_density
-from ww_callbacks.spectral.linalg.half_precision import Narrowed, narrowed
+from ww_callbacks.spectral.linalg.half_precision import Narrowed, copied
 from ww_callbacks.spectral.linalg.workers import WorkerPool
 from ww_callbacks.spectral.measuring.accuracy import measure_within, merged, plan
 from ww_callbacks.spectral.measuring.batched import STACK, stackable, together
@@ -88,14 +88,21 @@ class Capture:
     """The weights at one time: layer → arrays in the framework's layout, or the exception that reading raised.
 
     Attributes:
-        arrays: the layers that were read.
+        arrays: the layers that were read; copies are in 16 bits where these are exact.
         non_finite: layers that were checked but not kept, and contain NaN or infinity.
         wait: call this before using the arrays.
     """
 
-    arrays: Mapping[str, list[Array] | Exception]
+    arrays: Mapping[str, Sequence[Array | Narrowed] | Exception]
     non_finite: tuple[str, ...] = ()
     wait: Callable[[], None] = _nothing
+
+    def read(self, layer: str) -> list[Array] | Exception:
+        """The arrays of a layer; copies in 16 bits become float32."""
+        found = self.arrays[layer]
+        if isinstance(found, Exception):
+            return found
+        return [a.widened() if isinstance(a, Narrowed) else a for a in found]
 
 
 class _Computed(NamedTuple):
@@ -190,14 +197,14 @@ class Engine:
                 checked for NaN and infinity. None keeps all.
             only: the layers to read; None reads all.
         """
-        arrays: dict[str, list[Array] | Exception] = {}
+        arrays: dict[str, Sequence[Array | Narrowed] | Exception] = {}
         non_finite: list[str] = []
         for spec, read in self._each(only):
             if keep is not None and spec.name not in keep:
                 if not isinstance(read, Exception) and not all(np.isfinite(largest_magnitude(a)) for a in read):
                     non_finite.append(spec.name)
             elif copies is not None and not isinstance(read, Exception):
-                arrays[spec.name] = list(copies.take(spec.name, read))
+                arrays[spec.name] = copies.take(spec.name, read)
             else:
                 arrays[spec.name] = read
         return Capture(arrays, tuple(non_finite), _nothing if copies is None else copies.wait)
@@ -245,7 +252,7 @@ class Engine:
             read = {}
             for index in indices:
                 spec = self.specs[index]
-                read[index] = self._read(spec) if capture is None else capture.arrays[spec.name]
+                read[index] = self._read(spec) if capture is None else capture.read(spec.name)
             computed: dict[int, _Computed] = {}
             if len(read) > 1 and self.tolerance is None:
                 computed = self._together({i: arrays for i, arrays in read.items() if is_full(i)})
@@ -494,19 +501,8 @@ def _same(rows: tuple[np.ndarray, np.ndarray]) -> bool:
 
 def _copy_into(kept: list[Narrowed] | None, arrays: Sequence[Array]) -> list[Narrowed]:
     """Copy ``arrays`` to the host, into the memory of ``kept`` if they fit, in 16 bits where these are exact."""
-    found = []
-    for i, array in enumerate(arrays):
-        host = to_host(array)
-        new = narrowed(host)
-        old = kept[i].array if kept is not None and i < len(kept) else None
-        if new.kind:  # already a copy
-            found.append(new)
-        elif old is not None and old.shape == host.shape and old.dtype == host.dtype:
-            np.copyto(old, host)
-            found.append(Narrowed("", old))
-        else:
-            found.append(Narrowed("", np.array(host)))
-    return found
+    old = [None] * len(arrays) if kept is None or len(kept) != len(arrays) else [a.array for a in kept]
+    return [copied(to_host(array), memory) for array, memory in zip(arrays, old, strict=True)]
 
 
 def _failed(spec: LayerSpec, index: int, wanted: Sequence[Quantity], error: Exception) -> LayerRow:

@@ -27,12 +27,15 @@ def matrices(shape, dtype=np.float32, count=7):
 def test_the_same_bits_as_one_by_one(shape, dtype):
     given = matrices(shape, dtype)
     assert all(map(stackable, given))
-    for matrix, found in zip(given, together(given), strict=True):
+    quantities = [q for q in resolve("all") if q.of_spectra is not None]
+    assert len(quantities) > 1
+    for matrix, found in zip(given, together(given, quantities=quantities), strict=True):
         alone, batched = LayerWeights([matrix]), LayerWeights([matrix])
         batched.__dict__.update(found)
         np.testing.assert_array_equal(found["singular_values"][0], alone.singular_values[0])
         for name in ATTRIBUTES:
             np.testing.assert_array_equal(found[name], getattr(alone, name), err_msg=name)
+        assert found["known"] == {q.name: q.function(alone) for q in quantities}
         assert repr(batched.relative_power_law) == repr(alone.relative_power_law)
         here, there = spectral_density(batched), spectral_density(alone)
         curve, other = here.pop("candidates"), there.pop("candidates")

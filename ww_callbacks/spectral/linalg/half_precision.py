@@ -38,6 +38,21 @@ class Narrowed(NamedTuple):
         return self.array.astype(np.float32) if self.kind == "float16" else self.array
 
 
+def copied(array: np.ndarray, old: np.ndarray | None = None) -> Narrowed:
+    """A copy of ``array``, in 16 bits where it is exact; otherwise in the memory of ``old``, if it fits there.
+
+    >>> copied(np.array([1.0, -0.5], np.float32)).kind
+    'bfloat16'
+    """
+    new = narrowed(array)
+    if new.kind:  # already a copy
+        return new
+    if old is None or old.shape != array.shape or old.dtype != array.dtype:
+        return Narrowed("", np.array(array))
+    np.copyto(old, array)
+    return Narrowed("", old)
+
+
 def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
     """The float32 values of bfloat16 numbers given as unsigned 16-bit integers; one copy is made.
 

@@ -16,7 +16,7 @@ from ww_callbacks.spectral.quantities.arguments import check_larger_side, spectr
 from ww_callbacks.spectral.quantities.shared import largest_estimate, space_of
 
 _SMALLEST = float(np.finfo(np.float64).tiny)
-"""The reciprocal of less would overflow."""
+"""The reciprocal of less would overflow; times its logarithm, a share of 0 is 0."""
 
 WEAK_TOLERANCE = 1e-6
 """WeightWatcher's absolute tolerance on λ for `weak_rank_loss`."""
@@ -172,10 +172,7 @@ def _shares(singular_values: ArrayLike) -> np.ndarray:
 def _entropy(weights: np.ndarray) -> float:
     """−Σ p ln p of non-negative weights normalised to sum 1, in nats; NaN where all are zero."""
     largest = float(weights.max(initial=0.0))  # NaN and infinity come through
-    if not 0.0 < largest < np.inf:
-        return np.nan
-    positive = weights > 0.0
-    return float(_entropies(weights if positive.all() else weights[positive]))
+    return float(_entropies(weights)) if 0.0 < largest < np.inf else np.nan
 
 
 def _entropies(weights: np.ndarray) -> np.ndarray:
