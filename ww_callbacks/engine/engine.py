@@ -137,6 +137,7 @@ class Engine:
     ) -> None:
         self.specs = list(specs)
         self.quantities = list(quantities)
+        self._names = {q.name for q in self.quantities}
         self._cheap = [q for q in self.quantities if q.cost == "cheap"]
         self._if_unchanged = {q.name: q.unchanged for q in self.quantities if q.needs == "previous"}
         self.densities = densities
@@ -338,7 +339,8 @@ class Engine:
                 state.values.update(
                     self._if_unchanged if full else {q.name: q.unchanged for q in wanted if q.needs == "previous"}
                 )
-            missing = [q for q in wanted if q.name not in state.values]
+            complete = full and state.values.keys() == self._names
+            missing = [] if complete else [q for q in wanted if q.name not in state.values]
             density = self._measure_missing(spec, state, arrays, missing, full, computed)
             if self._keep_previous and (state.changed or state.previous is None):
                 state.previous = _copy_into(state.previous, arrays)
@@ -346,7 +348,12 @@ class Engine:
         except Exception as error:  # the same guarantee for internal errors
             state.fingerprint = ""
             return _failed(spec, index, wanted, error)
-        values = {q.name: state.values[q.name] for q in wanted if q.name in state.values}
+        if complete:
+            values = dict(state.values)
+        else:
+            values = {q.name: state.values[q.name] for q in wanted if q.name in state.values}
+            if full:  # in this order the next row has them too, if nothing changes
+                state.values = dict(values)
         return LayerRow(
             layer=spec.name,
             index=index,

@@ -170,7 +170,7 @@ def find_spikes(eigenvalues: ArrayLike, shape: Shape, *, level: float = 0.01) ->
         bulk_max=high,
         cut=float(cuts[count]),
         eigenvalues=spikes,
-        strengths=spike_strength(spikes, shape, s2),
+        strengths=spike_strength(spikes, shape, s2) if count else spikes,
         z=tracy_widom.z_score(float(values[0]), shape, s2),
     )
 
