@@ -38,7 +38,7 @@ class App {
   constructor(root, source) {
     this.source = source;
     this.state = { version: null, runs: [], quantities: {} };
-    this.unticked = false; // a person wants to see no run
+    this.unticked = false; // the user deselected all runs
     this.tables = {};
     this.filter = "";
     this.lastHeard = null;
@@ -74,11 +74,11 @@ class App {
     this.tab = one("view", "overview") in VIEWS ? one("view", "overview") : "overview";
     this.chosen = unlisted(said.runs);
     this.quantity = one("quantity", null);
-    this.looked = this.quantity !== null; // a person chose what the heat map shows
+    this.looked = this.quantity !== null; // the user chose what the heat map shows
     this.relative = one("relative", "") === "1";
     this.layer = one("layer", null);
     this.layerRun = one("of", null);
-    this.picked = this.layer !== null; // a person chose what "one layer" shows
+    this.picked = this.layer !== null; // the user chose what "one layer" shows
     this.over = one("over", "");
     this.epoch = "epoch" in said ? Number(one("epoch")) : null;
     this.clock = one("clock", "epoch");
@@ -147,7 +147,7 @@ class App {
     this.freshness.classList.toggle("stale", stale);
   }
 
-  /** Keep the choices that still make sense, and make those that a person has not made: they follow the worst run that
+  /** Keep the choices that still make sense, and make those that the user has not made: they follow the worst run that
    * is shown, but what is open does not change by itself while `anew` is false. */
   choose(anew = false) {
     const names = this.readable().map((run) => run.name);

@@ -1,4 +1,4 @@
-// What a person wants on the axes: epochs, steps or time across; a log axis, or a range without outliers, upwards.
+// The axes: epochs, steps or time horizontally; optionally a log axis or a range without outliers vertically.
 
 export const CLOCKS = [["epoch", "epochs"], ["step", "steps"], ["time", "minutes"]];
 const TITLES = { step: "optimizer steps done", time: "minutes since the start" };

@@ -34,7 +34,7 @@ export function breakable(name) {
   return name.split(/(?<=[./_])/).flatMap((piece, at) => (at ? [document.createElement("wbr"), piece] : [piece]));
 }
 
-/** A text in which names stand in backticks, with those names as code. */
+/** A text with names in backticks, as code elements. */
 export function rich(text) {
   return text.split("`").map((part, at) => (at % 2 ? element("code", {}, part) : part));
 }
@@ -52,7 +52,7 @@ export function sign(kind) {
   return SIGNS[kind] ? element("span", { class: `sign ${kind}`, role: "img", "aria-label": SPOKEN[kind] }, SIGNS[kind]) : "";
 }
 
-/** The child of `parent` called `name`, made when it is first asked for: kept over refreshes, so that focus and scroll stay. */
+/** The child of `parent` called `name`, created on first use: kept over refreshes, so that focus and scroll stay. */
 export function part(parent, name, tag = "div") {
   let found = parent.querySelector(`:scope > [data-part="${name}"]`);
   if (!found) {

@@ -1,4 +1,4 @@
-// What stands at the end of the overview: the alerts in full, what the quantities mean, settings and versions.
+// The end of the overview: the alerts in full, the definitions of the quantities, settings and versions.
 
 import { counted, element, formula, refill, rich, sign } from "../dom.js";
 

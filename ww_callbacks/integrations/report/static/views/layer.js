@@ -46,7 +46,7 @@ function controls(app, place, layers) {
     others.length ? select("with the spectrum of", [["", "no other run"], ...others], app.over, (value) => { app.over = value; return app.draw(); }) : null));
 }
 
-/** How the layer stands, and its alerts. */
+/** The status of the layer, and its alerts. */
 async function standing(app, place) {
   const { current, layer } = app;
   const run = app.run(app.layerRun);

@@ -1,4 +1,4 @@
-// The verdicts in words and why, the alerts, the loss and the quantities over time, the layers as they stand.
+// The verdicts in words and why, the alerts, the loss and the quantities over time, the status of the layers.
 
 import { breakable, counted, element, part, refill, rich, select, shown, sign } from "../dom.js";
 import { swatch } from "../plots.js";
@@ -21,7 +21,7 @@ export async function overview(app, panel) {
   app.timeControls(places[1], { notes: true });
   const tables = async () => {
     const several = runs.length > MOST_TABLES;
-    if (!chosen.includes(app.tableOf)) app.tableOf = null; // a person has not chosen one of them
+    if (!chosen.includes(app.tableOf)) app.tableOf = null; // the user has not chosen one of them
     const shownOf = app.tableOf ?? worstFirst(runs)[0].name;
     const tabled = several ? [app.run(shownOf)] : runs;
     const rows = await Promise.all(tabled.map((run) => app.source.layers(run.name)));

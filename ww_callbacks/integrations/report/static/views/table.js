@@ -1,4 +1,4 @@
-// The layers as they stand: the worst first, sorted by a click, filtered by a word, experts folded into one row.
+// The status of the layers: the worst first, sorted by a click, filtered by a word, experts folded into one row.
 
 import { breakable, element, part, refill, shown, sign } from "../dom.js";
 
