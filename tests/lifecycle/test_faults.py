@@ -112,7 +112,7 @@ def test_sigterm_where_the_framework_runs_no_hook(doomed, framework):
     assert codes[framework] == -signal.SIGTERM, errors[-3000:]
     record = read_run(folder / f"terminated-{framework}" / "record")
     assert record.verdict is None and record.torn == "" and record.model["step"].tolist() == [0, 4, 8]
-    assert record.standing.state == "no sign of overtraining"
+    assert record.last_verdict.state == "no sign of overtraining"
     shown = headline(views(record)[0])
     assert shown.title == "no alert so far" and "At the last one: no sign of overtraining." in shown.text
 
@@ -121,7 +121,7 @@ def test_sigterm_where_the_trainer_saves_a_checkpoint(doomed):
     folder, codes, errors = doomed
     assert codes["hf_saves"] == 0, errors[-3000:]
     record = read_run(folder / "terminated-hf_saves" / "record")
-    assert record.verdict == record.standing and record.model["step"].tolist()[:-1] == [0, 4, 8]
+    assert record.verdict == record.last_verdict and record.model["step"].tolist()[:-1] == [0, 4, 8]
 
 
 def test_a_disk_that_fills_up_during_training(doomed):

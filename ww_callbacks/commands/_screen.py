@@ -126,12 +126,12 @@ def _layers(run: RunView, rows: int, width: int) -> Table:
     shown = ordered[:rows]
     names = max((len(short[row.layer]) for row in shown), default=5)
     words = min(max((len(row.in_words) for row in shown), default=8), 36)
-    words = max(min(words, width - SIGN - names - 3 * GAP), len("standing"))
+    words = max(min(words, width - SIGN - names - 3 * GAP), len("status"))
     room = width - SIGN - names - words - 3 * GAP
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     table.add_column("layer", no_wrap=True)
-    table.add_column("standing", min_width=words)
+    table.add_column("status", min_width=words)
     alpha = "alpha" in run.quantities and room >= 14 + GAP
     if alpha:
         table.add_column("α", justify="right", no_wrap=True)

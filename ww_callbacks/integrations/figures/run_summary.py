@@ -104,8 +104,12 @@ def _so_far(run: RunView, decided: Sequence[Alert]) -> Headline:
     if not decided:
         counts = f"{len(run.steps)} snapshot{'s' if len(run.steps) > 1 else ''} without an alert"
         counts += f", {len(run.alerts)} note{'s' if len(run.alerts) > 1 else ''}" if run.alerts else ""
-        standing = f"At the last one: {run.standing.state}. {run.standing.reason}" if run.standing is not None else ""
-        return Headline(OPEN, "no alert so far", _sentences(f"No final verdict: {counts}.", standing), "")
+        last_verdict = (
+            f"At the last one: {run.last_verdict.state}. {run.last_verdict.reason}"
+            if run.last_verdict is not None
+            else ""
+        )
+        return Headline(OPEN, "no alert so far", _sentences(f"No final verdict: {counts}.", last_verdict), "")
     worst, count = decided[0], sum(alert.severity != "info" for alert in run.alerts)
     return Headline(
         {"warning": WATCH, "critical": BAD}[worst.severity],

@@ -183,9 +183,9 @@ class RunView:
         return self.record.verdict
 
     @property
-    def standing(self) -> Verdict | None:
+    def last_verdict(self) -> Verdict | None:
         """The verdict if the run ended at its last snapshot."""
-        return self.record.standing
+        return self.record.last_verdict
 
 
 def views(runs: Run | RunView | Sequence[Run | RunView]) -> list[RunView]:

@@ -33,7 +33,7 @@ class RunRecord:
             one column ``<quantity>/<statistic>`` each, and the metrics of the loop as ``metrics/<name>``.
         alerts: the alerts, in order.
         verdict: the last verdict; None during the run or if it was killed.
-        standing: the verdict at the last snapshot, which a killed run has too; None if there is no
+        last_verdict: the verdict at the last snapshot, which a killed run has too; None if there is no
             snapshot.
         torn: description of the unfinished end that was skipped after a kill; empty if there is none.
     """
@@ -44,7 +44,7 @@ class RunRecord:
     model: pd.DataFrame
     alerts: list[Alert]
     verdict: Verdict | None
-    standing: Verdict | None = None
+    last_verdict: Verdict | None = None
     torn: str = ""
     index: DensityIndex = field(kw_only=True, repr=False, compare=False)
 
@@ -76,7 +76,7 @@ class RunRecord:
 
     def _repr_html_(self) -> str:
         """The run at a glance, for notebooks."""
-        verdict, so_far = self.verdict or self.standing, "" if self.verdict else " (at the last snapshot)"
+        verdict, so_far = self.verdict or self.last_verdict, "" if self.verdict else " (at the last snapshot)"
         state = f"<b>{html.escape(verdict.state)}</b>{so_far}: {html.escape(verdict.reason)}" if verdict else ""
         head = (
             f"<p>Run <code>{html.escape(self.run.run_id)}</code> ({html.escape(self.run.framework)}): "
@@ -141,7 +141,7 @@ def as_record(parser: Parser, index: DensityIndex, torn: str = "") -> RunRecord:
         model=model_frame(parser.snapshots),
         alerts=list(parser.alerts),
         verdict=parser.verdict,
-        standing=parser.snapshots[-1].verdict if parser.snapshots else None,
+        last_verdict=parser.snapshots[-1].verdict if parser.snapshots else None,
         torn=torn,
         index=index,
     )

@@ -170,16 +170,16 @@ def plan(
         return Plan(quantities, None)
     now = [q for q in quantities if q not in whole]
     rest = [q for q in spectral if q not in whole]
-    standing = {} if known is None else known.standing(rest)
-    moving = [q for q in rest if q.name not in standing]
+    still_valid = {} if known is None else known.still_valid(rest)
+    moving = [q for q in rest if q.name not in still_valid]
     if not moving:
-        return Plan(now, standing)
+        return Plan(now, still_valid)
     names = tuple(q.name for q in moving)
     vain = () if known is None else known.inestimable
     found = None if vain and set(vain) <= set(names) else estimates(sample, moving, tolerance)
     if found is None:
         return Plan(quantities, None, vain or names)
-    return Plan(now, standing | found)
+    return Plan(now, still_valid | found)
 
 
 def needs_spectrum(quantity: Quantity, sample: LayerWeights) -> bool:

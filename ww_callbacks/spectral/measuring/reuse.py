@@ -124,7 +124,7 @@ class KnownSpectrum:
         """Whether the weights have changed by less than ``tolerance`` of their norm."""
         return self.moved <= tolerance * self.norm
 
-    def standing(self, quantities: Sequence[Quantity]) -> dict[str, Estimate]:
+    def still_valid(self, quantities: Sequence[Quantity]) -> dict[str, Estimate]:
         """The values among ``quantities`` that are still valid, each with its bound."""
         found = {q.name: self.reaches[q.name].after(self.moved) for q in quantities if q.name in self.reaches}
         return {name: estimate for name, estimate in found.items() if estimate is not None}
