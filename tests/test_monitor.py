@@ -280,6 +280,13 @@ def test_metrics_as_real_loops_pass_them(weights, tmp_path, caplog, capsys, recw
     assert "metrics/val_loss" not in monitor.summary
 
 
+def test_losses_passed_to_step_are_named(weights, tmp_path, capsys):
+    with SpectralMonitor(weights, log_dir=tmp_path) as monitor:
+        monitor.step(0.5)
+        monitor.observe(step=1, epoch=1, train_loss=0.5)
+    assert "metrics recognised: train_loss from `step()`. No validation values" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["loss", "train/loss", "training_loss", "TrainLoss"])
 def test_the_training_loss_under_other_names(weights, tmp_path, caplog, capsys, name):
     with SpectralMonitor(weights, log_dir=tmp_path) as monitor:

@@ -237,7 +237,7 @@ class SpectralMonitor(Watcher):
         if self._explained or not given or not (ended or "val_loss" in found or "val_accuracy" in found):
             return
         self._explained = True
-        loss = None if self._losses.first is not None else train_loss_name(given, given_names)
+        loss = "step()" if self._losses.first is not None else train_loss_name(given, given_names)
         trained = {"train_loss": loss} if loss is not None else {}
         self.run.console.note(in_words(trained | found))
 

@@ -39,6 +39,13 @@ def test_the_users_own_names_come_first():
     assert "val_loss from `mine`" in in_words(recognised(logged, {"val_loss": "mine"}))
 
 
+def test_missing_validation_values_are_named():
+    missing = "No validation values are logged under common names; map others: metrics={'val_loss': 'your name'}."
+    assert in_words({}) == f"metrics recognised: none. {missing}"
+    assert in_words({"train_loss": "loss"}) == f"metrics recognised: train_loss from `loss`. {missing}"
+    assert in_words({"val_loss": "a", "val_accuracy": "b"}).endswith("val_loss from `a`, val_accuracy from `b`.")
+
+
 @pytest.mark.parametrize("steps", [10, 11, 37, 639, 640, 641, 5000])
 @pytest.mark.parametrize("kind", ["float", "torch"])
 def test_parts_and_mean_are_those_of_all_losses(steps, kind):

@@ -149,3 +149,15 @@ def test_a_file_that_is_none_is_refused(tmp_path, capsys):
     assert compress(tmp_path / "model.safetensors") == 2
     assert compress(tmp_path / "missing.pt") == 2
     assert "model.safetensors" in capsys.readouterr().err
+
+
+def test_by_default_the_copy_goes_to_the_current_folder(weights, tmp_path, monkeypatch, capsys):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "here").mkdir()
+    save_file(weights, tmp_path / "far" / "model.safetensors")
+    monkeypatch.chdir(tmp_path / "here")
+    assert compress(tmp_path / "far" / "model.safetensors", "--rank", 5) == 0
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["model-lowrank.safetensors"]
+    with pytest.raises(SystemExit):
+        compress("--help")
+    assert "current folder" in " ".join(capsys.readouterr().out.split())

@@ -167,3 +167,16 @@ def test_the_trainers_printing_is_spared_our_values(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "spectral/alpha" not in out
     assert sum(line.startswith("spectra: epoch") for line in out.splitlines()) == 6  # epoch 0, too
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_keeping_the_best_weights_shows_no_progress_bar(tmp_path, capsys, monkeypatch, shown):
+    from transformers.utils import logging
+
+    monkeypatch.setattr(logging, "_tqdm_active", shown)
+    callback = SpectralCallback(log_dir=tmp_path / "record", keep_best=True, verbose=0)
+    train(tmp_path, callback, num_train_epochs=2)
+    assert (callback.best_checkpoint / "model.safetensors").exists()
+    seen = capsys.readouterr()
+    assert "Writing model shards" not in seen.out + seen.err
+    assert logging.is_progress_bar_enabled() == shown

@@ -115,8 +115,11 @@ def in_words(found: Mapping[str, str]) -> str:
     """Which names are recognised, and how to name others: one line, printed once."""
     named = ", ".join(f"{metric} from `{name}`" for metric, name in found.items())
     missing = [m for m in ("val_loss", "val_accuracy") if m not in found]
-    more = f" For other names: metrics={{{missing[0]!r}: 'your name'}}." if missing else ""
-    return f"metrics recognised: {named or 'no validation values'}.{more}"
+    if len(missing) == 2:
+        more = " No validation values are logged under common names; map others: metrics={'val_loss': 'your name'}."
+    else:
+        more = f" For other names: metrics={{{missing[0]!r}: 'your name'}}." if missing else ""
+    return f"metrics recognised: {named or 'none'}.{more}"
 
 
 class StepLosses:

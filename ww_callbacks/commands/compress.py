@@ -33,7 +33,10 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("model", metavar="MODEL", help="the file or folder; for an ONNX file, only the table")
     parser.add_argument(
-        "--to", type=Path, metavar="FILE", help="the low-rank copy (default: MODEL-lowrank.safetensors)"
+        "--to",
+        type=Path,
+        metavar="FILE",
+        help="the low-rank copy (default: NAME-lowrank.safetensors in the current folder, for FOLDER/NAME.pt)",
     )
     parser.add_argument("--table-only", action="store_true", help="write no low-rank copy")
     parser.add_argument("--rank", type=int, metavar="R", help="the same rank for every layer, instead of a rule")

@@ -392,7 +392,13 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
     def _saver(self) -> tuple[str, Callable[[Path], object]]:
         """The suffix of a checkpoint, and the function that saves the current weights."""
         trainer = self._trainer
-        return "", lambda path: trainer.save_model(str(path)) if trainer is not None else None
+
+        def save(path: Path) -> None:
+            if trainer is not None:
+                with private.without_progress_bars():
+                    trainer.save_model(str(path))
+
+        return "", save
 
     def _explain(self, args: transformers.TrainingArguments, state: transformers.TrainerState) -> None:
         """Print once which metric names were recognised."""

@@ -7,7 +7,8 @@ Each function names the attributes that it reads. All but ``_tr_loss`` are in th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,25 @@ def running_trainer() -> transformers.Trainer | None:
             "neither its reporters, its losses nor `metric_for_best_model` get anything",
         )
     return trainer
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Hide transformers' own progress bars (``utils.logging._tqdm_active``).
+
+    The public switch is not used because it also changes the state of huggingface_hub, and can warn.
+    """
+    module = transformers.utils.logging
+    shown = getattr(module, "_tqdm_active", None)
+    if shown is None:
+        _lost("utils.logging._tqdm_active", "saving the best weights shows a progress bar")
+        yield
+        return
+    module._tqdm_active = False
+    try:
+        yield
+    finally:
+        module._tqdm_active = shown
 
 
 def saves_at_a_signal(callback: Any) -> bool:

@@ -42,6 +42,8 @@ def test_alpha_outside_its_range_informs_where_the_evidence_suffices():
     assert found[0].layers == ("low", "high")
     assert found[0].severity == "info" and not found[0].may_stop
     assert found[0].evidence["alpha"] == 1.5
+    assert found[0].evidence["layers_below"] == found[0].evidence["layers_above"] == 1
+    assert "a validation loss would tell" in found[0].recommendation
     assert "1.50 ± 0.10" in found[0].message and "9.00 ± 0.50" in found[0].message
 
 

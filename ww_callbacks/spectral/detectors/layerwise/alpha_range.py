@@ -88,8 +88,8 @@ class AlphaRange(LayerwiseDetector[FirstAlpha, RunMemory]):
             worst = min(low, key=lambda s: s.evidence["alpha"])
             words.append(f"α < {self.low:g} in {name_layers(low)} (lowest {_with_error(worst)})")
             advice.append(
-                f"Layers with α < {self.low:g} can be overtrained, and healthy runs have them too: the validation "
-                "loss decides."
+                f"Layers with α < {self.low:g} can be overtrained, but healthy runs have them too: a validation "
+                "loss would tell."
             )
         if high:
             worst = max(high, key=lambda s: s.evidence["alpha"])
@@ -108,9 +108,9 @@ class AlphaRange(LayerwiseDetector[FirstAlpha, RunMemory]):
             layers=tuple(s.layer for s in shown),
             evidence={
                 **worst.evidence,
-                "below": float(len(low)),
-                "above": float(len(high)),
-                "unfallen": float(len(still)),
+                "layers_below": float(len(low)),
+                "layers_above": float(len(high)),
+                "layers_unfallen": float(len(still)),
             },
             since_step=step,
             since_epoch=epoch,
