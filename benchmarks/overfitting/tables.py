@@ -156,7 +156,7 @@ def verdict(f: Row) -> str:
         f"3 to 8 epochs ({f['short_run_detection']:.0%} found), so log a validation loss if you can.** With one, it raised\n"
         f"{f['false_alarm_rate_with_validation'] / f['false_alarm_rate_val_patience']:.2f} times as many false alarms as "
         "patience on the validation loss. The points that each rule loses are in the tables; they are\nthose of the "
-        "average of the weights over the last epoch, which the callback keeps.\nPooled rates hide families: regression without validation raises many more false alarms; leave it off there."
+        "average of the weights over the last epoch, which the callback keeps.\nPooled rates hide families: regression and networks that may grok raise more false alarms; leave it off there."
     )
 
 
