@@ -137,8 +137,14 @@ class Diagnosis:
         insufficient = " ".join(d.insufficient for d in self._overtraining())
         doubt = " ".join(d.doubt for d in self._overtraining())
         validation = " ".join(d.validation for d in self._overtraining())
+        decline = " ".join(d.decline for d in self._overtraining())
         fields = verdict(
-            self._findings, insufficient=insufficient, doubt=doubt, validation=validation, snapshots=self.snapshots
+            self._findings,
+            insufficient=insufficient,
+            doubt=doubt,
+            validation=validation,
+            decline=decline,
+            snapshots=self.snapshots,
         )
         reached = replace(fields, stopped=self.stop is not None)
         passed = [a for a in self.alerts if a.severity != "info"]

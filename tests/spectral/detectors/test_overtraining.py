@@ -60,7 +60,8 @@ def test_an_overtrained_run_is_found_and_a_better_epoch_kept(name, preset):
     assert kept > accuracy[-1] + 0.03 and kept > max(accuracy) - 0.12
     (finding,) = detector.findings()
     assert finding.may_stop and finding.severity == "critical" and finding.best_epoch == detector.best_epoch < alarm
-    assert 0.3 < finding.confidence < 1 and f"since epoch {detector.best_epoch:g} " in finding.message.lower()
+    assert 0.3 < finding.confidence < 1 and finding.since_epoch == detector.best_epoch + 1
+    assert f"Since epoch {finding.since_epoch:g} training looks" in finding.message
     assert detector.published()["overtraining/keep"] == 0.0
 
 
@@ -133,11 +134,53 @@ def test_the_epoch_to_keep_is_the_newest_as_good_as_the_best():
 def test_overconfidence_is_told_from_a_falling_score():
     _, (soft,) = _validated(RISING, [0.5, 0.6, 0.7, 0.72, 0.72, 0.73, 0.74, 0.74])
     assert "overconfident" in soft.message and soft.severity == "warning" and not soft.may_stop
-    assert "6 values of the validation loss and 6 values of the validation score" in soft.message
+    assert "8 values of the validation loss and 8 values of the validation score" in soft.message
     _, (hard,) = _validated(RISING, [0.5, 0.6, 0.7, 0.72, 0.6, 0.55, 0.5, 0.45])
     assert hard.severity == "critical" and hard.may_stop and "best 0.72" in hard.message
     _, (eager,) = _validated(RISING, [0.5, 0.6, 0.7, 0.72, 0.72, 0.73, 0.74, 0.74], **PRESETS["eager"])
     assert eager.may_stop
+
+
+SLIPS = [0.5, 0.6, 0.7, 0.705, 0.702, 0.7, 0.704, 0.702]
+
+
+@pytest.mark.parametrize(
+    ("losses", "scores", "said"),
+    [
+        ([0.5, 0.45, 0.62], [0.8, 0.83, 0.79], "the validation loss is worse than its best since epoch 3"),
+        ([1.0, 1.05, 1.09], None, "(1.09, best 1 at epoch 1)"),
+        (
+            [0.5, 0.4, 0.3, 0.2, 0.1, 0.09],
+            [0.6, 0.9, 0.85, 0.8, 0.75, 0.7],
+            "the validation score is worse than its best",
+        ),
+    ],
+)
+def test_healthy_is_not_said_where_validation_is_clearly_worse_at_the_end(losses, scores, said):
+    detector, found = _validated(losses, scores)
+    reached = verdict(found, decline=detector.decline, validation=detector.validation)
+    assert not found and reached.state == "watch" and said.lower() in reached.reason.lower()
+
+
+def test_noise_at_the_end_is_healthy():
+    for losses, scores in (
+        ([1.0, 0.8, 0.6, 0.5, 0.51, 0.505], None),
+        ([1.0, 0.8, 0.7, 0.6, 0.5, 0.45, 0.4, 0.38], SLIPS),
+    ):
+        detector, found = _validated(losses, scores)
+        assert not found and detector.decline == ""
+
+
+def test_a_score_that_slips_by_little_still_holds():
+    losses = [1.0, 0.8, 0.7, 0.65, 0.75, 0.85, 0.95, 1.1]
+    _, (finding,) = _validated(losses, SLIPS)
+    assert finding.severity == "warning" and "overconfident" in finding.message
+
+
+def test_a_late_rise_by_a_fifth_is_found():
+    losses = [1.0 - 0.05 * e for e in range(10)] + [0.56, 0.55, 0.6, 0.66, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
+    detector, found = _validated(losses)
+    assert found and detector.best_epoch == 10.0
 
 
 def test_an_alarm_by_validation_shows_no_numbers_of_the_training_signals():

@@ -30,7 +30,7 @@ from ww_callbacks.spectral.detectors.base import Finding, Observation, epoch_tex
 from ww_callbacks.spectral.detectors.signals import coefficients as fitted
 from ww_callbacks.spectral.detectors.signals.judgement import probability
 from ww_callbacks.spectral.detectors.signals.training_signals import TrainingSignals
-from ww_callbacks.spectral.detectors.signals.validation_trend import ValidationTrend
+from ww_callbacks.spectral.detectors.signals.validation_trend import RISEN, ValidationTrend
 
 SHORT = 8
 """Epochs of a short run at the most, as the benchmark counts them."""
@@ -103,6 +103,7 @@ class _State:
         score: the score at the last epoch.
         best: (step, epoch) of the epoch to keep so far.
         before: (step, epoch) of the last epoch whose score was not above the threshold, which an alarm would name.
+        above: (step, epoch) of the first epoch after that one.
         latest: (step, epoch) of the last epoch.
         alarm: the finding's lasting parts, once raised.
         reported: whether a training loss was ever reported.
@@ -115,6 +116,7 @@ class _State:
     score: float | None = None
     best: list[float] = field(default_factory=list)
     before: list[float] = field(default_factory=list)
+    above: list[float] = field(default_factory=list)
     latest: list[float] = field(default_factory=list)
     alarm: dict[str, Any] | None = None
     reported: bool = False
@@ -250,6 +252,11 @@ class Overtraining:
             self._move_best(moment)
         if state.alarm is None or state.alarm["why"] == "overconfident":
             self._raise(observation, signals or {})
+        if (
+            state.alarm is not None and state.alarm["why"] != "training"
+        ):  # an alert that is repeated shows today's values
+            state.alarm["evidence"] |= self._validation_evidence()
+            state.alarm["validation"] = self.validation or state.alarm["validation"]
         return self.findings()
 
     def _unweighed(self, observation: Observation) -> str:
@@ -283,7 +290,9 @@ class Overtraining:
             return
         state.best = moment
         if state.score is None or state.score <= self.threshold:
-            state.before = moment
+            state.before, state.above = moment, []
+        else:
+            state.above = state.above or moment
 
     def _raise(self, observation: Observation, signals: Mapping[str, float]) -> None:
         """Raise the alarm if its time has come."""
@@ -295,12 +304,12 @@ class Overtraining:
                 scored = trend is self._loss and self._accuracy.epochs >= ENOUGH_VALIDATION
                 why = "overconfident" if scored and not self._accuracy.falls else "validation"
                 if state.alarm is None or why == "validation":
-                    self._alarm(observation, why, trend.since or trend.climb_since, signals)
+                    self._alarm(observation, why, trend.declines_since, signals)
         elif not (state.alarm or state.unweighed) and sustained(
             state.scores, self._signals.epochs, self.threshold, self.streak, self.least
         ):
             state.best = list(state.before or state.best)  # a state saved by an older version has no `before`
-            self._alarm(observation, "training", state.best, signals)
+            self._alarm(observation, "training", state.above or state.best, signals)
 
     def _turned(self, trend: ValidationTrend) -> bool:
         """Whether a validation value has turned for the worse; see the module's text."""
@@ -313,6 +322,7 @@ class Overtraining:
                 for epochs, share in CLIMBS
             )
             or trend.turned(min(2 * self.streak, 1.0), 5)
+            or (trend is self._loss and trend.turned(0.75 * self.streak, 3) and trend.setback > RISEN)
         )
 
     def _alarm(self, observation: Observation, why: str, since: list[float], signals: Mapping[str, float]) -> None:
@@ -330,17 +340,21 @@ class Overtraining:
             **judged,
             **{name: float(signals[name]) for name in told if math.isfinite(signals.get(name, math.nan))},
         }
-        for name, trend in (("val_loss", self._loss), ("val_accuracy", self._accuracy)):
-            if trend.last is not None and trend.best is not None:
-                evidence |= {name: trend.last, f"{name}_best": trend.best}
         self._state.alarm = {
             "why": why,
             "layers": [output] if output is not None else [],
             "since": list(since) or list(self._state.latest),
             "validation": self.validation or self._missing,
-            "evidence": evidence,
+            "evidence": evidence | self._validation_evidence(),
             "words": list(dict.fromkeys(_words(name) for name in told))[:3],
         }
+
+    def _validation_evidence(self) -> dict[str, float]:
+        evidence: dict[str, float] = {}
+        for name, trend in (("val_loss", self._loss), ("val_accuracy", self._accuracy)):
+            if trend.last is not None and trend.best is not None:
+                evidence |= {name: trend.last, f"{name}_best": trend.best}
+        return evidence
 
     def findings(self) -> list[Finding]:
         """What holds since the alarm; empty before it."""
@@ -404,6 +418,22 @@ class Overtraining:
             if trend.epochs >= ENOUGH_VALIDATION
         ]
         return " and ".join(named) + (f" ({self._left_out})" if self._left_out else "")
+
+    @property
+    def decline(self) -> str:
+        """Which validation values are worse than their best without an alarm; empty if none is, or after an alarm."""
+        if self._state.alarm is not None or self.judged_by != "validation":
+            return ""
+        parts = [
+            f"the validation {what} is worse than its best since epoch {epoch_text(trend.declines_since[1])} "
+            f"({trend.last:.4g}, best {trend.best:.4g} at epoch {epoch_text(trend.best_at[1])})"
+            for trend, what in ((self._loss, "loss"), (self._accuracy, "score"))
+            if trend.epochs >= ENOUGH_VALIDATION and trend.declines and trend.declines_since
+        ]
+        if not parts:
+            return ""
+        said = " and ".join(parts)
+        return f"{said[0].upper()}{said[1:]}, but this is too short or too small for an alarm."
 
     @property
     def _left_out(self) -> str:

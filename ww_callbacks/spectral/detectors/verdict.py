@@ -66,6 +66,7 @@ def verdict(
     insufficient: str = "",
     doubt: str = "",
     validation: str = "",
+    decline: str = "",
     snapshots: int | None = None,
 ) -> Verdict:
     """Judge a run by the findings that hold at its last snapshot. A pure function.
@@ -76,6 +77,7 @@ def verdict(
             nothing is.
         doubt: how far the absence of a sign can be trusted (see ``Overtraining.doubt``); empty if it can.
         validation: the validation values that decide (see ``Overtraining.validation``), for the reason.
+        decline: which validation values are worse than their best without an alarm (see ``Overtraining.decline``).
         snapshots: snapshots judged so far, for the reason.
 
     Returns:
@@ -95,6 +97,8 @@ def verdict(
         over = f" in {snapshots} snapshots" if snapshots is not None else ""
         if insufficient:
             state, reason = "not judged", f"Overtraining cannot be judged yet: {insufficient}."
+        elif decline:
+            state, reason = "watch", f"{decline} No other problem was found{over}."
         elif doubt:
             state, reason = "no sign of overtraining", f"No problem was found{over}. {doubt}"
         else:

@@ -12,6 +12,10 @@ REMEMBERED = 20
 """Values that the noise is estimated from."""
 CLEAR = 0.05
 """A score that is lower than its best by this share of it has fallen; a loss that is higher is not as good."""
+RISEN = 0.2
+"""What is worse than the best by this share of it is no noise, however few the values."""
+SLIPPED = 0.02
+"""A value that got worse twice in a row by less than this share of the best may still be noise."""
 LATER = 3
 """Epochs after the best in which a value can be as good; the average of the weights is best a few epochs later."""
 SMALLEST = 0.005
@@ -67,6 +71,7 @@ class ValidationTrend:
         climb_since: (step, epoch) at which that began.
         broken: whether a value since the best was no worse than the one before.
         recent: the last values.
+        worse: whether the last value is worse than the best by more than the noise.
     """
 
     margin: float = 2.0
@@ -82,6 +87,7 @@ class ValidationTrend:
     climb_since: list[float] = field(default_factory=list)
     broken: bool = False
     recent: list[float] = field(default_factory=list)
+    worse: bool = False
 
     def update(self, value: float, step: int, epoch: float) -> None:
         """Take the value of an epoch; values that are not finite are passed over."""
@@ -97,13 +103,15 @@ class ValidationTrend:
         if cost < best:
             self.best, self.best_at, self.good_at = value, [step, epoch], [step, epoch]
             self.streak, self.since, self.climb, self.climb_since, self.broken = 0, [], 0, [], False
+            self.worse = False
             return
         if self.broken or before is None or not cost > sign * before:
             self.climb, self.broken = 0, True
         else:
             self.climb += 1
             self.climb_since = self.climb_since or [step, epoch]
-        if cost <= best + self.margin * noise_of(self.recent) + SMALLEST * abs(best):
+        self.worse = cost > best + self.margin * noise_of(self.recent) + SMALLEST * abs(best)
+        if not self.worse:
             near = cost <= best + CLEAR * abs(best) and epoch - self.best_at[1] <= LATER
             if near and self.streak == 0 and self.climb < 2:
                 self.good_at = [step, epoch]
@@ -125,8 +133,19 @@ class ValidationTrend:
 
     @property
     def falls(self) -> bool:
-        """Whether the last value is worse than the best by more than its noise, or two epochs in a row."""
-        return self.streak > 0 or self.climb >= 2 or self.setback > CLEAR
+        """Whether a value since the best was worse by more than the noise, or the last ones got worse and worse."""
+        return self.streak > 0 or (self.climb >= 2 and self.setback > SLIPPED) or self.setback > CLEAR
+
+    @property
+    def declines(self) -> bool:
+        """Whether the last value is clearly worse than the best, or the last three got worse and worse."""
+        return self.setback > (CLEAR if self.worse else RISEN) or self.climb >= 3
+
+    @property
+    def declines_since(self) -> list[float]:
+        """(step, epoch) of the first value that was worse; empty if none was."""
+        known = [moment for moment in (self.since, self.climb_since) if moment]
+        return list(min(known)) if known else []
 
     def state_dict(self) -> dict[str, Any]:
         """The state as JSON-able plain values."""
