@@ -177,6 +177,14 @@ def test_a_score_that_slips_by_little_still_holds():
     assert finding.severity == "warning" and "overconfident" in finding.message
 
 
+@pytest.mark.parametrize(
+    "losses", [RISING, [1.0, 0.9, 0.8, 0.801, 0.83, 0.9, 1.0], [0.5, 0.4, 0.402, 0.401, 0.4, 0.5, 0.6, 0.7]]
+)
+def test_the_rise_begins_after_the_epoch_to_keep(losses):
+    detector, (finding,) = _validated(losses)
+    assert detector.best_epoch < finding.since_epoch <= detector.best_epoch + 2
+
+
 def test_a_late_rise_by_a_fifth_is_found():
     losses = [1.0 - 0.05 * e for e in range(10)] + [0.56, 0.55, 0.6, 0.66, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
     detector, found = _validated(losses)

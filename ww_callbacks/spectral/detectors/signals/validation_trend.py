@@ -64,6 +64,7 @@ class ValidationTrend:
         good_at: (step, epoch) of the last value before the streak that was as good as the best: no worse than its noise
             and ``CLEAR`` allow, at most ``LATER`` epochs after it, and not the second in a row
             that was worse than the one before.
+        after: (step, epoch) of the first value after that one; empty if there is none.
         last: the last value.
         streak: epochs in a row in which it was worse.
         since: (step, epoch) at which that began.
@@ -80,6 +81,7 @@ class ValidationTrend:
     best: float | None = None
     best_at: list[float] = field(default_factory=list)
     good_at: list[float] = field(default_factory=list)
+    after: list[float] = field(default_factory=list)
     last: float | None = None
     streak: int = 0
     since: list[float] = field(default_factory=list)
@@ -101,7 +103,7 @@ class ValidationTrend:
         before, self.last = self.last, value
         best = math.inf if self.best is None else sign * self.best
         if cost < best:
-            self.best, self.best_at, self.good_at = value, [step, epoch], [step, epoch]
+            self.best, self.best_at, self.good_at, self.after = value, [step, epoch], [step, epoch], []
             self.streak, self.since, self.climb, self.climb_since, self.broken = 0, [], 0, [], False
             self.worse = False
             return
@@ -114,8 +116,11 @@ class ValidationTrend:
         if not self.worse:
             near = cost <= best + CLEAR * abs(best) and epoch - self.best_at[1] <= LATER
             if near and self.streak == 0 and self.climb < 2:
-                self.good_at = [step, epoch]
+                self.good_at, self.after = [step, epoch], []
+            else:
+                self.after = self.after or [step, epoch]
             return
+        self.after = self.after or [step, epoch]
         self.streak += 1
         if self.streak == 1:
             self.since = [step, epoch]
@@ -143,9 +148,10 @@ class ValidationTrend:
 
     @property
     def declines_since(self) -> list[float]:
-        """(step, epoch) of the first value that was worse; empty if none was."""
-        known = [moment for moment in (self.since, self.climb_since) if moment]
-        return list(min(known)) if known else []
+        """(step, epoch) at which it began to get worse, after ``good_at``; empty if it did not."""
+        if self.climb:
+            return list(max(self.climb_since, self.after))
+        return list(self.since or self.after)
 
     def state_dict(self) -> dict[str, Any]:
         """The state as JSON-able plain values."""
