@@ -85,13 +85,14 @@ def test_a_plain_loop_and_what_is_there_afterwards(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
 
-    def train_one_epoch(net):
+    def train_step(net, batch):
         with torch.no_grad():
             net[0].weight += 0.01
         return 1.0
 
-    names = {"net": net(), "train_one_epoch": train_one_epoch}
+    names = {"net": net(), "train_step": train_step, "batches": range(4)}
     exec(block("SpectralMonitor("), names)
+    assert names["monitor"].summary["metrics/train_loss"].dropna().tolist() == [1.0] * 5
     lines = [line.split("#")[0].strip() for line in block("monitor.verdict").splitlines()]
     shown = {line: eval(line, names) for line in lines if line}
     assert len(shown["monitor.history"]) == 12 and len(shown["monitor.summary"]) == 6

@@ -19,9 +19,10 @@ Row = dict[str, Any]
 
 
 def table(head: Sequence[str], body: Iterable[Sequence[object]]) -> str:
-    """A Markdown table."""
+    """A Markdown table; negative numbers get a minus sign instead of a hyphen."""
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in body)])
+    rows = ("| " + " | ".join(map(str, row)) + " |" for row in body)
+    return "\n".join([*lines, *(re.sub(r"(?<![\w.])-(?=\d)", "−", row) for row in rows)])
 
 
 HEAD = ["rule", "false alarms", "found, score falls", "found, loss rises", "points lost", "loss above lowest, %"]
@@ -53,7 +54,7 @@ def families(rows: Sequence[Row]) -> str:
 def reliability(rows: Sequence[Row]) -> str:
     """The reliability diagram."""
     chosen = [r for r in rows if r["table"] == "reliability"]
-    head = ["probability", "mean said", "was so", "share of epochs"]
+    head = ["probability", "mean predicted", "observed", "share of epochs"]
     body = [
         [f"{r['from']:.1f} to {r['from'] + 0.1:.1f}", f"{r['said']:.2f}", f"{r['was']:.2f}", f"{r['share']:.0%}"]
         for r in chosen
@@ -95,6 +96,15 @@ def floors(f: Row) -> str:
         ("worst family, points over never stopping", "at most 0.5", f"{f['worst_family_cost']:.2f}"),
     ]  # fmt: skip
     return table(["", "aim", "reached, in families left out"], lines)
+
+
+def missed(f: Row) -> str:
+    """The shares that the verdict's text quotes, for short and for longer runs."""
+    lines = [
+        ("overtrained runs that cautious found", f"{f['found_short']:.0%}", f"{f['found_long']:.0%}"),
+        ("runs without an alarm that were overtrained", f"{f['hidden_short']:.0%}", f"{f['hidden_long']:.0%}"),
+    ]
+    return table(["", "runs of 3 to 8 epochs", "longer runs"], lines)
 
 
 def unseen(f: Row) -> str:
@@ -141,7 +151,7 @@ def real(content: Row) -> str:
     return (
         table(head, lines)
         + f"\n\nLargest difference of the probability between a callback and the replay, over all epochs: "
-        f"{figures['largest_difference_of_probability']:.1e}."
+        f"{figures['largest_difference_of_probability']:.4f}."
     )
 
 
@@ -155,8 +165,8 @@ def verdict(f: Row) -> str:
         f"{f['eager_detection_rate']:.0%} and {f['eager_detection_rate_loss']:.0%}.\n**It misses most overtraining in runs of "
         f"3 to 8 epochs ({f['short_run_detection']:.0%} found), so log a validation loss if you can.** With one, it raised\n"
         f"{f['false_alarm_rate_with_validation'] / f['false_alarm_rate_val_patience']:.2f} times as many false alarms as "
-        "patience on the validation loss. The points that each rule loses are in the tables; they are\nthose of the "
-        "average of the weights over the last epoch, which the callback keeps.\nPooled rates hide families: regression and networks that may grok raise more false alarms; leave it off there."
+        "patience (10 epochs) on the validation loss. The tables show the points that each\nrule loses: with the raw weights, and "
+        'in the rows "average kept" with the average over the epoch kept, which the\ncallback keeps too.\nPooled rates hide families: regression and networks that may grok raise more false alarms; leave it off there.'
     )
 
 
@@ -170,6 +180,7 @@ def main(results: Path) -> None:
         "families": families(rows),
         "reliability": reliability(rows),
         "floors": floors(figures),
+        "missed": missed(figures),
         "unseen": unseen(figures),
     }
     if (loops := results.with_name("real_loops.json")).exists():
