@@ -104,7 +104,8 @@ class Detector(Protocol):
 def epoch_text(epoch: float) -> str:
     """An epoch with two decimals; more only in the first hundredth of an epoch.
 
-    >>> [epoch_text(epoch) for epoch in (3.0, 1 / 7, 12.3456, 0.00123)]
-    ['3', '0.14', '12.35', '0.0012']
+    Examples:
+        >>> epoch_text(3.0), epoch_text(1 / 7), epoch_text(0.00123)
+        ('3', '0.14', '0.0012')
     """
     return f"{epoch:.2g}" if 0 < abs(epoch) < 0.01 else f"{epoch:.2f}".rstrip("0").rstrip(".")
