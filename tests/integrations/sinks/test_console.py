@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -46,6 +47,7 @@ def test_a_run_from_top_to_bottom(tmp_path, monkeypatch):
     assert "Since epoch 1." in said and "(scale_collapse -0.61, limit nan)" in said
     assert advice.strip() == "Lower the weight decay."
     assert judged == "spectra: verdict: collapsing. 1 of 3 layers lost its scale. Go back to epoch 1."
+    assert len(set(lines)) == len(lines)
     assert "2 snapshots, 1 alert, cost 1.2 % (0.12 s)" in cost and "runs/a/spectral.jsonl" in cost
     assert "ww-callbacks report runs/a -o report.html" in look and "tensorboard --logdir runs/a" in look
 
@@ -195,3 +197,63 @@ def test_a_stop_is_said(capsys):
 def test_a_resume_is_said(capsys):
     ConsoleSink().open(run_info(resumed_at=1200), resumed=True)
     assert "resumed at step 1200" in capsys.readouterr().out
+
+
+REASON = "Since epoch 1 `net.1.weight` grows {}. This rests on {} snapshots."
+
+
+def reported(*messages: str, severity: str = "critical", final: str = "", layers: tuple[str, ...] = ()) -> list[str]:
+    """The lines for alerts with these messages, and for a verdict with the last one or ``final``."""
+    lines: list[str] = []
+    sink = ConsoleSink(write=lines.append)
+    info = run_info()
+    if layers:
+        info = replace(info, layers=tuple(replace(info.layers[0], name=name) for name in layers))
+    sink.open(info, resumed=False)
+    sink.snapshot(snapshot(10))
+    for at, message in enumerate(messages):
+        sink.alert(alert(severity=severity, message=message, step=20 + at, epoch=2.0 + at, layers=layers[:1]))
+    advice = "Lower the weight decay."
+    sink.close(verdict(reason=final or messages[-1], recommendation=advice, best_step=10, best_epoch=1.0))
+    return [
+        line for line in lines if "WARNING" in line or "CRITICAL" in line or "note at" in line or "decay" in line
+    ] + [line for line in lines if "verdict" in line]
+
+
+def test_a_reminder_says_the_new_values_only_and_the_verdict_what_no_alert_said():
+    first, advice, again, same, judged = reported(*(REASON.format(*v) for v in ((4, 5), (6, 7), (6, 8))))
+    assert first.endswith("grows 4. This rests on 5 snapshots. (scale_collapse -0.61, limit nan)")
+    assert advice == "         Lower the weight decay."
+    assert again.endswith("the model: Since epoch 1 `net.1.weight` grows 6.")
+    assert same.endswith("the model: as at epoch 3.")
+    assert judged == "spectra: verdict: collapsing, as at epoch 3. Keep the weights of epoch 1 (step 10)."
+
+
+def test_a_note_is_repeated_for_other_layers_not_for_other_numbers():
+    notes = ("α < 2 in `h.1` (lowest 1.5).", "α < 2 in `h.1` (lowest 1.4).", "α < 2 in `h.2` (lowest 1.4).")
+    said = reported(*notes, severity="info", final="No problem was found. Note: α < 2 in `h.2` (lowest 1.3).")
+    assert [line.partition(" in the model: ")[2].partition(" Since")[0] for line in said if "note" in line] == [
+        notes[0],
+        notes[2],
+    ]
+    assert said[-1].startswith("spectra: verdict: collapsing. No problem was found. Keep the weights")
+
+
+def test_alerts_leave_out_what_all_names_share():
+    layers = tuple(f"base_model.model.model.layers.{i}.self_attn.q_proj.lora_update[default]" for i in range(2))
+    first, *_ = reported(f"`{layers[0]}` grows.", layers=layers)
+    assert "explosion" not in first and "in 0.self_attn.q_proj.lora_update[default]: `0.self_attn." in first
+
+
+@pytest.mark.parametrize("columns", [30, 50, 79, 80, 200])
+def test_no_line_is_wider_than_the_terminal_and_a_log_is_not_broken(monkeypatch, columns):
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    run(ConsoleSink())
+    assert max(map(len, (line for line in stream.getvalue().splitlines() if "/" not in line))) < columns
+    stream.isatty = lambda: False
+    stream.seek(stream.truncate(0))
+    run(ConsoleSink())
+    assert all(line.startswith(("spectra: ", " " * 9)) for line in stream.getvalue().splitlines())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import math
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -15,6 +17,7 @@ from statistics import median
 from ww_callbacks.integrations.record import RECORD_NAME
 from ww_callbacks.integrations.scalars import costs_too_much, evidence_text, layers_text
 from ww_callbacks.integrations.schema import Alert, RunInfo, Snapshot, Verdict
+from ww_callbacks.integrations.sinks.already_said import AlreadySaid
 from ww_callbacks.spectral.detectors.base import epoch_text
 from ww_callbacks.spectral.measuring.values import is_measured
 
@@ -24,6 +27,10 @@ _ASCII = str.maketrans(
 )
 _SIGNS = {"info": "note", "warning": "WARNING", "critical": "CRITICAL"}
 WIDTH = 80
+_NARROWEST = 20
+"""Lines are not broken into shorter ones, however narrow the terminal is."""
+_LONG_START = 12
+"""Characters that all names of layers share at their start before alerts leave them out."""
 _EVIDENCE_SHOWN = 4
 """Maximum number of values of an alert's evidence in the terminal; the record contains all."""
 
@@ -32,8 +39,9 @@ class ConsoleSink:
     """Prints what its columns mean, one line a snapshot, and alerts as they come.
 
     A snapshot's line has fewer than 80 characters; other lines are broken between words where standard output is a
-    terminal. It only ever writes whole lines, through ``write`` where a progress bar is drawn; it moves no cursor and
-    uses no colour. Where the environment variable ``CI`` is set, it prints alerts and the end only.
+    terminal, and nowhere else. What an alert said is not said again: a reminder and the verdict add their new values
+    or name the earlier alert. It only ever writes whole lines, through ``write`` where a progress bar is drawn; it
+    moves no cursor and uses no colour. Where the environment variable ``CI`` is set, it prints alerts and the end only.
 
     Args:
         write: prints one line (given without its newline) without breaking the progress bar: ``tqdm.write``, a rich
@@ -51,7 +59,8 @@ class ConsoleSink:
         self._quiet = os.environ.get("CI", "").lower() not in ("", "0", "false")
         self._directory = self._line = self._since = ""
         self._alerts = self._notes = self._snapshots = 0
-        self._said: set[str] = set()
+        self._said = AlreadySaid()
+        self._shared = ""
         self._overhead = self._spent = 0.0
         self._budget: float | None = None
 
@@ -61,6 +70,8 @@ class ConsoleSink:
         self._budget = run.settings.get("max_overhead")
         self._since = " since it was resumed" if resumed else ""
         self._alerts = self._notes = self._snapshots = 0
+        self._said = AlreadySaid()
+        self._shared = shared_start([layer.name for layer in run.layers])
         if not self._quiet and not self.brief:
             again = f", resumed at step {run.resumed_at}" if resumed and run.resumed_at is not None else ""
             self._say(f"spectra: watching {_count(len(run.layers), 'layer')}{again}; record in {near(self._directory)}")
@@ -84,17 +95,22 @@ class ConsoleSink:
             self._notes += 1
         else:
             self._alerts += 1
-        evidence = ", ".join(evidence_text(alert).split(", ")[:_EVIDENCE_SHOWN])
-        known = alert.since_step == alert.step or alert.message.startswith("Since")
+        when = _when(alert.step, alert.epoch)
+        explained = self._said.explained(alert.message)
+        if alert.severity == "info" and explained and alert.action != "stop":
+            return
+        news = self._said.news(alert.message, when)
+        evidence = "" if explained else ", ".join(evidence_text(alert).split(", ")[:_EVIDENCE_SHOWN])
+        known = explained or alert.since_step == alert.step or "since epoch" in alert.message.lower()
         since = "" if known else f" Since {_when(alert.since_step, alert.since_epoch)}."
-        self._said.add(alert.message)
         stopped = " Training is being stopped." if alert.action == "stop" else ""
-        self._say(
-            f"spectra: {_SIGNS[alert.severity]} at {_when(alert.step, alert.epoch)}: {alert.kind} in "
-            f"{layers_text(alert.layers)}: {alert.message}{since}{f' ({evidence})' if evidence else ''}{stopped}"
+        news = news or f"as at {self._said.when(alert.message)}."
+        self._say_briefly(
+            f"spectra: {_SIGNS[alert.severity]} at {when}: {alert.kind} in {layers_text(alert.layers)}: "
+            f"{news}{since}{f' ({evidence})' if evidence else ''}{stopped}"
         )
-        if alert.recommendation:
-            self._say(f"         {alert.recommendation}")
+        if advice := self._said.advice(alert.recommendation, when):
+            self._say_briefly(f"{' ' * 9}{advice}")
 
     def note(self, text: str) -> None:
         """Print another line in the same way as snapshots."""
@@ -109,7 +125,7 @@ class ConsoleSink:
             self._say(f"{' '.join(self._line.split())} · verdict: {verdict.state if verdict else 'none'}")
             return
         if verdict is not None:
-            self._say(f"spectra: verdict: {verdict.state}. {verdict.reason} {verdict.recommendation}".rstrip())
+            self._say_briefly(f"spectra: verdict: {verdict.state}{self._conclusion(verdict)}")
         folder = near(self._directory)
         record = Path(folder, RECORD_NAME)
         there = Path(self._directory, RECORD_NAME).exists()
@@ -122,6 +138,21 @@ class ConsoleSink:
             return
         page = f"tensorboard --logdir {folder}  (tab SPECTRA), or " if importlib.util.find_spec("tensorboard") else ""
         self._say(f"spectra: to look inside: {page}ww-callbacks report {folder} -o report.html")
+
+    def _conclusion(self, verdict: Verdict) -> str:
+        """Why, and what to do, as far as no alert said it; the weights to keep in any case."""
+        said = self._said.when(verdict.reason)
+        reason, advice = (
+            self._said.news(verdict.reason, "the end"),
+            self._said.advice(verdict.recommendation, "the end"),
+        )
+        if not advice and verdict.recommendation and verdict.best_epoch is not None and verdict.best_step is not None:
+            advice = f"Keep the weights of {_when(verdict.best_step, verdict.best_epoch)} (step {verdict.best_step:,})."
+        return " ".join(filter(None, (f", as at {said}." if said else ".", reason, advice)))
+
+    def _say_briefly(self, text: str) -> None:
+        """Print a line on layers, without what their names share."""
+        self._say(text.replace(self._shared, "") if self._shared else text)
 
     def _say(self, text: str) -> None:
         if self._verbose < 1:
@@ -237,8 +268,22 @@ def for_terminal(line: str) -> str:
     """``line`` wrapped between words if standard output is a terminal."""
     if sys.stdout is None or not sys.stdout.isatty():
         return line
-    width = max(shutil.get_terminal_size().columns - 1, 40)
+    width = max(shutil.get_terminal_size().columns - 1, _NARROWEST)
     return textwrap.fill(line, width, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)
+
+
+def shared_start(layers: Sequence[str]) -> str:
+    """What the names of all layers share at their start, if it is long; it tells a reader nothing.
+
+    >>> shared_start(["base_model.model.model.layers.0.q", "base_model.model.lm_head"])
+    'base_model.model.'
+    >>> shared_start(["model.layers.0.q", "model.lm_head"])
+    ''
+    """
+    parts = [re.findall(r"[^./]*[./]", name) for name in layers]
+    same = itertools.takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False))
+    start = "".join(level[0] for level in same)
+    return start if len(layers) > 1 and len(start) >= _LONG_START else ""
 
 
 def _when(step: int, epoch: float) -> str:
