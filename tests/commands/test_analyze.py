@@ -277,6 +277,22 @@ def test_compare_of_equal_weights_finds_nothing(model, capsys):
     assert "0 changed, no finding" in capsys.readouterr().out
 
 
+def test_a_pipe_is_as_wide_as_columns_says(tmp_path, capsys, monkeypatch):
+    shared = "base_model.model.model."
+    names = {f"{shared}layers.{i}.self_attn.q_proj.weight": np.eye(12, dtype=np.float32) for i in range(3)}
+    path = saved(tmp_path / "model.safetensors", names)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    main(["analyze", path, "-q"])
+    whole = capsys.readouterr().out
+    assert max(map(len, whole.splitlines())) > 100 and all(name in whole for name in names)
+    monkeypatch.setenv("COLUMNS", "60")
+    main(["analyze", path, "-q"])
+    fitting = capsys.readouterr().out
+    assert max(map(len, fitting.splitlines())) <= 60 and "\x1b" not in fitting
+    assert f"The names of all layers begin with {shared}" in fitting
+    assert re.search(r"^layers\.0\.self_attn\.", fitting, re.MULTILINE)
+
+
 def test_in_a_terminal_the_table_fits_and_a_bar_shows_the_progress(tmp_path):
     names = {f"model.layers.{i}.self_attn.[bold]q_proj.weight": np.eye(12, dtype=np.float32) for i in range(3)}
     path = saved(tmp_path / "model.safetensors", names)

@@ -10,9 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tests.integrations.synthetic import SyntheticRun
 from ww_callbacks.commands import EXIT_ERROR, EXIT_FINDING, EXIT_INTERRUPTED, EXIT_OK, main
+from ww_callbacks.commands._screen import fitting_screen
+from ww_callbacks.integrations.figures.run_view import views
+from ww_callbacks.integrations.record import read_run
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +112,36 @@ def test_a_very_narrow_terminal_shows_whole_numbers_and_words(bad, capsys, monke
     out = capsys.readouterr().out
     assert all(len(line) <= 50 for line in out.splitlines()) and "…" not in out and "10 %" not in out
     assert "scale against init, log10" in out and "scale collapse since epoch" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_adapters_and_the_whole_reason_fit_a_narrow_terminal(tmp_path, capsys, monkeypatch, columns):
+    layers = [
+        f"base_model.model.model.layers.{i}.self_attn.{part}.{leaf}"
+        for i in range(2)
+        for part in ("q_proj", "v_proj")
+        for leaf in ("lora_update[default]", "merged_weight")
+    ]
+    SyntheticRun(tmp_path / "lora", layers=layers, collapse_at=2, densities=False).advance(5).close("collapsing")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    main(["watch", str(tmp_path / "lora"), "--once"])
+    out = capsys.readouterr().out
+    assert all(len(line) <= columns for line in out.splitlines()) and "…" not in out
+    assert "median" in out and "status" in out
+    letters = re.sub(r"[\s│]+", "", out)
+    reason = read_run(tmp_path / "lora").verdict.reason.replace("base_model.model.model.", "")
+    assert reason.replace(" ", "") in letters
+    assert ("layers.0 · q_proj.LoRA " in out) is (columns > 40) and "default" not in out
+
+
+def test_the_live_screen_is_as_high_as_the_terminal(tmp_path):
+    layers = [f"h.{i}.attn.weight" for i in range(60)]
+    SyntheticRun(tmp_path / "high", layers=layers, collapse_at=2, densities=False).advance(5).close("collapsing")
+    view = views(read_run(tmp_path / "high"))[0]
+    for height in (40, 60):
+        console = Console(width=80, height=height)
+        lines = console.render_lines(fitting_screen(view, console), pad=False)
+        assert height - 4 <= len(lines) < height
 
 
 def test_errors_are_in_plain_words(tmp_path, capsys):

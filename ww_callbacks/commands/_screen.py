@@ -6,22 +6,26 @@ import math
 
 import numpy as np
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from ww_callbacks.commands._weights import broken
 from ww_callbacks.integrations.figures.layer_status import LayerStatus, layer_statuses
 from ww_callbacks.integrations.figures.palette import SEVERITIES
 from ww_callbacks.integrations.figures.run_summary import BAD, GOOD, OPEN, WATCH, cost_in_words, headline
 from ww_callbacks.integrations.figures.run_view import RunView
 from ww_callbacks.integrations.quantity_info import quantity_info
+from ww_callbacks.integrations.sinks.console import shared_start
 from ww_callbacks.spectral.detectors.base import epoch_text
 
-FIXED_LINES = 24
-"""Number of lines besides those of layers."""
 GAP, EDGES, NUMBER, SIGN = 3, 2, 9, 1
 """Characters between two columns, at the ends of a line, of a column of numbers, and of a sign."""
+LEAST_ROWS = 3
+"""Layers that are shown even if the terminal is too low."""
+STATUS = 16
+"""Characters of the status that fit next to a long name."""
 
 STYLES = {GOOD: "green", WATCH: "yellow", BAD: "bold red", OPEN: "dim"}
 SIGNS = {"critical": ("✕", "bold red"), "warning": ("▲", "yellow"), "info": ("●", "cyan"), "": (" ", "")}
@@ -33,15 +37,27 @@ def screen(run: RunView, rows: int, width: int) -> RenderableType:
     """The current state of ``run``, with at most ``rows`` layers, those with an alert first, ``width`` characters
     wide.
     """
-    summary = headline(run)
-    text = Text(f"{_progress(run)}\n", style="dim").append_text(_rich(summary.text))
-    if summary.advice:
-        text.append("\n").append_text(_rich(summary.advice, "italic"))
+    summary, shared = headline(run), shared_start(run.layers)
+    text = Text(_progress(run), style="dim")
+    for said, style in ((summary.text, "not dim"), (summary.advice, "not dim italic"), (summary.why, "dim")):
+        if said:
+            text.append("\n").append_text(_rich(said.replace(shared, "") if shared else said, style))
     title = Text(f"{run.label}: {summary.title}", style=STYLES[summary.tone])
     return Group(Panel(text, title=title, title_align="left"), _model(run, width), _layers(run, rows, width))
 
 
-def _rich(text: str, style: str = "not dim") -> Text:
+def fitting_screen(run: RunView, console: Console) -> RenderableType:
+    """The screen with as many layers as the terminal is high."""
+    rows = min(len(run.layers), console.height)
+    while True:
+        shown = screen(run, rows, console.width)
+        excess = len(console.render_lines(shown, pad=False)) - (console.height - 1)
+        if excess <= 0 or rows <= LEAST_ROWS:
+            return shown
+        rows = max(rows - excess, LEAST_ROWS)
+
+
+def _rich(text: str, style: str) -> Text:
     """``text`` with text in backticks in bold."""
     parts = text.split("`")
     return Text.assemble(*((part, f"{style} bold" if place % 2 else style) for place, part in enumerate(parts)))
@@ -65,35 +81,42 @@ def _progress(run: RunView) -> str:
 def _model(run: RunView, width: int) -> Table:
     """The current model-level quantities and their history."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("over the layers", no_wrap=True)
-    titles = max((len(_title(run, name)) for name in run.quantities if _summarised(run, name)), default=0)
-    room = width - titles - NUMBER - 2 * GAP - EDGES
+    table.add_column("over the layers")
+    summarised = [name for name in run.quantities if _summarised(run, name)]
+    for of_layers in ("{} of {} layers", "{}/{}"):  # the longer form if there is room for it
+        titles = {name: _title(run, name, of_layers) for name in summarised}
+        room = width - max(map(len, titles.values()), default=0) - NUMBER - 2 * GAP - EDGES
+        if room >= len("median so far"):
+            break
     statistics = ["median"]
     if room - 2 * (NUMBER + GAP) >= BARS_LEAST:  # in a narrow terminal, how it moved says more
         statistics += ["q10", "q90"]
         room -= 2 * (NUMBER + GAP)
     for name in statistics:
         table.add_column({"q10": "10 %", "q90": "90 %"}.get(name, name), justify="right", no_wrap=True)
-    table.add_column("median so far" if room >= len("median so far") else "so far", no_wrap=True)
-    for quantity in run.quantities:
+    bars = room >= BARS_LEAST
+    if bars:
+        table.add_column("median so far" if room >= len("median so far") else "so far", no_wrap=True)
+    for quantity in summarised:
         median = run.model(f"{quantity}/median")
-        if median is None or not _summarised(run, quantity):
+        if median is None:
             continue
         when = run.measured(quantity)
         known = [run.model(f"{quantity}/{name}") for name in statistics]
         cells = [_number(column[when[-1]]) if column is not None and len(when) else "–" for column in known]
-        table.add_row(Text(_title(run, quantity)), *cells, sparkline(median[when], min(max(room, 1), BARS_MOST)))
+        history = [sparkline(median[when], min(room, BARS_MOST))] if bars else []
+        table.add_row(Text(titles[quantity]), *cells, *history)
     return table
 
 
-def _title(run: RunView, quantity: str) -> str:
+def _title(run: RunView, quantity: str, of_layers: str) -> str:
     """The quantity's name and, where it is not all of them, of how many layers its summary is."""
     when = run.measured(quantity)
     title = quantity_info(quantity).title
     if not len(when):
         return title
     known = run.sure(quantity)[:, when[-1]] & np.isfinite(run.values(quantity)[:, when[-1]])
-    return title if known.all() else f"{title} ({known.sum()} of {len(known)} layers)"
+    return title if known.all() else f"{title} ({of_layers.format(known.sum(), len(known))})"
 
 
 def _summarised(run: RunView, quantity: str) -> bool:
@@ -124,7 +147,9 @@ def _layers(run: RunView, rows: int, width: int) -> Table:
     short = dict(zip(run.layers, run.plain_names, strict=True))
     ordered = sorted(layer_statuses(run), key=lambda row: -SEVERITIES.index(row.severity) - 1 if row.severity else 0)
     shown = ordered[:rows]
-    names = max((len(short[row.layer]) for row in shown), default=5)
+    most = max(width - SIGN - STATUS - 3 * GAP, STATUS)
+    short = {name: broken(text, most) for name, text in short.items()}
+    names = max((len(line) for row in shown for line in short[row.layer].split("\n")), default=5)
     words = min(max((len(row.in_words) for row in shown), default=8), 36)
     words = max(min(words, width - SIGN - names - 3 * GAP), len("status"))
     room = width - SIGN - names - words - 3 * GAP

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import textwrap
@@ -153,7 +154,9 @@ def as_json(document: Mapping[str, Any]) -> bytes:
 
 
 def print_table(heading: str, table: pd.DataFrame, marks: Mapping[str, Mapping[str, str]], notes: str = "") -> None:
-    """Print ``table`` to the terminal, or as plain aligned text if the output is not a terminal.
+    """Print ``table`` as wide as the terminal is, or whole, as aligned text, if the output is not a terminal.
+
+    A pipe is as wide as the environment variable ``COLUMNS`` says, if it is set.
 
     Args:
         heading: the line above it.
@@ -166,8 +169,10 @@ def print_table(heading: str, table: pd.DataFrame, marks: Mapping[str, Mapping[s
     from rich.markup import escape
     from rich.table import Table
 
+    from ww_callbacks.integrations.sinks.console import shared_start
+
     console = Console(highlight=False)
-    if not console.is_terminal:
+    if not console.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
         text = table.to_string(index=False, na_rep="–", float_format=lambda v: f"{v:.4g}")
         print(*filter(None, (heading, text, notes)), sep="\n\n")
         return
@@ -176,7 +181,11 @@ def print_table(heading: str, table: pd.DataFrame, marks: Mapping[str, Mapping[s
     columns = _fitting(cells, console.width)
     if "layer" in columns:
         others = sum(3 + _width(column, cells[column]) for column in columns if column != "layer")
-        cells["layer"] = [_broken(name, max(console.width - others, _NAME)) for name in cells["layer"]]
+        room = max(console.width - others, _NAME)
+        shared = shared_start(cells["layer"]) if max(map(len, cells["layer"]), default=0) > room else ""
+        cells["layer"] = [broken(name.removeprefix(shared), room) for name in cells["layer"]]
+        if shared:
+            notes = "\n".join(filter(None, (f"The names of all layers begin with {shared}", notes)))
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
         numeric = table[column].dtype.kind in "fiu"
@@ -239,10 +248,10 @@ def _cells_width(column: str, cells: Sequence[str]) -> int:
     return min(longest, _NAME) if column in _FOLDED else longest
 
 
-def _broken(name: str, width: int) -> str:
+def broken(name: str, width: int) -> str:
     r"""A name in lines of at most ``width`` characters, broken after its dots, slashes and underscores.
 
-    >>> _broken("model.layers.10.self_attn.q_proj.weight", 24)
+    >>> broken("model.layers.10.self_attn.q_proj.weight", 24)
     'model.layers.10.self_\nattn.q_proj.weight'
     """
     lines = [""]

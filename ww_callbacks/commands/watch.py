@@ -111,7 +111,7 @@ def _live(follower: Follower, interval: float) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    from ww_callbacks.commands._screen import FIXED_LINES, screen
+    from ww_callbacks.commands._screen import fitting_screen
     from ww_callbacks.integrations.figures.run_view import views
 
     console = Console()
@@ -119,8 +119,7 @@ def _live(follower: Follower, interval: float) -> None:
     with Live(waiting, console=console, auto_refresh=False) as live:
         for update in _updates(follower, interval):
             if update and follower.record is not None:
-                rows = max(console.height - FIXED_LINES, 3)
-                live.update(screen(views(follower.record)[0], rows, console.width), refresh=True)
+                live.update(fitting_screen(views(follower.record)[0], console), refresh=True)
 
 
 def _plain_lines(follower: Follower, interval: float) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, takewhile
 
 from ww_callbacks.integrations.figures.text import escape
 
 BETWEEN = " · "
 """Separator that replaces omitted components between a block and its layer."""
 _SHORTEST = 5
+_UPDATE = re.compile(r"(?<![^./])lora_update(\[[^\]]*\])?$")
 
 
 def short_names(layers: Sequence[str], width: int = 28) -> list[str]:
@@ -25,8 +26,10 @@ def short_names(layers: Sequence[str], width: int = 28) -> list[str]:
     ['net/dense', 'net/dense_1']
     >>> short_names(["1.weight", "3.weight"])
     ['1.weight', '3.weight']
+    >>> short_names([f"base_model.model.model.layers.{i}.q_proj.lora_update[default]" for i in (0, 1)])
+    ['layers.0 · LoRA', 'layers.1 · LoRA']
     """
-    split = [_Name.of(name) for name in _without_end(layers)]
+    split = [_Name.of(name) for name in _without_end(_adapters_in_words(layers))]
     shared = _shared_start(split)
     taken = [1] * len(split)
     while True:
@@ -78,8 +81,9 @@ class _Name:
     def text(self, shared: tuple[str, ...], count: int) -> str:
         """The name with ``count`` of the inner components, without the components ``shared`` at its start."""
         if not self.block:
-            same = [own == other for own, other in zip(self.inner[:-1], shared, strict=False)]
-            return "".join(self.inner[1 if same[:1] == [True] else 0 :])
+            pairs = zip(self.inner[:-1], shared, strict=False)
+            same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+            return "".join(self.inner[same:])
         block = "".join(self.block[len(shared) :])
         inner = self.inner[-count:]
         # A number is meaningless without the word before it.
@@ -88,6 +92,17 @@ class _Name:
         if len(inner) == len(self.inner) == 1:
             return block + inner[0]
         return f"{block.rstrip('./')}{BETWEEN}{''.join(inner)}"
+
+
+def _adapters_in_words(layers: Sequence[str]) -> list[str]:
+    """The names with ``LoRA`` for an adapter's update and ``merged`` for its sum with the weights.
+
+    The adapter's name is omitted if there is only one.
+    """
+    adapters = {match[1] for name in layers if (match := _UPDATE.search(name))}
+    update = "LoRA" if len(adapters) < 2 else r"LoRA\1"
+    words = [re.sub(r"(?<![^./])merged_(?:weight|kernel)$", "merged", _UPDATE.sub(update, name)) for name in layers]
+    return words if len(set(words)) == len(words) else list(layers)
 
 
 def _without_end(layers: Sequence[str]) -> list[str]:

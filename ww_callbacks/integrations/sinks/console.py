@@ -275,15 +275,23 @@ def for_terminal(line: str) -> str:
 def shared_start(layers: Sequence[str]) -> str:
     """What the names of all layers share at their start, if it is long; it tells a reader nothing.
 
+    The word before a number is kept.
+
     >>> shared_start(["base_model.model.model.layers.0.q", "base_model.model.lm_head"])
     'base_model.model.'
+    >>> shared_start(["base_model.model.model.layers.0.q", "base_model.model.model.layers.1.q"])
+    'base_model.model.model.'
     >>> shared_start(["model.layers.0.q", "model.lm_head"])
     ''
     """
-    parts = [re.findall(r"[^./]*[./]", name) for name in layers]
-    same = itertools.takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False))
-    start = "".join(level[0] for level in same)
-    return start if len(layers) > 1 and len(start) >= _LONG_START else ""
+    parts = [re.findall(r"[^./]+[./]?", name) for name in layers]
+    levels = [set(level) for level in zip(*parts, strict=False)]
+    same = sum(1 for _ in itertools.takewhile(lambda level: len(level) == 1, levels))
+    same = min([same, *(len(own) - 1 for own in parts)])
+    if same and any(own[same][0].isdigit() for own in parts):
+        same -= 1
+    start = "".join(parts[0][:same]) if len(layers) > 1 else ""
+    return start if len(start) >= _LONG_START else ""
 
 
 def _when(step: int, epoch: float) -> str:
