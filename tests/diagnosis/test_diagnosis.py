@@ -59,3 +59,41 @@ def test_the_overtraining_detector_sees_one_snapshot_an_epoch_whatever_the_caden
     for i in range(9):
         diagnosis.judge(Observation(20 * i, 20 * i / 29, {"a": {}}, {}, status={"a": "ok"}, changed={"a": True}))
     assert seen == [20 * i / 29 for i in (0, 2, 3, 5, 6, 8)]
+
+
+def validated(losses, more=()):
+    """The diagnosis of a run with these validation losses, and further snapshots with a layer in this status."""
+    diagnosis = Diagnosis(Settings(), [LayerSpec("a", (), "dense", "", (9, 9), ((9, 9),))], False, Faults(strict=True))
+    for i, loss in enumerate([math.nan, *losses, *[math.nan] * len(more)]):
+        status = {"a": "ok" if i <= len(losses) else more[i - len(losses) - 1]}
+        metrics = {"train_loss": 1.0 / i} | ({"val_loss": loss} if loss == loss else {}) if i else {}
+        layers = {"a": {"frobenius_norm": 1.0 + 0.1 * i}}
+        diagnosis.judge(Observation(10 * i, float(i), layers, metrics, status=status, changed={"a": True}))
+    return diagnosis
+
+
+@pytest.mark.parametrize(
+    ("losses", "more", "state", "best", "advice"),
+    [
+        ([1.0, 0.8, 0.7, 0.6], (), "healthy", 4, ""),
+        ([1.0, 0.8, 0.7, 0.79, 0.82], (), "healthy", 3, "Keep the weights of epoch 3 (step 30)."),
+        ([1.0, 0.7, 0.8, 0.9, 1.0, 1.1], (), "overtraining", 2, "Keep the weights of epoch 2 (step 20). To train"),
+        ([1.0, 0.9, 0.8, 1.0, 1.1, 1.2, 1.3, 1.4, 1.2, 0.9, 0.7], (), "watch", 11, "To train longer"),
+        ([1.0, 0.8, 0.6, 0.9], ("non-finite",), "broken", 3, "Go back to the snapshot of epoch 4"),
+    ],
+)
+def test_the_verdict_names_the_epoch_whose_weights_are_kept_in_every_state(losses, more, state, best, advice):
+    diagnosis = validated(losses, more)
+    reached = diagnosis.verdict
+    assert (reached.state, reached.best_epoch, reached.best_step) == (state, best, 10 * best)
+    assert (diagnosis.best_step, diagnosis.best_epoch) == (10 * best, best)
+    assert reached.recommendation.startswith(advice) and bool(advice) is bool(reached.recommendation)
+    again = validated([])
+    again.load_state_dict(diagnosis.state_dict())
+    assert (again.best_step, again.best_epoch) == (10 * best, best)
+    assert again.steps_to_keep == diagnosis.steps_to_keep
+
+
+def test_before_the_first_epoch_no_weights_are_the_best():
+    diagnosis = validated([])
+    assert diagnosis.best_step is diagnosis.verdict.best_step is diagnosis.verdict.best_epoch is None

@@ -244,7 +244,8 @@ class Watcher:
         run = self._watched()
         with run.guarded("loading the best weights into the model"):
             if not self._best_weights.put(run.diagnosis.best_step):
-                run.faults.warn_once("the model keeps its last weights: no epoch was found to be the best", "restore")
+                said = "the model keeps its last weights, because no epoch was found to be the best"
+                run.faults.warn_once(said, "restore", ending="")
             else:
                 if run.processes > 1:
                     self._best_weights.agree()

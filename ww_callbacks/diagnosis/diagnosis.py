@@ -22,7 +22,7 @@ from ww_callbacks.spectral.detectors import (
     output_layer,
     verdict,
 )
-from ww_callbacks.spectral.detectors.base import epoch_text
+from ww_callbacks.spectral.detectors.base import epoch_text, keep_text
 from ww_callbacks.spectral.detectors.catalogue import SPOILING
 from ww_callbacks.spectral.detectors.layerwise.dead_layer import DeadLayer
 from ww_callbacks.spectral.detectors.layerwise.representation_collapse import RepresentationCollapse
@@ -69,6 +69,7 @@ class Diagnosis:
         """Number of snapshots so far."""
         self.best_step: int | None = None
         """The step of the snapshot with the best weights so far; None if unknown."""
+        self._best: tuple[int, float] | None = None
         self.steps_to_keep: frozenset[int] = frozenset()
         """The steps of the snapshots whose weights may turn out to be the best."""
 
@@ -86,7 +87,7 @@ class Diagnosis:
     @property
     def best_epoch(self) -> float | None:
         """The epoch of :attr:`best_step`; None if unknown."""
-        return next((d.best_epoch for d in self._overtraining() if d.best_step == self.best_step), None)
+        return self._best[1] if self._best is not None and self._best[0] == self.best_step else None
 
     def quantities(self) -> list[Quantity]:
         """The requested quantities and, unless they were named one by one, those that the detectors read."""
@@ -128,12 +129,18 @@ class Diagnosis:
         for detector in self._overtraining():
             scores |= detector.published()
             if not spoilt and self._shown:
-                self.best_step, self.steps_to_keep = detector.best_step, detector.steps_to_keep
+                self._take_best(detector)
         self.conclude()
         return alerts, scores
 
+    def _take_best(self, detector: Overtraining) -> None:
+        """Take over the detector's best epoch; the initial weights are none."""
+        self.best_step, self.steps_to_keep = detector.best_step or None, detector.steps_to_keep
+        if detector.best_step and detector.best_epoch is not None:
+            self._best = (detector.best_step, detector.best_epoch)
+
     def conclude(self) -> None:
-        """Compute the verdict from the last snapshot's findings."""
+        """Compute the verdict from the last snapshot's findings; its best epoch is the one that is kept."""
         insufficient = " ".join(d.insufficient for d in self._overtraining())
         doubt = " ".join(d.doubt for d in self._overtraining())
         validation = " ".join(d.validation for d in self._overtraining())
@@ -151,15 +158,25 @@ class Diagnosis:
         if passed and reached.state in QUIET:
             said = "; ".join(dict.fromkeys(f"{a.kind} since epoch {epoch_text(a.since_epoch)}" for a in passed))
             reason = f"No problem at the last snapshot, but there were alerts earlier: {said}."
-            reached = replace(reached, state="watch", reason=reason, recommendation=passed[-1].recommendation)
+            advice = passed[-1].recommendation
+            if passed[-1].best_step is not None and passed[-1].best_epoch is not None:  # another epoch may be best now
+                advice = advice.removeprefix(keep_text(passed[-1].best_step, passed[-1].best_epoch)).strip()
+            reached = replace(reached, state="watch", reason=reason, recommendation=advice)
+        if self._best is not None:
+            reached = replace(reached, best_step=self._best[0], best_epoch=self._best[1])
+            earlier = any(d.keeps_an_earlier_epoch for d in self._overtraining())
+            if earlier and reached.since_step is None:  # the recommendation of a finding says it
+                advice = f"{keep_text(*self._best)} {reached.recommendation}".rstrip()
+                reached = replace(reached, recommendation=advice)
         self.verdict = reached
 
     def agree(self, group: Group) -> None:
         """Copy the first process's diagnosis, so that all processes act on it in the same step; a collective."""
-        kept = (self.best_step, self.steps_to_keep)
+        kept = (self.best_step, self.steps_to_keep, self._best)
         judged = group.broadcast((self._manager.stop, list(self.alerts), self.verdict, kept))
         if group.rank != 0:
-            self._manager.stop, self.alerts[:], self.verdict, (self.best_step, self.steps_to_keep) = judged
+            self._manager.stop, self.alerts[:], self.verdict, kept = judged
+            self.best_step, self.steps_to_keep, self._best = kept
 
     def _observe(self, observation: Observation) -> list[Finding]:
         findings: list[Finding] = []
@@ -186,7 +203,8 @@ class Diagnosis:
 
     def state_dict(self) -> dict[str, Any]:
         """The states of the detectors and the alerts, as plain values."""
-        desk = {**self._manager.state_dict(), "epoch": self._epoch}
+        desk = {**self._manager.state_dict(), "epoch": self._epoch, "best": list(self._best or ())}
+        desk["steps_to_keep"] = sorted(self.steps_to_keep)
         return {"detectors": {d.kind: d.state_dict() for d in self._detectors}, "desk": desk}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -202,7 +220,10 @@ class Diagnosis:
         self._epoch = int(state["desk"]["epoch"])
         self._memorising = [f for d in self._overtraining() for f in d.findings()]
         for detector in self._overtraining():
-            self.best_step, self.steps_to_keep = detector.best_step, detector.steps_to_keep
+            self._take_best(detector)
+        if best := state["desk"].get("best"):  # while weights explode or collapse, the detector's own moves on
+            self._best = (int(best[0]), float(best[1]))
+            self.best_step, self.steps_to_keep = self._best[0], frozenset(map(int, state["desk"]["steps_to_keep"]))
 
 
 def _check_output(name: str | None, specs: Sequence[LayerSpec]) -> None:

@@ -11,7 +11,7 @@ from ww_callbacks.integrations.figures.palette import SEVERITIES
 from ww_callbacks.integrations.figures.run_view import RunView
 from ww_callbacks.integrations.scalars import LEAST_SECONDS, costs_too_much
 from ww_callbacks.integrations.schema import Alert
-from ww_callbacks.spectral.detectors.base import epoch_text
+from ww_callbacks.spectral.detectors.base import epoch_text, keep_text
 from ww_callbacks.spectral.detectors.verdict import QUIET
 
 GOOD, WATCH, BAD, OPEN = "good", "watch", "bad", "open"
@@ -84,9 +84,9 @@ def headline(run: RunView) -> Headline:
         reason, _, notes = verdict.reason.partition(" Note: ")
         return Headline(tone(verdict.state), verdict.state, _sentences(reason, stopped), verdict.recommendation, notes)
     since = f"Since epoch {epoch_text(verdict.since_epoch)}." if verdict.since_epoch is not None else ""
-    keep = f"Keep the weights of epoch {epoch_text(verdict.best_epoch)}" if verdict.best_epoch is not None else ""
-    keep += f" (step {verdict.best_step})." if keep and verdict.best_step is not None else "." if keep else ""
-    if keep and keep in verdict.recommendation:
+    known = verdict.best_epoch is not None and verdict.best_step is not None
+    keep = keep_text(verdict.best_step, verdict.best_epoch) if known else ""
+    if keep in verdict.recommendation:
         keep = ""
     return Headline(
         tone(verdict.state),

@@ -18,7 +18,7 @@ from ww_callbacks.integrations.record import RECORD_NAME
 from ww_callbacks.integrations.scalars import costs_too_much, evidence_text, layers_text
 from ww_callbacks.integrations.schema import Alert, RunInfo, Snapshot, Verdict
 from ww_callbacks.integrations.sinks.already_said import AlreadySaid
-from ww_callbacks.spectral.detectors.base import epoch_text
+from ww_callbacks.spectral.detectors.base import epoch_text, keep_text
 from ww_callbacks.spectral.measuring.values import is_measured
 
 _ASCII = str.maketrans(
@@ -147,7 +147,7 @@ class ConsoleSink:
             self._said.advice(verdict.recommendation, "the end"),
         )
         if not advice and verdict.recommendation and verdict.best_epoch is not None and verdict.best_step is not None:
-            advice = f"Keep the weights of {_when(verdict.best_step, verdict.best_epoch)} (step {verdict.best_step:,})."
+            advice = keep_text(verdict.best_step, verdict.best_epoch)
         return " ".join(filter(None, (f", as at {said}." if said else ".", reason, advice)))
 
     def _say_briefly(self, text: str) -> None:

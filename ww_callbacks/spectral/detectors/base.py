@@ -109,3 +109,14 @@ def epoch_text(epoch: float) -> str:
         ('3', '0.14', '0.0012')
     """
     return f"{epoch:.2g}" if 0 < abs(epoch) < 0.01 else f"{epoch:.2f}".rstrip("0").rstrip(".")
+
+
+def keep_text(step: int, epoch: float) -> str:
+    """The advice to keep the weights of a snapshot; without its epoch in a loop that has none.
+
+    Examples:
+        >>> keep_text(40, 4.0), keep_text(40, 0.0)
+        ('Keep the weights of epoch 4 (step 40).', 'Keep the weights of step 40.')
+    """
+    when = f"epoch {epoch_text(epoch)} (step {step})" if epoch > 0 or step == 0 else f"step {step}"
+    return f"Keep the weights of {when}."

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ww_callbacks.spectral.detectors.arguments import at_least_one, check_state, number
-from ww_callbacks.spectral.detectors.base import Finding, Observation, epoch_text
+from ww_callbacks.spectral.detectors.base import Finding, Observation, epoch_text, keep_text
 from ww_callbacks.spectral.detectors.signals import coefficients as fitted
 from ww_callbacks.spectral.detectors.signals.judgement import probability
 from ww_callbacks.spectral.detectors.signals.training_signals import TrainingSignals
@@ -195,6 +195,12 @@ class Overtraining:
     def best_epoch(self) -> float | None:
         """The epoch to keep so far; None before the first."""
         return self._state.best[1] if self._state.best else None
+
+    @property
+    def keeps_an_earlier_epoch(self) -> bool:
+        """Whether validation values decided that the epoch to keep is before the last one."""
+        state = self._state
+        return self.judged_by == "validation" and bool(state.latest) and state.best != state.latest
 
     @property
     def steps_to_keep(self) -> frozenset[int]:
@@ -372,9 +378,8 @@ class Overtraining:
                 since_epoch=alarm["since"][1],
                 message=self._message(alarm),
                 recommendation=(
-                    f"Keep the weights of epoch {epoch_text(self.best_epoch or 0.0)} (step {self.best_step}). To train "
-                    "longer, add data, clean the labels, regularise more (weight decay, dropout, augmentation), or "
-                    "lower the learning rate."
+                    f"{keep_text(self.best_step or 0, self.best_epoch or 0.0)} To train longer, add data, clean the "
+                    "labels, regularise more (weight decay, dropout, augmentation), or lower the learning rate."
                 ),
                 may_stop=self.stops and (self.stops_overconfident or not overconfident),
                 confidence=alarm["evidence"].get("probability") if alarm["why"] == "training" else None,

@@ -27,7 +27,9 @@ class Verdict:
         since_step, since_epoch: when the deciding finding started, or None.
         confidence: 0 to 1, or None if none is justified.
         recommendation: what to do.
-        best_step, best_epoch: the snapshot to keep, or None if unknown.
+        best_step, best_epoch: the snapshot whose weights to keep: those of ``best_checkpoint``, which
+            ``restore="best"`` puts back. With validation values, the newest within noise of the best; without, and
+            without an alarm, the end of the last epoch. None if no epoch has ended.
         stopped: whether the callback stopped the run.
     """
 

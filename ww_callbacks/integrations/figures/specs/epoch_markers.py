@@ -46,7 +46,8 @@ def mark_verdicts(panel: Spec, runs: Sequence[RunView], *, flags: bool = False) 
             flagged.append(
                 (f"{who}{verdict.state} since epoch {epoch_text(verdict.since_epoch)}", verdict.since_epoch, INK)
             )
-        if verdict.best_epoch is not None:
+        last = float(run.epochs[-1]) if len(run.epochs) else 0.0
+        if verdict.best_epoch is not None and (verdict.best_epoch < last or verdict.since_epoch is not None):
             line = {"color": run_style(position)["color"], "dash": "dot", "width": 1.5}
             panel["layout"]["shapes"].append(
                 {**_upright(verdict.best_epoch, verdict.best_epoch), "type": "line", "line": line}
