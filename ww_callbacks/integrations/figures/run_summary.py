@@ -84,8 +84,8 @@ def headline(run: RunView) -> Headline:
         reason, _, notes = verdict.reason.partition(" Note: ")
         return Headline(tone(verdict.state), verdict.state, _sentences(reason, stopped), verdict.recommendation, notes)
     since = f"Since epoch {epoch_text(verdict.since_epoch)}." if verdict.since_epoch is not None else ""
-    known = verdict.best_epoch is not None and verdict.best_step is not None
-    keep = keep_text(verdict.best_step, verdict.best_epoch) if known else ""
+    step, epoch = verdict.best_step, verdict.best_epoch
+    keep = keep_text(step, epoch) if step is not None and epoch is not None else ""
     if keep in verdict.recommendation:
         keep = ""
     return Headline(
