@@ -16,6 +16,7 @@ import safetensors.numpy
 from tests.spectral.golden import power_law
 from ww_callbacks import spectral
 from ww_callbacks.commands import EXIT_ERROR, EXIT_FINDING, EXIT_OK, main
+from ww_callbacks.spectral.number_text import with_error
 
 RNG = np.random.default_rng(0)
 
@@ -46,7 +47,7 @@ def test_analyze_prints_the_table(model, capsys):
     assert printed.out.startswith("3 matrices, none with enough evidence for α, 1 parameter not measured")
     for layer in spectral.analyze(model).layers.to_dict("records"):
         (line,) = [line for line in printed.out.splitlines() if line.strip().startswith(layer["layer"])]
-        assert f"({layer['alpha']:.4g} ± {layer['sigma']:.2g})" in line
+        assert f"({with_error(layer['alpha'], layer['sigma'], digits=2)})" in line
         assert f"{layer['log_spectral_norm']:.4g}" in line
 
 
@@ -78,7 +79,7 @@ def test_a_label_from_alpha_is_a_hint_with_its_error_and_sets_no_exit_code(heavy
     assert list(rows["warning"]) == ["over-trained", ""]
     assert headline.startswith(f"2 matrices, 2 with enough evidence for α, median α {rows['alpha'].median():.2g}; ")
     assert "look at 0.weight (hint: α < 2)" in headline
-    assert re.search(rf" {rows['alpha'][0]:.4g} ± {rows['sigma'][0]:.2g} +sufficient", table)
+    assert re.search(rf" {with_error(rows['alpha'][0], rows['sigma'][0], digits=2)} +sufficient", table)
     assert "trained" not in headline + table
     assert "α alone does not show" in note
 

@@ -250,7 +250,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
 def test_an_error_of_ours_is_said_once_and_training_goes_on(tmp_path, monkeypatch, caplog):
     import ww_callbacks.publishing.publisher as publisher
 
-    monkeypatch.setattr(publisher, "summarise_layers", lambda rows: 1 / 0)
+    monkeypatch.setattr(publisher, "summarise_layers", lambda rows, errors: 1 / 0)
     trainer, _ = fit(tmp_path, SpectralCallback(verbose=0))
     assert trainer.current_epoch == 5
     said = [r.message for r in caplog.records if r.name == "ww_callbacks"]

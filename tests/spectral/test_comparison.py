@@ -6,6 +6,7 @@ import pytest
 from tests.spectral.golden import power_law
 from ww_callbacks import spectral
 from ww_callbacks.spectral.comparison import NOTES
+from ww_callbacks.spectral.number_text import with_error
 
 RNG = np.random.default_rng(0)
 
@@ -91,7 +92,7 @@ def test_a_label_from_alpha_is_no_finding():
     (row,) = result.layers.to_dict("records")
     assert row["alpha_after"] < 2 < row["alpha_before"] and row["alpha_evidence_after"] == "sufficient"
     assert row["finding"] == ""
-    before, after = (f"{row[f'alpha_{when}']:.4g} ± {row[f'sigma_{when}']:.2g}" for when in ("before", "after"))
+    before, after = (with_error(row[f"alpha_{when}"], row[f"sigma_{when}"], digits=2) for when in ("before", "after"))
     assert result.shown()["alpha"][0] == f"{before} → {after}"
     assert spectral.compare(after_weights, after_weights).shown()["alpha"][0] == after
     assert "validation data" in repr(result) and "trained" not in repr(result).replace(NOTES, "")

@@ -18,7 +18,9 @@ from ww_callbacks.integrations.figures.run_summary import BAD, GOOD, OPEN, WATCH
 from ww_callbacks.integrations.figures.run_view import RunView
 from ww_callbacks.integrations.quantity_info import quantity_info
 from ww_callbacks.integrations.sinks.console import shared_start
+from ww_callbacks.spectral.aggregate.summary import ERROR
 from ww_callbacks.spectral.detectors.base import epoch_text
+from ww_callbacks.spectral.number_text import short, with_error
 
 GAP, EDGES, NUMBER, SIGN = 3, 2, 9, 1
 """Characters between two columns, at the ends of a line, of a column of numbers, and of a sign."""
@@ -83,17 +85,20 @@ def _model(run: RunView, width: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("over the layers")
     summarised = [name for name in run.quantities if _summarised(run, name)]
+    medians = {name: _median(run, name) for name in summarised}
+    number = max([NUMBER, *map(len, medians.values())])
     for of_layers in ("{} of {} layers", "{}/{}"):  # the longer form if there is room for it
         titles = {name: _title(run, name, of_layers) for name in summarised}
-        room = width - max(map(len, titles.values()), default=0) - NUMBER - 2 * GAP - EDGES
+        room = width - max(map(len, titles.values()), default=0) - number - 2 * GAP - EDGES
         if room >= len("median so far"):
             break
-    statistics = ["median"]
+    statistics = []
     if room - 2 * (NUMBER + GAP) >= BARS_LEAST:  # in a narrow terminal, how it moved says more
-        statistics += ["q10", "q90"]
+        statistics = ["q10", "q90"]
         room -= 2 * (NUMBER + GAP)
+    table.add_column("median", justify="right", no_wrap=True)
     for name in statistics:
-        table.add_column({"q10": "10 %", "q90": "90 %"}.get(name, name), justify="right", no_wrap=True)
+        table.add_column({"q10": "10 %", "q90": "90 %"}[name], justify="right", no_wrap=True)
     bars = room >= BARS_LEAST
     if bars:
         table.add_column("median so far" if room >= len("median so far") else "so far", no_wrap=True)
@@ -103,10 +108,19 @@ def _model(run: RunView, width: int) -> Table:
             continue
         when = run.measured(quantity)
         known = [run.model(f"{quantity}/{name}") for name in statistics]
-        cells = [_number(column[when[-1]]) if column is not None and len(when) else "–" for column in known]
+        cells = [short(column[when[-1]]) if column is not None and len(when) else "–" for column in known]
         history = [sparkline(median[when], min(room, BARS_MOST))] if bars else []
-        table.add_row(Text(titles[quantity]), *cells, *history)
+        table.add_row(Text(titles[quantity]), medians[quantity], *cells, *history)
     return table
+
+
+def _median(run: RunView, quantity: str) -> str:
+    """The current median over the layers, with its error where values are estimates."""
+    when = run.measured(quantity)
+    median, error = run.model(f"{quantity}/median"), run.model(f"{quantity}/{ERROR}")
+    if median is None or not len(when):
+        return "–"
+    return with_error(median[when[-1]], math.nan if error is None else error[when[-1]])
 
 
 def _title(run: RunView, quantity: str, of_layers: str) -> str:
@@ -144,12 +158,12 @@ def sparkline(values: np.ndarray, width: int = BARS_MOST) -> str:
 
 def _layers(run: RunView, rows: int, width: int) -> Table:
     """The layers: those with an alert first, then in depth order; numbers if there is room next to the text."""
-    short = dict(zip(run.layers, run.plain_names, strict=True))
+    labels = dict(zip(run.layers, run.plain_names, strict=True))
     ordered = sorted(layer_statuses(run), key=lambda row: -SEVERITIES.index(row.severity) - 1 if row.severity else 0)
     shown = ordered[:rows]
     most = max(width - SIGN - STATUS - 3 * GAP, STATUS)
-    short = {name: broken(text, most) for name, text in short.items()}
-    names = max((len(line) for row in shown for line in short[row.layer].split("\n")), default=5)
+    labels = {name: broken(text, most) for name, text in labels.items()}
+    names = max((len(line) for row in shown for line in labels[row.layer].split("\n")), default=5)
     words = min(max((len(row.in_words) for row in shown), default=8), 36)
     words = max(min(words, width - SIGN - names - 3 * GAP), len("status"))
     room = width - SIGN - names - words - 3 * GAP
@@ -164,7 +178,7 @@ def _layers(run: RunView, rows: int, width: int) -> Table:
     columns = []
     for name in (name for name in COLUMNS if name in run.quantities):
         title = quantity_info(name).title
-        room -= max(len(title), NUMBER) + GAP
+        room -= max(len(title), NUMBER, *(len(row.text(name)) for row in shown)) + GAP
         if room < 0:
             break
         columns.append(name)
@@ -172,20 +186,13 @@ def _layers(run: RunView, rows: int, width: int) -> Table:
     for row in shown:
         sign, style = SIGNS[row.severity]
         cells = [_alpha(row)] if alpha else []
-        cells += [Text(_number(row.values[name])) for name in columns]
-        table.add_row(Text(sign, style), Text(short[row.layer]), Text(row.in_words, style), *cells)
+        cells += [Text(row.text(name)) for name in columns]
+        table.add_row(Text(sign, style), Text(labels[row.layer]), Text(row.in_words, style), *cells)
     if len(ordered) > rows:
         table.caption = f"and {len(ordered) - rows} more layers"
     return table
 
 
 def _alpha(row: LayerStatus) -> Text:
-    value, error = row.values["alpha"], row.values.get("sigma", math.nan)
-    text = _number(value) + (f" ± {error:.2g}" if math.isfinite(error) and math.isfinite(value) else "")
-    if row.evidence in ("", "sufficient") or not math.isfinite(value):
-        return Text(text)
-    return Text(f"({text})", style="dim")
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}" if math.isfinite(value) else "–"
+    text = row.text("alpha")
+    return Text(text, style="dim" if text.startswith("(") else "")

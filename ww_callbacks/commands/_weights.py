@@ -130,8 +130,10 @@ def check_outputs(paths: Sequence[Path]) -> None:
 
 
 def write(paths: Sequence[Path], title: str, heading: str, table: pd.DataFrame, document: Mapping[str, Any]) -> None:
-    """Write ``table`` (``document``, for JSON) to each of ``paths``, by its suffix."""
+    """Write ``table`` (``document``, for JSON) to each of ``paths``, by its suffix; HTML has values with their ±."""
     import html
+
+    from ww_callbacks.spectral.printed_tables import with_errors_in_words
 
     for path in paths:
         if path.suffix == ".csv":
@@ -141,7 +143,9 @@ def write(paths: Sequence[Path], title: str, heading: str, table: pd.DataFrame, 
         elif path.suffix == ".json":
             path.write_bytes(as_json(document))
         else:
-            rows = table.to_html(index=False, border=0, na_rep="–", float_format=lambda v: f"{v:.4g}")
+            rows = with_errors_in_words(table).to_html(
+                index=False, border=0, na_rep="–", float_format=lambda v: f"{v:.4g}"
+            )
             page = _PAGE.format(title=html.escape(title), heading=html.escape(heading), table=rows)
             path.write_text(page, encoding="utf-8")
 

@@ -11,9 +11,12 @@ import numpy as np
 
 from ww_callbacks.integrations.quantity_info import quantity_info
 from ww_callbacks.integrations.schema import Alert, Snapshot, Value
+from ww_callbacks.spectral.aggregate import summary
 from ww_callbacks.spectral.aggregate.summary import NEEDS_EVIDENCE, UPDATES
+from ww_callbacks.spectral.measuring.accuracy import ERROR
 from ww_callbacks.spectral.measuring.registry import Quantity, all_quantities
 from ww_callbacks.spectral.measuring.values import is_measured
+from ww_callbacks.spectral.number_text import with_error
 
 PREFIX = "spectral/"
 LAYER_PREFIX = "spectral_layers/"
@@ -29,12 +32,16 @@ class Outlier:
         layer: the layer.
         value: its value.
         median: the median over the measured layers.
+        error: the error of the value; 0 if it is exact.
+        median_error: the error of the median, because some of the values are estimates.
     """
 
     quantity: Quantity
     layer: str
     value: float
     median: float
+    error: float = 0.0
+    median_error: float = 0.0
 
 
 def scalars(snapshot: Snapshot) -> dict[str, float]:
@@ -56,11 +63,11 @@ def costs_too_much(overhead: float, seconds: float, budget: float | None) -> boo
 
 
 def layer_scalars(snapshot: Snapshot) -> dict[str, float]:
-    """``spectral_layers/<layer>/<quantity>``: every finite number of every layer."""
+    """``spectral_layers/<layer>/<quantity>``: every finite number of every layer, and the errors of estimates."""
     return {
         f"{LAYER_PREFIX}{row.layer}/{name}": float(value)
         for row in snapshot.rows
-        for name, value in row.values.items()
+        for name, value in (*row.values.items(), *((f"{name}{ERROR}", error) for name, error in row.errors.items()))
         if not isinstance(value, str) and math.isfinite(value)
     }
 
@@ -68,8 +75,17 @@ def layer_scalars(snapshot: Snapshot) -> dict[str, float]:
 def describe(name: str) -> str:
     """The definition of the quantity of the scalar ``name``; empty if it belongs to none."""
     parts = name.replace(PREFIX + UPDATES, PREFIX).split("/")
-    known = quantity_info(parts[-1] if name.startswith(LAYER_PREFIX) else parts[1] if len(parts) > 1 else "")
-    return f"{known.title}: {known.definition}" if known.definition else ""
+    of_layer = name.startswith(LAYER_PREFIX)
+    known = quantity_info(parts[-1].removesuffix(ERROR) if of_layer else parts[1] if len(parts) > 1 else "")
+    if not known.definition:
+        return ""
+    about = {
+        f"/{summary.ERROR}": "error of the statistics, because some values are estimates",
+        f"/{summary.ESTIMATED}": "number of layers whose value is an estimate",
+        ERROR: "error of the estimate",
+    }
+    what = next((f"{text}; " for end, text in about.items() if name.endswith(end)), "")
+    return f"{known.title}: {what}{known.definition}"
 
 
 def outliers(snapshot: Snapshot, count: int = 3) -> list[Outlier]:
@@ -81,13 +97,17 @@ def outliers(snapshot: Snapshot, count: int = 3) -> list[Outlier]:
     for quantity in all_quantities():
         if not (quantity.headline and quantity.worst):
             continue
-        values = [(row.layer, _number(quantity.name, row.values)) for row in snapshot.rows]
-        values = [(layer, value) for layer, value in values if math.isfinite(value)]
+        name = quantity.name
+        values = [(row, _number(name, row.values)) for row in snapshot.rows]
+        values = [(row, value) for row, value in values if math.isfinite(value)]
         if len(values) < 2:
             continue
         median = float(np.median([value for _, value in values]))
+        uncertain = snapshot.model.get(f"{name}/{summary.ERROR}", 0.0)
         ranked = nlargest(count, values, key=lambda item: _badness(item[1], median, quantity.worst))
-        found += [Outlier(quantity, layer, value, median) for layer, value in ranked]
+        found += [
+            Outlier(quantity, row.layer, value, median, row.errors.get(name, 0.0), uncertain) for row, value in ranked
+        ]
     return found
 
 
@@ -105,8 +125,13 @@ def layers_text(layers: Sequence[str], most: int = 3) -> str:
 
 
 def evidence_text(alert: Alert) -> str:
-    """The alert's evidence in one line: ``alpha 1.62, D 0.04``."""
-    return ", ".join(f"{name} {value:.4g}" for name, value in alert.evidence.items())
+    """The alert's evidence in one line: ``alpha 1.62, D 0.04``, estimates with their error."""
+    known = alert.evidence
+    return ", ".join(
+        f"{name} {with_error(value, known[name + ERROR]) if name + ERROR in known else f'{value:.4g}'}"
+        for name, value in known.items()
+        if not name.endswith(ERROR) or name.removesuffix(ERROR) not in known
+    )
 
 
 def _badness(value: float, median: float, worst: str) -> float:

@@ -56,7 +56,7 @@ class Publisher:
 
     def preview(self, measured: Measured) -> dict[str, float]:
         """The scalars of a snapshot that is not judged or published; those of the detectors are not among them."""
-        model = summarise_layers({row.layer: row.values for row in measured.rows})
+        model = _summary(measured.rows)
         kind, rows = measured.choice.kind, tuple(measured.rows)
         return scalars(Snapshot(measured.step, measured.epoch, kind, rows, model, {}, math.nan, math.nan, math.nan))
 
@@ -72,7 +72,7 @@ class Publisher:
         found: dict[str, float] = {}
         if self._probing is not None:
             rows, found = self._probing.merge(step, rows)
-        model = {**summarise_layers({row.layer: row.values for row in rows}), **found}
+        model = {**_summary(rows), **found}
         observation = Observation(
             step,
             epoch,
@@ -108,3 +108,7 @@ class Publisher:
         for alert in alerts:
             self._sinks.each(lambda sink, alert=alert: sink.alert(alert))  # type: ignore[misc]
         return snapshot
+
+
+def _summary(rows: Sequence[LayerRow]) -> dict[str, float]:
+    return summarise_layers({row.layer: row.values for row in rows}, {row.layer: row.errors for row in rows})

@@ -13,13 +13,14 @@ from numbers import Integral
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from ww_callbacks.spectral.number_text import short
 from ww_callbacks.spectral.printed_tables import (
     HINT,
     counted,
+    estimated_columns,
     hint,
     ordered,
     rows_of,
-    short,
     some,
     with_alpha_in_words,
     with_errors_in_words,
@@ -49,7 +50,8 @@ class Analysis:
             quantities, ``<quantity>_error`` is the error of each value, NaN if the value is exact. For dequantised
             weights, ``stored_as`` is the stored format.
         summary: model-level statistics ``<quantity>/<statistic>``, over finite values only; for α only over layers with
-            sufficient evidence (see :func:`ww_callbacks.spectral.aggregate.summary.summarise`).
+            sufficient evidence (see :func:`ww_callbacks.spectral.aggregate.summary.summarise`). Over estimates also
+            ``<quantity>/estimated``, their number, and ``<quantity>/error``, the error of the statistics.
         specs: how every parameter was handled, without its values, so that a result keeps no model alive.
         unmatched: the layers that are missing in the baseline.
         remarks: notes on how the layers were found, such as which of several files was read.
@@ -90,7 +92,8 @@ class Analysis:
         parts += self._quantised()
         if self.unmatched:
             parts.append(f"{counted(len(self.unmatched), 'layer')} not in the baseline ({some(self.unmatched)})")
-        if estimated := int(self.layers.filter(regex=f"{ERROR}$").notna().any(axis=1).sum()):
+        errors = [name + ERROR for name in estimated_columns(self.layers)]
+        if estimated := int(self.layers[errors].notna().any(axis=1).sum()):
             parts.append(f"{estimated} estimated (± in the table)")
         if self.not_reached:
             parts.append(f"{counted(len(self.not_reached), 'layer')} not measured within `max_time`")
@@ -460,7 +463,8 @@ def _analysis(
     estimated = [q.name + ERROR for q in wanted if any(q.name + ERROR in row for row in rows)]
     columns = ["layer", "kind", "type", "matrices", *marks, "status", *(q.name for q in wanted), *estimated]
     names = {q.name for q in wanted}
-    summary = summarise([{k: v for k, v in row.items() if k in names} for row in rows])
+    errors = [{q.name: float(row[q.name + ERROR]) for q in wanted if q.name + ERROR in row} for row in rows]
+    summary = summarise([{k: v for k, v in row.items() if k in names} for row in rows], errors)
     described = [replace(spec, read=None, arrange=None, is_frozen=None) for spec in specs]
     table = pd.DataFrame({column: [row.get(column, float("nan")) for row in rows] for column in columns})
     return Analysis(table, summary, described, unmatched)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.spectral.analysis import chosen_of, measure_layer
 from ww_callbacks.spectral.layers.parameter_table import sizes
-from ww_callbacks.spectral.printed_tables import counted, ordered, rows_of, short, some, with_alpha_in_words
+from ww_callbacks.spectral.number_text import short
+from ww_callbacks.spectral.printed_tables import counted, ordered, rows_of, some, with_alpha_in_words
 
 if TYPE_CHECKING:
     import pandas as pd

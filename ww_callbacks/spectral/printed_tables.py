@@ -6,8 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ww_callbacks.spectral.number_text import with_error
+
 if TYPE_CHECKING:
     import pandas as pd
+
+SIGMA_DIGITS = 2
+"""Significant digits of α's standard error."""
 
 ORDERS = ("concern", "depth")
 """Orders of a table besides the names of columns."""
@@ -19,20 +24,15 @@ HINT = (
 """Explanation below a table with hints."""
 
 
-def short(value: float) -> str:
-    """``value`` with four significant digits."""
-    return f"{value:.4g}"
-
-
 def alpha_in_words(alpha: float, sigma: float, evidence: str) -> str:
     """α with its standard error, in brackets without sufficient evidence.
 
     >>> alpha_in_words(3.14159, 0.21, "sufficient"), alpha_in_words(7.0, 2.5, "small tail")
-    ('3.142 ± 0.21', '(7 ± 2.5)')
+    ('3.14 ± 0.21', '(7.0 ± 2.5)')
     """
     if not math.isfinite(alpha):
         return "–"
-    text = short(alpha) + (f" ± {sigma:.2g}" if math.isfinite(sigma) else "")
+    text = with_error(alpha, sigma, SIGMA_DIGITS)
     return text if evidence in ("", "sufficient") else f"({text})"
 
 
@@ -64,14 +64,19 @@ def with_alpha_in_words(table: pd.DataFrame, suffix: str = "") -> pd.DataFrame:
 
 
 def with_errors_in_words(table: pd.DataFrame) -> pd.DataFrame:
-    """``table`` with columns of errors merged as ``1.234 ± 0.005``; values without an error are unchanged."""
+    """``table`` with the columns of errors merged into those of the values, as ``1.234 ± 0.005``."""
     from ww_callbacks.spectral.measuring.accuracy import ERROR
 
-    def cell(value: float, error: float) -> str:
-        return short(value) if math.isnan(error) else f"{short(value)} ± {error:.1g}"
+    names = estimated_columns(table)
+    words = {name: [*map(with_error, table[name], table[f"{name}{ERROR}"])] for name in names}
+    return table.assign(**words).drop(columns=[f"{name}{ERROR}" for name in names])
 
-    names = [str(name) for name in table if f"{name}{ERROR}" in table]
-    return table.assign(**{name: [*map(cell, table[name], table[f"{name}{ERROR}"])] for name in names})
+
+def estimated_columns(table: pd.DataFrame) -> list[str]:
+    """The columns of ``table`` with a column of errors."""
+    from ww_callbacks.spectral.measuring.accuracy import ERROR
+
+    return [str(name) for name in table if f"{name}{ERROR}" in table]
 
 
 def ordered(table: pd.DataFrame, by: str, concern: Sequence[tuple[Any, ...]], worst: Mapping[str, str]) -> list[int]:

@@ -133,7 +133,7 @@ def test_heat_map_says_the_error_of_what_is_estimated(tmp_path):
     sink.close(None)
     assert views(tmp_path)[0].quantities == ["stable_rank", "frobenius_norm"]
     (cells,) = [t for t in traces(figures.heat_map(tmp_path, "stable_rank"), type="heatmap") if t.text is not None]
-    assert [list(row) for row in cells.text] == [["", " ± 0.02"]]
+    assert [list(row) for row in cells.text] == [["3", "3.00 ± 0.02"]]
     assert not [t for t in traces(figures.heat_map(tmp_path, "frobenius_norm"), type="heatmap") if t.text is not None]
 
 

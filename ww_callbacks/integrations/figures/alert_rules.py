@@ -111,6 +111,20 @@ def relative_to(values: np.ndarray, relative: Relative) -> np.ndarray:
         return np.where(by > 0, values / by, np.nan)
 
 
+def errors_relative_to(values: np.ndarray, errors: np.ndarray, relative: Relative) -> np.ndarray:
+    """Bounds on the errors of ``relative_to(values, relative)``, to first order; 0 where all values are exact.
+
+    For x/x_0 it is (e + |x/x_0|·e_0)/|x_0|, where e_0 is at most the largest error of the layer.
+    """
+    own = np.nan_to_num(errors)
+    if not relative or not values.size:
+        return own
+    ratio = relative_to(values, relative)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        by = np.abs(values / ratio)
+        return (own + np.abs(ratio) * own.max(axis=1, keepdims=True)) / by
+
+
 def _reference(row: np.ndarray, relative: Relative) -> float:
     known = row[np.isfinite(row) & ((row > 0) | (relative == "first"))]
     if not len(known):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from ww_callbacks.integrations.figures.palette import SEVERITIES
 from ww_callbacks.integrations.figures.run_view import SUFFICIENT, RunView
 from ww_callbacks.integrations.schema import Alert
 from ww_callbacks.spectral.detectors.base import epoch_text
+from ww_callbacks.spectral.number_text import with_error
+from ww_callbacks.spectral.printed_tables import alpha_in_words
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class LayerStatus:
         evidence: ``sufficient``, or why alpha is not reliable.
         values: quantity → value; NaN if there is none.
         frozen: whether it was not trained.
+        errors: quantity → error of the value, for those that have one.
     """
 
     layer: str
@@ -36,6 +40,14 @@ class LayerStatus:
     evidence: str
     values: Mapping[str, float]
     frozen: bool = False
+    errors: Mapping[str, float] = field(default_factory=dict)
+
+    def text(self, quantity: str) -> str:
+        """The value of ``quantity`` with its error; α in brackets if the evidence does not suffice."""
+        value, error = self.values.get(quantity, math.nan), self.errors.get(quantity, math.nan)
+        if quantity == "alpha":
+            return alpha_in_words(value, error, self.evidence)
+        return with_error(value, error)
 
     @property
     def in_words(self) -> str:
@@ -57,7 +69,8 @@ def layer_statuses(run: RunView) -> list[LayerStatus]:
     """The status of every layer, in depth order."""
     full = np.flatnonzero(run.full)
     rows = []
-    last = {name: _last(run, name) for name in run.quantities}
+    last = {name: _last(run, name, run.values(name)) for name in run.quantities}
+    errors = {name: _last(run, name, run.errors(name)) for name in run.quantities}
     about: dict[str, list[Alert]] = {}
     for alert in run.alerts:
         for layer in alert.layers:
@@ -76,12 +89,13 @@ def layer_statuses(run: RunView) -> list[LayerStatus]:
                 evidence=str(run.evidence[position, full[-1]]) if len(full) else "",
                 values=values,
                 frozen=bool(run.frozen[position, full[-1]]) if len(full) else False,
+                errors={name: float(own[position]) for name, own in errors.items() if own[position] > 0.0},
             )
         )
     return rows
 
 
-def _last(run: RunView, name: str) -> np.ndarray:
-    """The last value of a quantity for every layer."""
+def _last(run: RunView, name: str, matrix: np.ndarray) -> np.ndarray:
+    """The column of ``matrix`` at the last snapshot that measured the quantity ``name``."""
     when = run.measured(name)
-    return run.values(name)[:, when[-1]] if len(when) else np.full(len(run.layers), np.nan)
+    return matrix[:, when[-1]] if len(when) else np.full(len(run.layers), np.nan)

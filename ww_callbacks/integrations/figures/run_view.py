@@ -119,8 +119,19 @@ class RunView:
             self._matrices[quantity] = self._matrix(quantity, np.nan, np.float64)
         return self._matrices[quantity]
 
+    def estimated(self, quantity: str) -> bool:
+        """Whether some values of ``quantity`` are estimates."""
+        return quantity + ERROR in self.record.layers.columns
+
     def errors(self, quantity: str) -> np.ndarray:
-        """The errors of the values of ``quantity`` that are estimates, shape (layers, T); NaN if it is exact."""
+        """The errors of the values of ``quantity``, shape (layers, T); NaN if a value is exact or missing.
+
+        Those of estimates are in the record. α has its standard error, σ = (α − 1)/√n of the maximum-likelihood
+        estimate over the n eigenvalues of the tail, and α·log10 λ_1 has σ·|log10 λ_1|, because λ_1 is known exactly.
+        """
+        if quantity in ("alpha", "alpha_weighted"):
+            sigma = self.values("sigma")
+            return sigma if quantity == "alpha" else sigma * np.abs(self.values("log_spectral_norm"))
         return self.values(quantity + ERROR)
 
     @cached_property

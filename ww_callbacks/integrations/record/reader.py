@@ -17,7 +17,9 @@ from ww_callbacks.integrations.record.density import DensityIndex
 from ww_callbacks.integrations.record.format import DENSITY_NAME, RECORD_NAME, RecordError
 from ww_callbacks.integrations.record.parser import Parser, layer_frame, model_frame
 from ww_callbacks.integrations.schema import Alert, RunInfo, Verdict
+from ww_callbacks.spectral.aggregate.summary import ERROR
 from ww_callbacks.spectral.detectors.base import epoch_text
+from ww_callbacks.spectral.number_text import with_error
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,12 @@ class RunRecord:
             for alert in self.alerts[-10:]
         )
         columns = ["epoch", *(name for name in self.model.columns if name.endswith(("/median", "/share_sufficient")))]
-        table = self.model[columns].tail(10).to_html(index=False, float_format=lambda value: f"{value:.4g}")
-        return head + (f"<ul>{alerts}</ul>" if alerts else "") + table
+        table = self.model.tail(10)
+        for name in columns:
+            if (errors := name.replace("/median", f"/{ERROR}")) != name and errors in table:
+                table = table.assign(**{name: [*map(with_error, table[name], table[errors])]})
+        shown = table[columns].to_html(index=False, float_format=lambda value: f"{value:.4g}")
+        return head + (f"<ul>{alerts}</ul>" if alerts else "") + shown
 
 
 def read_run(path: str | os.PathLike[str]) -> RunRecord:

@@ -109,6 +109,7 @@ def describe_layers(run: RunView) -> list[dict[str, Any]]:
             "words": row.in_words,
             "sure": row.evidence in ("", "sufficient"),
             "values": {name: float(f"{v:.5g}") if np.isfinite(v) else None for name, v in row.values.items()},
+            "texts": {name: row.text(name) for name in row.values if name in row.errors or name == "alpha"},
         }
         for depth, row in enumerate(layer_statuses(run))
     ]

@@ -163,9 +163,10 @@ def _relative(runs: Sequence[RunView], quantity: str) -> list[Spec]:
     """The heat map relative to each layer's first value, without the values, which the page computes."""
     panels = draw("heat_map", runs, quantity=quantity, relative=True)
     for trace in (trace for one in panels for trace in one["data"]):
-        if trace.get("meta", {}).get("part") in ("sure", "unsure"):
+        if (part := trace.get("meta", {}).get("part")) in ("sure", "unsure"):
             del trace["z"]
-            trace.pop("text", None)
+            if part == "unsure":
+                trace.pop("text", None)
     return panels
 
 

@@ -18,8 +18,10 @@ from ww_callbacks.integrations.record import RECORD_NAME
 from ww_callbacks.integrations.scalars import costs_too_much, evidence_text, layers_text
 from ww_callbacks.integrations.schema import Alert, RunInfo, Snapshot, Verdict
 from ww_callbacks.integrations.sinks.already_said import AlreadySaid
+from ww_callbacks.spectral.aggregate.summary import ERROR
 from ww_callbacks.spectral.detectors.base import epoch_text, keep_text
 from ww_callbacks.spectral.measuring.values import is_measured
+from ww_callbacks.spectral.number_text import with_error
 
 _ASCII = str.maketrans(
     {"α": "alpha", "σ": "sigma", "λ": "lambda", "Δ": "d", "‖": "||", "−": "-", "–": "-", "—": "-", "·": "|"}
@@ -167,11 +169,12 @@ class ConsoleSink:
 def legend(snapshot: Snapshot) -> str:
     """What the columns of :func:`snapshot_line` mean, of those that the run measures."""
     measured = {name for row in snapshot.rows for name in row.values}
+    estimated = any("effective_rank" in row.errors for row in snapshot.rows)
     meanings = {
         "relative_distance_from_init": "moved: ‖W − W_0‖/‖W_0‖",
         "alpha_evidence": "α: exponent of the power law ± its standard error, where the evidence suffices "
         "(2/3: in 2 of 3 layers)",
-        "effective_rank": "rank: effective rank",
+        "effective_rank": "rank: effective rank" + (" ± the error of estimates (`accuracy=`)" if estimated else ""),
     }
     said = [text for name, text in meanings.items() if name in measured]
     return f"medians over the layers. {'; '.join(said)}" if said else ""
@@ -221,10 +224,12 @@ def _columns(snapshot: Snapshot) -> tuple[str, str, str]:
         said = f"α unsure {among}"
     width = len("α 2.50 ") + len("±0.25") * any("sigma" in own for own in judged) + len(among)
     rank = snapshot.model.get("effective_rank/median", math.nan)
+    error = snapshot.model.get(f"effective_rank/{ERROR}", 0.0)
+    rank_text = with_error(rank, error).replace(" ", "") if error else f"{_three(rank):5}"
     return (
         f"{moved:12}" if moved else "",
         f"{said:{width}}" if said else "",
-        f"rank {_three(rank):5}" if math.isfinite(rank) else "",
+        f"rank {rank_text}" if math.isfinite(rank) else "",
     )
 
 

@@ -25,6 +25,7 @@ from ww_callbacks.integrations.scalars import (
 from ww_callbacks.integrations.schema import Alert, RunInfo, Snapshot, Verdict
 from ww_callbacks.integrations.sinks.event_file import EventFile
 from ww_callbacks.spectral.detectors.base import epoch_text
+from ww_callbacks.spectral.number_text import with_error
 
 
 class TensorBoardSink:
@@ -153,7 +154,8 @@ def worst_table(snapshot: Snapshot) -> str:
     """The worst layers of each quantity as a Markdown table; empty if there are none."""
     lines = [f"| {_cell(layer)} | not measured | {_cell(status)} | |" for layer, status in unmeasured(snapshot)[:10]]
     lines += [
-        f"| {_cell(found.layer)} | {_cell(found.quantity.title)} | {found.value:.4g} | {found.median:.4g} |"
+        f"| {_cell(found.layer)} | {_cell(found.quantity.title)} | {with_error(found.value, found.error)} "
+        f"| {with_error(found.median, found.median_error)} |"
         for found in outliers(snapshot)
     ]
     return "\n".join(["| layer | what | value | median over layers |", "|---|---|---|---|", *lines]) if lines else ""

@@ -7,7 +7,7 @@ import importlib.util
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,13 +26,17 @@ from ww_callbacks.integrations.scalars import (
 )
 from ww_callbacks.integrations.schema import Alert, RunInfo, Snapshot, Verdict
 from ww_callbacks.integrations.sinks.wandb_rows import OpenRows
+from ww_callbacks.spectral.aggregate.summary import ERROR, ESTIMATED
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TABLE_ROWS = 10_000
 """Number of rows of a table that W&B's pages show; a longer one is thinned to every n-th snapshot."""
 
 FIRST_SHOWN = 4
 """Number of full snapshots after which the table, charts and figures are first sent; then whenever it doubles."""
-STATISTICS = ("mean", "q10", "q90", "min", "max")
+STATISTICS = ("mean", "q10", "q90", "min", "max", ERROR, ESTIMATED)
 """Statistics that stay out of the run's summary, which contains the medians."""
 JOINED = ("min", "q10", "median", "q90", "max")
 """The lines of a chart of one quantity."""
@@ -261,8 +265,12 @@ def _worst(snapshot: Snapshot | None) -> dict[str, Any]:
         return {}
     import wandb
 
+    columns: list[str | int] = ["layer", "quantity", "value", "median"]
     rows: list[Any] = [[o.layer, o.quantity.title, o.value, o.median] for o in found]
-    return {PREFIX + "worst_layers": wandb.Table(columns=["layer", "quantity", "value", "median"], data=rows)}
+    if any(o.error or o.median_error for o in found):
+        columns += ["error of the value", "error of the median"]
+        rows = [[*row, o.error, o.median_error] for row, o in zip(rows, found, strict=True)]
+    return {PREFIX + "worst_layers": wandb.Table(columns=columns, data=rows)}
 
 
 def _charts(record: RunRecord, axis: str) -> dict[str, Any]:
@@ -279,10 +287,16 @@ def _charts(record: RunRecord, axis: str) -> dict[str, Any]:
                 xs=known[axis].tolist(),
                 ys=[known[f"{name}/{statistic}"].astype(float).tolist() for statistic in keys],
                 keys=keys,
-                title=f"{quantity_info(name).title} over the layers",
+                title=f"{quantity_info(name).title} over the layers{_uncertain(known, name)}",
                 xname=axis,
             )
     return found
+
+
+def _uncertain(model: pd.DataFrame, name: str) -> str:
+    """The largest error of the lines of ``name``, where they are of estimates."""
+    errors = model.get(f"{name}/{ERROR}")
+    return "" if errors is None or not (errors > 0.0).any() else f", estimates within ±{errors.max():.1g}"
 
 
 def _figures(record: RunRecord) -> dict[str, Any]:

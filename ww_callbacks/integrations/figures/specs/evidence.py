@@ -6,7 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ww_callbacks.integrations.figures.alert_rules import Rule, relative_to, rule_for, score_threshold
+from ww_callbacks.integrations.figures.alert_rules import (
+    Rule,
+    errors_relative_to,
+    relative_to,
+    rule_for,
+    score_threshold,
+)
 from ww_callbacks.integrations.figures.palette import GREY, INK, RUN_DASHES, SEVERITIES, faint
 from ww_callbacks.integrations.figures.run_summary import deciding_alerts
 from ww_callbacks.integrations.figures.run_view import RunView
@@ -15,6 +21,7 @@ from ww_callbacks.integrations.figures.specs.timeline import SCORE, level
 from ww_callbacks.integrations.figures.style import Spec, axis, over_time, panel
 from ww_callbacks.integrations.figures.text import escape
 from ww_callbacks.integrations.schema import Alert
+from ww_callbacks.spectral.number_text import with_error
 
 HEIGHT = 230
 MOST_RUNS, MOST_KINDS, MOST_LAYERS = 3, 2, 5
@@ -50,6 +57,7 @@ def _layers(run: RunView, alert: Alert, rule: Rule) -> Spec:
     """The worst layers of the alert as lines, the others as a band, and the threshold."""
     when = run.measured(rule.quantity)
     values = relative_to(run.values(rule.quantity)[:, when], rule.relative)
+    errors = errors_relative_to(run.values(rule.quantity)[:, when], run.errors(rule.quantity)[:, when], rule.relative)
     place = {name: row for row, name in enumerate(run.layers)}
     affected = [place[name] for name in alert.layers if name in place]
     worst = _worst_first(values, affected, rule)[:MOST_LAYERS]
@@ -64,7 +72,8 @@ def _layers(run: RunView, alert: Alert, rule: Rule) -> Spec:
             {
                 **_line(x, values[row], LINE_COLOURS[number % len(LINE_COLOURS)], RUN_DASHES[number % len(RUN_DASHES)]),
                 "name": name,
-                "hovertemplate": f"%{{y:.4g}}<extra>{name}</extra>",
+                "text": [*map(with_error, values[row], errors[row])],
+                "hovertemplate": f"%{{text}}<extra>{name}</extra>",
             }
         )
     more = f" and {len(affected) - len(worst)} more" if len(affected) > len(worst) else ""

@@ -26,6 +26,7 @@ from ww_callbacks.integrations.figures.style import Spec, axis, message_panel, o
 from ww_callbacks.integrations.figures.text import escape
 from ww_callbacks.integrations.quantity_info import quantity_info
 from ww_callbacks.integrations.schema import Alert
+from ww_callbacks.spectral.number_text import with_error
 from ww_callbacks.spectral.representation.quantities import PROBE_QUANTITIES
 
 ROW, LEAST_ROWS, MOST, MOST_OF_SEVERAL = 18, 180, 900, 460
@@ -80,6 +81,24 @@ def _values(run: RunView, quantity: str, relative: bool) -> tuple[np.ndarray, np
         return when, values - first
     with np.errstate(divide="ignore", invalid="ignore"):
         return when, np.where(first > 0, values / first, np.nan)
+
+
+def _errors(run: RunView, when: np.ndarray, quantity: str, by: Spec) -> np.ndarray:
+    """The errors of the values that :func:`_values` returns; NaN if they are exact.
+
+    For values relative to the first one x_0 ± e_0, e + e_0 is the error of x − x_0, and (e + |x/x_0|·e_0)/|x_0| that
+    of x/x_0 to first order.
+    """
+    errors = run.errors(quantity)[:, when]
+    if not by or not errors.size:
+        return errors
+    values = run.values(quantity)[:, when]
+    place = np.arange(len(values)), np.isfinite(values).argmax(axis=1)
+    first, own = values[place][:, None], np.nan_to_num(errors)
+    of_first = own[place][:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = (own + np.abs(values / first) * of_first) / np.abs(first)
+    return own + of_first if by["by"] == "difference" else ratio
 
 
 def _difference(runs: Sequence[RunView], quantity: str) -> bool:
@@ -233,10 +252,14 @@ def _cells(
             "meta": {**meta, "part": "sure"},
         }
     ]
-    errors = run.errors(quantity)[:, when]
+    errors = _errors(run, when, quantity, by)
+    if run.estimated(quantity):
+        cells[0]["text"] = [[*map(with_error, *row)] for row in zip(values, errors, strict=True)]
+        cells[0]["hovertemplate"] = f"{hover.replace('%{z:.4g}', '%{text}')}<extra></extra>"
+    elif not suffix and np.isfinite(errors).any():
+        cells[0]["hovertemplate"] = f"{hover} ± %{{customdata:.2g}}<extra></extra>"
     if not suffix and np.isfinite(errors).any():
-        cells[0]["text"] = [["" if np.isnan(e) else f" ± {e:.1g}" for e in row] for row in errors]
-        cells[0]["hovertemplate"] = f"{hover}%{{text}}<extra></extra>"
+        cells[0]["customdata"] = errors
     key: list[tuple[str, str]] = []
     if quantity == "alpha" and not suffix:
         key += [(ALPHA_SCALE[1][1], "below 2: very heavy tail"), (ALPHA_SCALE[4][1], "above 6: hardly a tail")]

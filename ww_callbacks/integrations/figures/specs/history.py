@@ -13,6 +13,7 @@ from ww_callbacks.integrations.figures.specs.epoch_markers import epoch_range
 from ww_callbacks.integrations.figures.style import Spec, axis, message_panel, over_time, panel
 from ww_callbacks.integrations.figures.text import escape
 from ww_callbacks.integrations.quantity_info import quantity_info
+from ww_callbacks.spectral.number_text import with_error
 
 HEIGHT = 190
 FEW = 60
@@ -49,8 +50,7 @@ def history_frame(runs: Sequence[RunView]) -> list[Spec]:
     """The panels of every quantity with traces without values: the same for all layers.
 
     ``meta`` of a trace describes its values: ``run``, ``quantity``, and ``part``: the ``line``, the ``hollow`` marks,
-    or the edges ``low`` and ``high`` of the band, whose half width is the product of the magnitudes of the quantities
-    in ``error``.
+    or the edges ``low`` and ``high`` of the band.
     """
     known = dict.fromkeys(name for run in runs for name in run.quantities)
     names = sorted(known, key=lambda name: not quantity_info(name).headline)
@@ -59,8 +59,7 @@ def history_frame(runs: Sequence[RunView]) -> list[Spec]:
         for position, run in enumerate(runs):
             if name in run.quantities:
                 nothing = np.array([np.nan])
-                error = nothing if _error_factors(run, name) else None
-                course = _Course(nothing, nothing, np.array([False]), error, [""])
+                course = _Course(nothing, nothing, np.array([False]), nothing, [""])
                 for trace in _traces(run, name, position, course, len(runs) <= MOST_BANDS):
                     made["data"].append({key: part for key, part in trace.items() if key not in _VALUES})
     return panels
@@ -93,51 +92,42 @@ class _Course:
     epochs: np.ndarray
     values: np.ndarray
     sure: np.ndarray
-    error: np.ndarray | None
+    error: np.ndarray
     evidence: list[str]
 
 
 def _course(run: RunView, layer: str, name: str) -> _Course:
     row, when = run.layers.index(layer), run.measured(name)
-    error = uncertainty(run, row, name)
     return _Course(
         run.epochs[when],
         run.values(name)[row, when],
         run.sure(name)[row, when],
-        None if error is None else error[when],
+        run.errors(name)[row, when],
         run.evidence[row, when].tolist(),
     )
-
-
-def uncertainty(run: RunView, layer: int, name: str) -> np.ndarray | None:
-    """The standard error of the quantity over time, shape (T,), if known.
-
-    alpha's is σ = (α − 1)/√n of its maximum-likelihood estimate over the n eigenvalues of the tail; alpha_weighted =
-    α·log10 λ_1 has this error times |log10 λ_1|, because λ_1 is known exactly.
-    """
-    factors = _error_factors(run, name)
-    return np.prod([np.abs(run.values(factor)[layer]) for factor in factors], axis=0) if factors else None
-
-
-def _error_factors(run: RunView, name: str) -> tuple[str, ...]:
-    """The quantities whose magnitudes multiply to the standard error of ``name``."""
-    factors = {"alpha": ("sigma",), "alpha_weighted": ("sigma", "log_spectral_norm")}.get(name, ())
-    return factors if set(factors) <= set(run.quantities) else ()
 
 
 def _traces(run: RunView, name: str, position: int, course: _Course, banded: bool) -> list[Spec]:
     x, y, sure, error = course.epochs, course.values, course.sure, course.error
     style = run_style(position)
-    meta = {"run": run.label, "quantity": name, "error": _error_factors(run, name)}
+    meta = {"run": run.label, "quantity": name}
+    uncertain = bool(np.isfinite(run.errors(name)).any())
     group = {"type": "scatter", "legendgroup": str(position), "showlegend": False}
     traces: list[Spec] = []
-    if error is not None and banded:
+    if uncertain and banded:
+        error = np.nan_to_num(error) if run.estimated(name) else error
         edge = {**group, "mode": "lines", "line": {"width": 0}, "x": x, "hoverinfo": "skip"}
         fill = {"fill": "tonexty", "fillcolor": faint(style["color"], 0.2)}
         traces = [
             {**edge, "y": y - error, "meta": {**meta, "part": "low"}},
             {**edge, "y": y + error, **fill, "meta": {**meta, "part": "high"}},
         ]
+    said: Spec
+    shown, said = "%{y:.4g}", {}
+    if run.estimated(name):
+        shown, said = "%{text}", {"text": [*map(with_error, y, course.error)]}
+    elif uncertain:
+        shown, said = "%{y:.4g} ± %{customdata:.2g}", {"customdata": error}
     traces.append(
         {
             **group,
@@ -148,11 +138,9 @@ def _traces(run: RunView, name: str, position: int, course: _Course, banded: boo
             "marker": {"size": 5},
             "name": escape(run.label),
             "showlegend": True,
-            "hovertemplate": "epoch %{x:.4g}: %{y:.4g}"
-            + (" ± %{customdata:.2g}" if error is not None else "")
-            + f"<extra>{escape(run.label)}</extra>",
+            "hovertemplate": f"epoch %{{x:.4g}}: {shown}<extra>{escape(run.label)}</extra>",
             "meta": {**meta, "part": "line"},
-            **({} if error is None else {"customdata": error}),
+            **said,
         }
     )
     if not sure.all():

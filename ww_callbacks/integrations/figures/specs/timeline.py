@@ -14,6 +14,8 @@ from ww_callbacks.integrations.figures.specs.epoch_markers import epoch_range, m
 from ww_callbacks.integrations.figures.style import Spec, axis, message_panel, over_time, panel
 from ww_callbacks.integrations.figures.text import escape
 from ww_callbacks.integrations.quantity_info import quantity_info
+from ww_callbacks.spectral.aggregate.summary import ERROR, ESTIMATED
+from ww_callbacks.spectral.number_text import with_error
 from ww_callbacks.spectral.representation.quantities import PROBE_QUANTITIES
 
 LOSS, PANEL = 250, 178
@@ -198,7 +200,20 @@ def _band(run: RunView, name: str, position: int, *, alone: bool) -> list[Spec]:
         lines = _edges(run, name, keep) + lines + _worst(run, name)
     for trace in lines:
         trace.update(x=run.epochs[keep], y=trace["y"][keep])
+    _say_errors(run, name, keep, [trace for trace in lines if "hovertemplate" in trace])
     return lines
+
+
+def _say_errors(run: RunView, name: str, keep: np.ndarray, lines: Sequence[Spec]) -> None:
+    """Add to what ``lines`` show of the statistics of ``name`` the error of these, where values are estimates."""
+    errors, estimated = run.model(f"{name}/{ERROR}"), run.model(f"{name}/{ESTIMATED}")
+    if errors is None or estimated is None:
+        return
+    among = [f", {count:.0f} of the layers estimated" if count > 0 else "" for count in estimated[keep]]
+    for trace in lines:
+        values = map(with_error, trace["y"], errors[keep])
+        trace["text"] = [value + count for value, count in zip(values, among, strict=True)]
+        trace["hovertemplate"] = trace["hovertemplate"].replace("%{y:.4g}", "%{text}")
 
 
 def _edges(run: RunView, name: str, keep: np.ndarray) -> list[Spec]:

@@ -73,7 +73,7 @@ async function relativeHeatMap(quantity) {
       const first = anyOf(cells, row).find(Number.isFinite) ?? NaN;
       return values.map((value) => (trace.meta.by === "difference" ? value - first : first > 0 ? value / first : NaN));
     });
-    return { ...trace, text, z: against };
+    return { text, ...trace, z: against };
   }) }));
 }
 
@@ -85,7 +85,7 @@ async function historyOf(layer) {
 
 /** A trace of the history with its values; none where it would be empty. */
 async function filled(trace, layer) {
-  const { run, quantity, part, error } = trace.meta;
+  const { run, quantity, part } = trace.meta;
   const cells = cellsOf(await heatMapOf(quantity), run);
   const row = cells.sure ? cells.sure.meta.layers.indexOf(layer) : -1;
   if (row < 0) return [];
@@ -94,10 +94,12 @@ async function filled(trace, layer) {
     const y = cells.unsure?.z[row];
     return y?.some(Number.isFinite) ? [{ ...trace, x, y, text: cells.unsure.text[row] }] : [];
   }
-  const factors = await Promise.all(error.map(async (name) => anyOf(cellsOf(await heatMapOf(name), run), row)));
-  const band = factors.length ? x.map((_, at) => factors.reduce((product, values) => product * Math.abs(values[at]), 1)) : null;
-  if (part === "line") return [{ ...trace, x, y: cells.sure.z[row], ...(band ? { customdata: band } : {}) }];
-  return [{ ...trace, x, y: anyOf(cells, row).map((value, at) => value + (part === "low" ? -band[at] : band[at])) }];
+  const { customdata, text } = cells.sure;
+  const errors = customdata?.[row];
+  if (part === "line") return [{ ...trace, x, y: cells.sure.z[row], ...(errors ? { customdata: errors } : {}), ...(text ? { text: text[row] } : {}) }];
+  if (!errors) return [];
+  const half = (at) => (Number.isNaN(errors[at]) && text ? 0 : errors[at]); // of several values, some are exact
+  return [{ ...trace, x, y: anyOf(cells, row).map((value, at) => value + (part === "low" ? -half(at) : half(at))) }];
 }
 
 /** The spectrum of a layer at the epoch nearest to `epoch`, the last one if it is null. */

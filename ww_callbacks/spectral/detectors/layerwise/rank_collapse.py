@@ -14,6 +14,7 @@ from ww_callbacks.spectral.detectors.layerwise.layerwise_detector import (
     since,
 )
 from ww_callbacks.spectral.detectors.layerwise.loss_memory import LossMemory
+from ww_callbacks.spectral.number_text import with_error
 
 
 @dataclass
@@ -72,15 +73,19 @@ class RankCollapse(LayerwiseDetector[HighestRank, LossMemory]):
         if rank is None:
             return True
         highest = memory.highest = max(memory.highest, rank)
+        error = observation.error(layer, "effective_rank")
         # If the rank is an estimate, it must be below with its whole error.
-        if highest < self.smallest or rank + observation.error(layer, "effective_rank") >= self.share * highest:
+        if highest < self.smallest or rank + error >= self.share * highest:
             return False
-        return {"effective_rank": rank, "highest": highest, "share": rank / highest}
+        estimated = {"effective_rank_error": error} if error else {}
+        return {"effective_rank": rank, **estimated, "highest": highest, "share": rank / highest}
 
     def finding(self, shown: list[Shown], observation: Observation) -> Finding:
         """See the class."""
         step, epoch = since(shown)
         worst = min(shown, key=lambda s: s.evidence["share"])
+        rank, error = worst.evidence["effective_rank"], worst.evidence.get("effective_rank_error", 0.0)
+        now = with_error(rank, error) if error else f"{rank:.1f}"
         stuck = self._run.loss_stuck
         return Finding(
             kind=self.kind,
@@ -91,7 +96,7 @@ class RankCollapse(LayerwiseDetector[HighestRank, LossMemory]):
             since_epoch=epoch,
             message=(
                 f"Since epoch {epoch_text(epoch)} the rank collapses in {name_layers(shown)}: the effective rank of "
-                f"`{worst.layer}` fell from {worst.evidence['highest']:.0f} to {worst.evidence['effective_rank']:.1f}."
+                f"`{worst.layer}` fell from {worst.evidence['highest']:.0f} to {now}."
             ),
             recommendation=(
                 "Lower the weight decay or other penalties on this layer, or the learning rate; if the loss is good, "

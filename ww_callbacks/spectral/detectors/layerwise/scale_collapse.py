@@ -94,12 +94,13 @@ class ScaleCollapse(LayerwiseDetector[HighestNorm, PeersAndLoss]):
         if highest <= 0:
             return False  # it started at zero and has not changed
         fall = math.log(highest / norm) if norm > 0 else math.inf
-        own = number(values, "scale_collapse")
-        fixed = own is not None and own + observation.error(layer, "scale_collapse") < math.log10(self.ratio)
+        own, error = number(values, "scale_collapse"), observation.error(layer, "scale_collapse")
+        fixed = own is not None and own + error < math.log10(self.ratio)
         if not fixed and (fall < self.drop or fall - self._run.median_fall < self.apart):
             return False
         evidence = {"fraction_of_own_maximum": math.exp(-fall), "median_layer": math.exp(-self._run.median_fall)}
-        return evidence if own is None else {**evidence, "scale_collapse": own}
+        estimated = {"scale_collapse_error": error} if error else {}
+        return evidence if own is None else {**evidence, "scale_collapse": own, **estimated}
 
     def finding(self, shown: list[Shown], observation: Observation) -> Finding:
         """See the class."""

@@ -44,16 +44,19 @@ export function layerTable(app, place, run, rows, named) {
 function line(app, run, row, columns, state, again) {
   const cells = columns.map((name) => {
     if (row.inside) return element("td", { class: "number" }, row.ranges[name]);
-    const value = row.values[name];
-    const error = name === "alpha" && row.values.sigma ? ` ± ${shown(row.values.sigma, 2)}` : "";
-    const unsure = !row.sure && name === "alpha" && value !== null;
-    return element("td", { class: `number${unsure ? " unsure" : ""}` }, unsure ? `(${shown(value)}${error})` : `${shown(value)}${value === null ? "" : error}`);
+    const unsure = !row.sure && name === "alpha" && row.values[name] !== null;
+    return element("td", { class: `number${unsure ? " unsure" : ""}` }, words(row, name));
   });
   const fold = () => { state.open[state.open.has(row.layer) ? "delete" : "add"](row.layer); again(); };
   const open = row.inside ? fold : () => app.openLayer(run.name, row.layer);
   const name = element("button", { class: "plain", "data-key": row.layer, "aria-expanded": row.inside ? String(state.open.has(row.layer)) : null }, row.inside ? `${state.open.has(row.layer) ? "▾" : "▸"}\u00a0` : "", breakable(row.layer), row.inside ? ` (${row.inside.length})` : "");
   return element("tr", { class: `link ${row.severity}`, onclick: open },
     element("td", { class: row.folded ? "folded" : "" }, name), element("td", {}, sign(row.severity), ` ${row.words}`), ...cells);
+}
+
+/** The value of a layer, with its error where it has one. */
+function words(row, name) {
+  return row.texts[name] ?? shown(row.values[name]);
 }
 
 /** The rows with the experts of a block in one, with their range and the worst standing. */
@@ -70,10 +73,11 @@ function folded(rows, state, columns) {
     const ranges = {};
     const values = {};
     for (const name of columns) {
-      const known = inside.map((row) => row.values[name]).filter((value) => value !== null && value !== undefined);
-      const ends = [...new Set([Math.min(...known), Math.max(...known)].map((value) => shown(value)))];
-      ranges[name] = known.length ? ends.join(" to ") : "–";
-      values[name] = known.length ? Math.max(...known) : null;
+      const known = inside.filter((row) => row.values[name] !== null && row.values[name] !== undefined)
+        .sort((a, b) => a.values[name] - b.values[name]);
+      const ends = [...new Set([known[0], known.at(-1)].filter(Boolean).map((row) => words(row, name)))];
+      ranges[name] = ends.join(" to ") || "–";
+      values[name] = known.at(-1)?.values[name] ?? null;
     }
     const group = { ...worst, layer, inside, ranges, values, depth: inside[0].depth, words: worst.severity ? `${worst.layer}: ${worst.words}` : worst.words };
     return state.open.has(layer) ? [group, ...inside.map((row) => ({ ...row, folded: true }))] : [group];
