@@ -20,7 +20,7 @@ from ww_callbacks.integrations.figures.run_view import RunView, views
 from ww_callbacks.integrations.record import read_run
 from ww_callbacks.integrations.report.describe import describe_layers
 from ww_callbacks.integrations.report.view import draw
-from ww_callbacks.integrations.scalars import describe, evidence_text, layer_scalars, outliers
+from ww_callbacks.integrations.scalars import describe, evidence_text, layer_scalars, outliers, scalars
 from ww_callbacks.integrations.schema import Alert, Snapshot
 from ww_callbacks.integrations.sinks.console import legend, snapshot_line
 from ww_callbacks.integrations.sinks.tensorboard import worst_table
@@ -95,8 +95,10 @@ def test_the_run_has_estimated_reused_and_exact_layers(made):
     assert set(last.columns) >= {"effective_rank_error", f"{NORM}_error"}
     summary = made[2].summary.iloc[-1]
     assert summary[f"{NORM}/estimated"] == 2.0
-    assert summary[f"{NORM}/error"] == pytest.approx(max(errors["estimated"], errors["reused"]), rel=1e-6)
-    assert np.isnan(made[2].summary[f"{NORM}/error"].iloc[0]), "the first snapshot is exact"
+    assert summary[f"{NORM}/median_error"] == pytest.approx(errors["reused"], rel=1e-6)
+    assert summary[f"{NORM}/max_error"] == pytest.approx(errors["estimated"], rel=1e-6)
+    assert summary[f"{NORM}/min_error"] == 0.0
+    assert np.isnan(made[2].summary[f"{NORM}/median_error"].iloc[0]), "the first snapshot is exact"
 
 
 def test_the_report_and_the_tab(run):
@@ -174,11 +176,14 @@ def test_lines_of_the_terminal(made):
 
 def test_scalars_and_the_worst_layers(made):
     last = made[1][-1]
-    scalars = layer_scalars(last)
-    assert scalars[f"spectral_layers/reused/{NORM}_error"] > 0.0
-    assert f"spectral_layers/exact/{NORM}_error" not in scalars
+    of_layers = layer_scalars(last)
+    assert of_layers[f"spectral_layers/reused/{NORM}_error"] > 0.0
+    assert f"spectral_layers/exact/{NORM}_error" not in of_layers
     assert describe(f"spectral_layers/reused/{NORM}_error").startswith("log spectral norm: error of the estimate")
-    assert describe(f"spectral/{NORM}/error").startswith("log spectral norm: error of the statistics")
+    assert describe(f"spectral/{NORM}/median_error").startswith("log spectral norm: error of the median")
+    sent = {name for name in scalars(last) if name.startswith(f"spectral/{NORM}/")}
+    names = ("mean", "median", "q10", "q90", "min", "max", "median_error", "estimated")
+    assert sent == {f"spectral/{NORM}/{name}" for name in names}
     worst = {(o.quantity.name, o.layer): o for o in outliers(last)}
     assert worst["effective_rank", "reused"].error > 0.0 == worst["effective_rank", "exact"].error
     assert said(worst_table(last))
@@ -203,7 +208,10 @@ def test_analyze_and_its_pages(tmp_path, capsys):
     weights = {"large.weight": with_spikes(600, 520), "small.weight": with_spikes(60, 40)}
     result = spectral.analyze(weights, names, accuracy=0.01)
     assert result.summary[f"{NORM}/estimated"] == 1.0
-    assert result.statistics().loc[NORM, "error"] == pytest.approx(result.layers[f"{NORM}_error"].max(), rel=1e-6)
+    assert result.statistics().loc[NORM, "max_error"] + result.statistics().loc[NORM, "min_error"] == pytest.approx(
+        result.layers[f"{NORM}_error"].max(), rel=1e-6
+    )
+    assert said(repr(result).split("\n\n")[-1]) and "max_error" not in repr(result)
     save_file(weights, tmp_path / "model.safetensors")
     page, table = tmp_path / "page.html", tmp_path / "table.csv"
     arguments = ["--quantities", *names, "--accuracy", "0.01", "-o", str(page), "-o", str(table)]

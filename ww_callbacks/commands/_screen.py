@@ -18,9 +18,9 @@ from ww_callbacks.integrations.figures.run_summary import BAD, GOOD, OPEN, WATCH
 from ww_callbacks.integrations.figures.run_view import RunView
 from ww_callbacks.integrations.quantity_info import quantity_info
 from ww_callbacks.integrations.sinks.console import shared_start
-from ww_callbacks.spectral.aggregate.summary import ERROR
 from ww_callbacks.spectral.detectors.base import epoch_text
-from ww_callbacks.spectral.number_text import short, with_error
+from ww_callbacks.spectral.measuring.accuracy import ERROR
+from ww_callbacks.spectral.number_text import with_error
 
 GAP, EDGES, NUMBER, SIGN = 3, 2, 9, 1
 """Characters between two columns, at the ends of a line, of a column of numbers, and of a sign."""
@@ -85,20 +85,23 @@ def _model(run: RunView, width: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("over the layers")
     summarised = [name for name in run.quantities if _summarised(run, name)]
-    medians = {name: _median(run, name) for name in summarised}
-    number = max([NUMBER, *map(len, medians.values())])
+    known = {(name, part): _statistic(run, name, part) for name in summarised for part in ("median", "q10", "q90")}
+
+    def number(part: str) -> int:
+        return max([NUMBER, *(len(known[name, part]) for name in summarised)])
+
     for of_layers in ("{} of {} layers", "{}/{}"):  # the longer form if there is room for it
         titles = {name: _title(run, name, of_layers) for name in summarised}
-        room = width - max(map(len, titles.values()), default=0) - number - 2 * GAP - EDGES
+        room = width - max(map(len, titles.values()), default=0) - number("median") - 2 * GAP - EDGES
         if room >= len("median so far"):
             break
-    statistics = []
-    if room - 2 * (NUMBER + GAP) >= BARS_LEAST:  # in a narrow terminal, how it moved says more
-        statistics = ["q10", "q90"]
-        room -= 2 * (NUMBER + GAP)
-    table.add_column("median", justify="right", no_wrap=True)
+    statistics = ["median"]
+    quantiles = number("q10") + number("q90") + 2 * GAP
+    if room - quantiles >= BARS_LEAST:  # in a narrow terminal, how it moved says more
+        statistics += ["q10", "q90"]
+        room -= quantiles
     for name in statistics:
-        table.add_column({"q10": "10 %", "q90": "90 %"}[name], justify="right", no_wrap=True)
+        table.add_column({"q10": "10 %", "q90": "90 %"}.get(name, name), justify="right", no_wrap=True)
     bars = room >= BARS_LEAST
     if bars:
         table.add_column("median so far" if room >= len("median so far") else "so far", no_wrap=True)
@@ -106,21 +109,19 @@ def _model(run: RunView, width: int) -> Table:
         median = run.model(f"{quantity}/median")
         if median is None:
             continue
-        when = run.measured(quantity)
-        known = [run.model(f"{quantity}/{name}") for name in statistics]
-        cells = [short(column[when[-1]]) if column is not None and len(when) else "–" for column in known]
-        history = [sparkline(median[when], min(room, BARS_MOST))] if bars else []
-        table.add_row(Text(titles[quantity]), medians[quantity], *cells, *history)
+        cells = [known[quantity, name] for name in statistics]
+        history = [sparkline(median[run.measured(quantity)], min(room, BARS_MOST))] if bars else []
+        table.add_row(Text(titles[quantity]), *cells, *history)
     return table
 
 
-def _median(run: RunView, quantity: str) -> str:
-    """The current median over the layers, with its error where values are estimates."""
+def _statistic(run: RunView, quantity: str, name: str) -> str:
+    """The current statistic over the layers, with its error where values are estimates."""
     when = run.measured(quantity)
-    median, error = run.model(f"{quantity}/median"), run.model(f"{quantity}/{ERROR}")
-    if median is None or not len(when):
+    values, errors = run.model(f"{quantity}/{name}"), run.model(f"{quantity}/{name}{ERROR}")
+    if values is None or not len(when):
         return "–"
-    return with_error(median[when[-1]], math.nan if error is None else error[when[-1]])
+    return with_error(values[when[-1]], math.nan if errors is None else errors[when[-1]])
 
 
 def _title(run: RunView, quantity: str, of_layers: str) -> str:

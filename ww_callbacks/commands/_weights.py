@@ -192,7 +192,7 @@ def print_table(heading: str, table: pd.DataFrame, marks: Mapping[str, Mapping[s
             notes = "\n".join(filter(None, (f"The names of all layers begin with {shared}", notes)))
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
-        numeric = table[column].dtype.kind in "fiu"
+        numeric = table[column].dtype.kind in "fiu" or any(" ± " in cell for cell in cells[column])
         wraps = column in _FOLDED
         words = escape("\n".join(_head(column, cells[column])))
         justify: Literal["right", "left"] = "right" if numeric else "left"

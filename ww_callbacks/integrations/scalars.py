@@ -11,8 +11,7 @@ import numpy as np
 
 from ww_callbacks.integrations.quantity_info import quantity_info
 from ww_callbacks.integrations.schema import Alert, Snapshot, Value
-from ww_callbacks.spectral.aggregate import summary
-from ww_callbacks.spectral.aggregate.summary import NEEDS_EVIDENCE, UPDATES
+from ww_callbacks.spectral.aggregate.summary import ESTIMATED, NEEDS_EVIDENCE, STATISTICS, UPDATES
 from ww_callbacks.spectral.measuring.accuracy import ERROR
 from ww_callbacks.spectral.measuring.registry import Quantity, all_quantities
 from ww_callbacks.spectral.measuring.values import is_measured
@@ -21,6 +20,7 @@ from ww_callbacks.spectral.number_text import with_error
 PREFIX = "spectral/"
 LAYER_PREFIX = "spectral_layers/"
 LEAST_SECONDS, MOST_COST = 60, 0.1
+_ERRORS = tuple(f"/{statistic}{ERROR}" for statistic in STATISTICS if statistic != "median")
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,11 @@ class Outlier:
 
 
 def scalars(snapshot: Snapshot) -> dict[str, float]:
-    """``spectral/<quantity>/<statistic>`` and the callback's cost; missing values are left out."""
-    values = {PREFIX + name: value for name, value in snapshot.model.items()}
+    """``spectral/<quantity>/<statistic>`` and the callback's cost; missing values are left out.
+
+    Of the errors of statistics over estimates, those of the medians are included.
+    """
+    values = {PREFIX + name: value for name, value in snapshot.model.items() if not name.endswith(_ERRORS)}
     values[PREFIX + "overhead"] = snapshot.overhead
     return {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
@@ -80,8 +83,8 @@ def describe(name: str) -> str:
     if not known.definition:
         return ""
     about = {
-        f"/{summary.ERROR}": "error of the statistics, because some values are estimates",
-        f"/{summary.ESTIMATED}": "number of layers whose value is an estimate",
+        f"/median{ERROR}": "error of the median, because some values are estimates",
+        f"/{ESTIMATED}": "number of layers whose value is an estimate",
         ERROR: "error of the estimate",
     }
     what = next((f"{text}; " for end, text in about.items() if name.endswith(end)), "")
@@ -103,7 +106,7 @@ def outliers(snapshot: Snapshot, count: int = 3) -> list[Outlier]:
         if len(values) < 2:
             continue
         median = float(np.median([value for _, value in values]))
-        uncertain = snapshot.model.get(f"{name}/{summary.ERROR}", 0.0)
+        uncertain = snapshot.model.get(f"{name}/median{ERROR}", 0.0)
         ranked = nlargest(count, values, key=lambda item: _badness(item[1], median, quantity.worst))
         found += [
             Outlier(quantity, row.layer, value, median, row.errors.get(name, 0.0), uncertain) for row, value in ranked

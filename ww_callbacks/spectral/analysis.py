@@ -51,7 +51,7 @@ class Analysis:
             weights, ``stored_as`` is the stored format.
         summary: model-level statistics ``<quantity>/<statistic>``, over finite values only; for α only over layers with
             sufficient evidence (see :func:`ww_callbacks.spectral.aggregate.summary.summarise`). Over estimates also
-            ``<quantity>/estimated``, their number, and ``<quantity>/error``, the error of the statistics.
+            ``<quantity>/estimated``, their number, and ``<quantity>/<statistic>_error``.
         specs: how every parameter was handled, without its values, so that a result keeps no model alive.
         unmatched: the layers that are missing in the baseline.
         remarks: notes on how the layers were found, such as which of several files was read.
@@ -177,15 +177,18 @@ class Analysis:
             cells.setdefault(quantity, {})[statistic] = value
         return pd.DataFrame.from_dict(cells, orient="index")
 
+    def _statistics_in_words(self) -> pd.DataFrame:
+        return with_errors_in_words(self.statistics())
+
     def __repr__(self) -> str:
         """The table and the summary as text."""
         table = self.shown().to_string(index=False, na_rep="–", float_format=short)
-        summary = self.statistics().to_string(na_rep="–", float_format=short) if self.summary else ""
+        summary = self._statistics_in_words().to_string(na_rep="–", float_format=short) if self.summary else ""
         return "\n\n".join(filter(None, (self.heading(), table, self.notes, self._more(), summary)))
 
     def _repr_html_(self) -> str:
         table = self.shown().to_html(index=False, border=0, na_rep="–", float_format=short)
-        summary = self.statistics().to_html(border=0, na_rep="–", float_format=short)
+        summary = self._statistics_in_words().to_html(border=0, na_rep="–", float_format=short)
         details = f"<details><summary>over all layers</summary>{summary}</details>" if self.summary else ""
         more = "".join(f"<p>{html.escape(text)}</p>" for text in (self.notes, self._more()) if text)
         return f"<p>{html.escape(self.heading())}</p>{table}{more}{details}"

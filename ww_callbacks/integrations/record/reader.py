@@ -17,9 +17,9 @@ from ww_callbacks.integrations.record.density import DensityIndex
 from ww_callbacks.integrations.record.format import DENSITY_NAME, RECORD_NAME, RecordError
 from ww_callbacks.integrations.record.parser import Parser, layer_frame, model_frame
 from ww_callbacks.integrations.schema import Alert, RunInfo, Verdict
-from ww_callbacks.spectral.aggregate.summary import ERROR
 from ww_callbacks.spectral.detectors.base import epoch_text
-from ww_callbacks.spectral.number_text import with_error
+from ww_callbacks.spectral.number_text import short
+from ww_callbacks.spectral.printed_tables import with_errors_in_words
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,8 @@ class RunRecord:
             for alert in self.alerts[-10:]
         )
         columns = ["epoch", *(name for name in self.model.columns if name.endswith(("/median", "/share_sufficient")))]
-        table = self.model.tail(10)
-        for name in columns:
-            if (errors := name.replace("/median", f"/{ERROR}")) != name and errors in table:
-                table = table.assign(**{name: [*map(with_error, table[name], table[errors])]})
-        shown = table[columns].to_html(index=False, float_format=lambda value: f"{value:.4g}")
+        table = with_errors_in_words(self.model.tail(10))[columns]
+        shown = table.to_html(index=False, float_format=short)
         return head + (f"<ul>{alerts}</ul>" if alerts else "") + shown
 
 

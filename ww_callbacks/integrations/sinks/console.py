@@ -18,8 +18,8 @@ from ww_callbacks.integrations.record import RECORD_NAME
 from ww_callbacks.integrations.scalars import costs_too_much, evidence_text, layers_text
 from ww_callbacks.integrations.schema import Alert, RunInfo, Snapshot, Verdict
 from ww_callbacks.integrations.sinks.already_said import AlreadySaid
-from ww_callbacks.spectral.aggregate.summary import ERROR
 from ww_callbacks.spectral.detectors.base import epoch_text, keep_text
+from ww_callbacks.spectral.measuring.accuracy import ERROR
 from ww_callbacks.spectral.measuring.values import is_measured
 from ww_callbacks.spectral.number_text import with_error
 
@@ -224,7 +224,7 @@ def _columns(snapshot: Snapshot) -> tuple[str, str, str]:
         said = f"α unsure {among}"
     width = len("α 2.50 ") + len("±0.25") * any("sigma" in own for own in judged) + len(among)
     rank = snapshot.model.get("effective_rank/median", math.nan)
-    error = snapshot.model.get(f"effective_rank/{ERROR}", 0.0)
+    error = snapshot.model.get(f"effective_rank/median{ERROR}", 0.0)
     rank_text = with_error(rank, error).replace(" ", "") if error else f"{_three(rank):5}"
     return (
         f"{moved:12}" if moved else "",

@@ -26,7 +26,8 @@ from ww_callbacks.integrations.scalars import (
 )
 from ww_callbacks.integrations.schema import Alert, RunInfo, Snapshot, Verdict
 from ww_callbacks.integrations.sinks.wandb_rows import OpenRows
-from ww_callbacks.spectral.aggregate.summary import ERROR, ESTIMATED
+from ww_callbacks.spectral.aggregate.summary import ESTIMATED
+from ww_callbacks.spectral.measuring.accuracy import ERROR
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +37,7 @@ TABLE_ROWS = 10_000
 
 FIRST_SHOWN = 4
 """Number of full snapshots after which the table, charts and figures are first sent; then whenever it doubles."""
-STATISTICS = ("mean", "q10", "q90", "min", "max", ERROR, ESTIMATED)
+STATISTICS = ("mean", "q10", "q90", "min", "max", f"median{ERROR}", ESTIMATED)
 """Statistics that stay out of the run's summary, which contains the medians."""
 JOINED = ("min", "q10", "median", "q90", "max")
 """The lines of a chart of one quantity."""
@@ -295,8 +296,8 @@ def _charts(record: RunRecord, axis: str) -> dict[str, Any]:
 
 def _uncertain(model: pd.DataFrame, name: str) -> str:
     """The largest error of the lines of ``name``, where they are of estimates."""
-    errors = model.get(f"{name}/{ERROR}")
-    return "" if errors is None or not (errors > 0.0).any() else f", estimates within ±{errors.max():.1g}"
+    errors = model.filter([f"{name}/{statistic}{ERROR}" for statistic in JOINED]).to_numpy(dtype=float)
+    return f", ± at most {np.nanmax(errors):.1g} by estimates" if np.isfinite(errors).any() else ""
 
 
 def _figures(record: RunRecord) -> dict[str, Any]:

@@ -7,13 +7,14 @@ from types import MappingProxyType
 
 import numpy as np
 
+from ww_callbacks.spectral.measuring.accuracy import ERROR
 from ww_callbacks.spectral.measuring.registry import all_quantities
 
 STATISTICS = ("mean", "median", "q10", "q90", "min", "max")
 """The statistics over layers, in order; quantiles by linear interpolation."""
 
-ESTIMATED, ERROR = "estimated", "error"
-"""Names next to the statistics: how many of the values are estimates, and the error of the statistics."""
+ESTIMATED = "estimated"
+"""Name next to the statistics: how many of the values are estimates."""
 
 NEEDS_EVIDENCE = ("alpha", "alpha_weighted")
 """Quantities that only use layers whose ``alpha_evidence`` is ``sufficient``."""
@@ -71,36 +72,36 @@ def summarise(
         ``<quantity>/<statistic>`` for every headline quantity that occurs in the rows, over its finite values (for α
         only those with sufficient evidence; NaN if none is left), and ``alpha/share_sufficient``: the share of layers
         with an α that have sufficient evidence. Where values are estimates, also ``<quantity>/estimated``, how many
-        they are, and ``<quantity>/error``: the largest error that one of the statistics has because of them.
+        they are, and ``<quantity>/<statistic>_error``: the error that each statistic has because of them.
 
     >>> summary = summarise([{"effective_rank": 2.0}, {"effective_rank": 4.0}, {"effective_rank": float("nan")}])
     >>> summary["effective_rank/mean"], summary["effective_rank/max"]
     (3.0, 4.0)
 
     >>> summary = summarise([{"effective_rank": 2.0}, {"effective_rank": 4.0}], [{}, {"effective_rank": 0.25}])
-    >>> summary["effective_rank/estimated"], summary["effective_rank/error"]
-    (1.0, 0.25)
+    >>> [summary[f"effective_rank/{name}"] for name in ("estimated", "median_error", "max_error", "min_error")]
+    [1.0, 0.125, 0.25, 0.0]
     """
     summary: dict[str, float] = {}
-    errors = errors or [{}] * len(rows)
     for q in all_quantities():
         if not q.headline or not any(q.name in row for row in rows):
             continue
-        counted = [
-            (row[q.name], own.get(q.name, 0.0))
-            for row, own in zip(rows, errors, strict=True)
-            if q.name in row
-            and (q.name not in NEEDS_EVIDENCE or row.get("alpha_evidence", "sufficient") == "sufficient")
-        ]
-        values, error = np.array(counted, dtype=np.float64).reshape(-1, 2).T
-        error = error[np.isfinite(values)]
-        values = values[np.isfinite(values)]
-        statistics = _statistics(values)
-        summary.update(zip((f"{q.name}/{statistic}" for statistic in STATISTICS), statistics, strict=True))
-        if estimated := np.count_nonzero(error):
-            ends = [_statistics(values + sign * error) for sign in (-1.0, 1.0)]
+        counted = [i for i, row in enumerate(rows) if q.name in row]
+        if q.name in NEEDS_EVIDENCE:
+            counted = [i for i in counted if rows[i].get("alpha_evidence", "sufficient") == "sufficient"]
+        values = np.array([rows[i][q.name] for i in counted], dtype=np.float64)
+        finite = np.isfinite(values)
+        statistics = _statistics(values[finite])
+        for statistic, value in zip(STATISTICS, statistics, strict=True):
+            summary[f"{q.name}/{statistic}"] = value
+        if not any(q.name in own for own in errors):
+            continue
+        error = np.array([errors[i].get(q.name, 0.0) for i in counted])
+        if estimated := np.count_nonzero(error[finite]):
             summary[f"{q.name}/{ESTIMATED}"] = float(estimated)
-            summary[f"{q.name}/{ERROR}"] = float(np.abs(np.subtract(ends, statistics)).max())
+            ends = [_statistics((values + sign * error)[finite]) for sign in (-1.0, 1.0)]
+            for statistic, bound in zip(STATISTICS, np.abs(np.subtract(ends, statistics)).max(axis=0), strict=True):
+                summary[f"{q.name}/{statistic}{ERROR}"] = float(bound)
     judged = [row["alpha_evidence"] for row in rows if row.get("alpha_evidence")]
     if judged:
         summary["alpha/share_sufficient"] = judged.count("sufficient") / len(judged)

@@ -14,7 +14,8 @@ from ww_callbacks.integrations.figures.specs.epoch_markers import epoch_range, m
 from ww_callbacks.integrations.figures.style import Spec, axis, message_panel, over_time, panel
 from ww_callbacks.integrations.figures.text import escape
 from ww_callbacks.integrations.quantity_info import quantity_info
-from ww_callbacks.spectral.aggregate.summary import ERROR, ESTIMATED
+from ww_callbacks.spectral.aggregate.summary import ESTIMATED
+from ww_callbacks.spectral.measuring.accuracy import ERROR
 from ww_callbacks.spectral.number_text import with_error
 from ww_callbacks.spectral.representation.quantities import PROBE_QUANTITIES
 
@@ -195,25 +196,25 @@ def _band(run: RunView, name: str, position: int, *, alone: bool) -> list[Spec]:
     # Cheap snapshots have no summary of quantities that need a spectrum: skip them, so that the line is not
     # interrupted.
     keep = run.measured(name)
-    lines = _line(run, f"{name}/median", position)
+    lines = _statistic(run, name, "median", position)
     if alone:
         lines = _edges(run, name, keep) + lines + _worst(run, name)
     for trace in lines:
-        trace.update(x=run.epochs[keep], y=trace["y"][keep])
-    _say_errors(run, name, keep, [trace for trace in lines if "hovertemplate" in trace])
+        trace.update({part: np.asarray(trace[part])[keep] for part in ("x", "y", "text") if part in trace})
     return lines
 
 
-def _say_errors(run: RunView, name: str, keep: np.ndarray, lines: Sequence[Spec]) -> None:
-    """Add to what ``lines`` show of the statistics of ``name`` the error of these, where values are estimates."""
-    errors, estimated = run.model(f"{name}/{ERROR}"), run.model(f"{name}/{ESTIMATED}")
-    if errors is None or estimated is None:
-        return
-    among = [f", {count:.0f} of the layers estimated" if count > 0 else "" for count in estimated[keep]]
-    for trace in lines:
-        values = map(with_error, trace["y"], errors[keep])
-        trace["text"] = [value + count for value, count in zip(values, among, strict=True)]
-        trace["hovertemplate"] = trace["hovertemplate"].replace("%{y:.4g}", "%{text}")
+def _statistic(run: RunView, name: str, statistic: str, position: int) -> list[Spec]:
+    """A statistic of ``name`` over the layers; its hover shows its error where values are estimates."""
+    lines = _line(run, f"{name}/{statistic}", position)
+    errors, estimated = run.model(f"{name}/{statistic}{ERROR}"), run.model(f"{name}/{ESTIMATED}")
+    if errors is not None and estimated is not None:
+        for trace in lines:
+            among = [f", {count:.0f} of the layers estimated" if count > 0 else "" for count in estimated]
+            values = map(with_error, trace["y"], errors)
+            trace["text"] = [value + count for value, count in zip(values, among, strict=True)]
+            trace["hovertemplate"] = trace["hovertemplate"].replace("%{y:.4g}", "%{text}")
+    return lines
 
 
 def _edges(run: RunView, name: str, keep: np.ndarray) -> list[Spec]:
@@ -231,9 +232,9 @@ def _worst(run: RunView, name: str) -> list[Spec]:
     worst = quantity_info(name).worst
     if worst not in ("low", "high"):
         return []
-    lines = _line(run, f"{name}/{'min' if worst == 'low' else 'max'}", 0)
+    lines = _statistic(run, name, "min" if worst == "low" else "max", 0)
     for trace in lines:
         trace["line"] = {"color": GREY, "width": 1.2, "dash": "dot"}
         label = f"{run.label}, {'lowest' if worst == 'low' else 'highest'} layer"
-        trace["hovertemplate"] = f"%{{y:.4g}}<extra>{escape(label)}</extra>"
+        trace["hovertemplate"] = f"%{{{'text' if 'text' in trace else 'y:.4g'}}}<extra>{escape(label)}</extra>"
     return lines
