@@ -12,12 +12,14 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import save_file
 
+from tests.integrations.report.test_report import figure, find, open_tab, until
 from ww_callbacks import SpectralMonitor, spectral
 from ww_callbacks.commands import main
 from ww_callbacks.commands._screen import screen
 from ww_callbacks.integrations import figures
 from ww_callbacks.integrations.figures.run_view import RunView, views
 from ww_callbacks.integrations.record import read_run
+from ww_callbacks.integrations.report import write_report
 from ww_callbacks.integrations.report.describe import describe_layers
 from ww_callbacks.integrations.report.view import draw
 from ww_callbacks.integrations.scalars import describe, evidence_text, layer_scalars, outliers, scalars
@@ -226,3 +228,30 @@ def test_analyze_and_its_pages(tmp_path, capsys):
 def test_wandb_and_plotly_figures_have_the_errors(made):
     figure = figures.heat_map(made[0], NORM)
     assert any("±" in cell for trace in figure.data if trace.type == "heatmap" for row in trace.text for cell in row)
+
+
+def test_the_page_in_a_browser(watched, made, run, tmp_path):
+    """What the report computes in the browser has the same words as the figures."""
+    page = watched.page
+    page.goto(write_report(made[0], tmp_path / "report.html").as_uri())
+    page.locator("[data-view=overview][data-drawn]").wait_for()
+    cells = {row.split("\t")[0]: row for row in page.locator("table.layers tbody tr").all_inner_texts()}
+    assert said(cells["reused"]) and said(cells["estimated"]) and not said(cells["exact"])
+    open_tab(page, "layer")
+    find(page, "reused")
+    until(page, "document.querySelector('[data-figure=history]').dataset.figureOf?.includes('reused')")
+    drawn = figure(page, "history", "figures.map((plot) => plot.data.map((t) => [t.meta.part, t.text, [...t.y]]))")
+    for own, right in zip(drawn, draw("history", [run], layer="reused"), strict=True):
+        assert [part for part, *_ in own] == [trace["meta"]["part"] for trace in right["data"]]
+        for (part, text, y), trace in zip(own, right["data"], strict=True):
+            assert (text or None) == trace.get("text"), part
+            np.testing.assert_allclose(np.array(y, dtype=float), trace["y"], rtol=1e-3)
+    open_tab(page, "heat_map")
+    page.locator("select[name=quantity]").select_option("effective_rank")
+    if not page.get_by_label("relative to epoch 0").is_checked():
+        page.get_by_label("relative to epoch 0").check()
+    until(
+        page, """document.querySelector('[data-figure=heat_map]').dataset.figureOf.includes('effective_rank","rel')"""
+    )
+    (right,) = [t for h, t in hovers(draw("heat_map", [run], "effective_rank", relative=True)) if "%{text}" in h]
+    assert figure(page, "heat_map", "figure.data[0].text") == right["text"]

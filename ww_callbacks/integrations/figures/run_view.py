@@ -162,12 +162,14 @@ class RunView:
         """The positions of the snapshots that measured ``quantity``, one per step (the last if there are several).
 
         Cheap snapshots are skipped for quantities that need a spectrum, and those between two probes for quantities of
-        a probe.
+        a probe. With ``accuracy=``, so are those in which no layer had changed enough for α to be measured again.
         """
         cost = quantity_info(quantity).cost
         when = np.arange(len(self.steps)) if cost == "cheap" else np.flatnonzero(self.full)
-        if cost == "probe":
-            when = when[np.isfinite(self.values(quantity)[:, when]).any(axis=0)]
+        known = np.isfinite(self.values(quantity)[:, when]).any(axis=0)
+        tolerant = cost == "spectrum" and self.record.run.settings.get("accuracy", "exact") != "exact"
+        if cost == "probe" or (tolerant and known.any()):
+            when = when[known]
         _, from_the_end = np.unique(self.steps[when][::-1], return_index=True)
         return when[np.sort(len(when) - 1 - from_the_end)]
 

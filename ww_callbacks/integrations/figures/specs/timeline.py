@@ -200,7 +200,9 @@ def _band(run: RunView, name: str, position: int, *, alone: bool) -> list[Spec]:
     if alone:
         lines = _edges(run, name, keep) + lines + _worst(run, name)
     for trace in lines:
-        trace.update({part: np.asarray(trace[part])[keep] for part in ("x", "y", "text") if part in trace})
+        trace.update(x=run.epochs[keep], y=trace["y"][keep])
+        if "text" in trace:
+            trace["text"] = [trace["text"][place] for place in keep]
     return lines
 
 
