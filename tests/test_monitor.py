@@ -162,10 +162,10 @@ def memorising(**settings):
             far = epoch**0.15 if epoch < 12 else 12**0.15 * (epoch / 12) ** 1.5
             weights["hidden"][:] = start["hidden"] + ways["hidden"] * epoch**0.15
             weights["output"][:] = start["output"] + ways["output"] * far
-            monitor.observe(step=epoch, epoch=epoch, train_accuracy=0.7, train_loss=1.0 / epoch)
+            monitor.observe(step=10 * epoch, epoch=epoch, train_accuracy=0.7, train_loss=1.0 / epoch)
             if monitor.should_stop:
                 break
-    return monitor, start["output"] + ways["output"] * (monitor.verdict.best_step or 0) ** 0.15
+    return monitor, start["output"] + ways["output"] * (monitor.verdict.best_epoch or 0) ** 0.15
 
 
 def test_the_best_weights_are_kept_where_nothing_validates(tmp_path):
@@ -173,10 +173,10 @@ def test_the_best_weights_are_kept_where_nothing_validates(tmp_path):
 
     monitor, expected = memorising(log_dir=tmp_path, early_stopping="cautious")
     assert monitor.verdict.state == "overtraining" and monitor.verdict.stopped
-    assert 8 <= monitor.verdict.best_step <= 16
+    assert 8 <= monitor.verdict.best_epoch <= 16
     assert monitor.best_checkpoint == tmp_path / f"best-step-{monitor.verdict.best_step}.safetensors"
     assert [p.name for p in tmp_path.glob("best-*")] == [monitor.best_checkpoint.name]
-    if monitor.verdict.best_step < 12:
+    if monitor.verdict.best_epoch < 12:
         np.testing.assert_allclose(load_file(monitor.best_checkpoint)["output"], expected)
 
 
@@ -292,7 +292,7 @@ def test_the_training_loss_under_other_names(weights, tmp_path, caplog, capsys, 
     with SpectralMonitor(weights, log_dir=tmp_path) as monitor:
         for epoch in range(1, 4):
             weights["layer0"] *= 1.01
-            monitor.observe(step=epoch, epoch=epoch, metrics={name: 1.0 / epoch})
+            monitor.observe(step=10 * epoch, epoch=epoch, metrics={name: 1.0 / epoch})
     assert list(monitor.summary["metrics/train_loss"].dropna()) == [1.0, 1 / 2, 1 / 3]
     assert f"metrics recognised: train_loss from `{name}`" in capsys.readouterr().out and not caplog.text
     assert monitor.verdict.state == "no sign of overtraining"
@@ -310,7 +310,7 @@ def test_a_model_without_a_matrix_is_not_judged_by_its_losses(tmp_path, caplog):
     vectors = {"scale": np.ones(5)}
     with SpectralMonitor(vectors, log_dir=tmp_path / "losses", verbose=0) as monitor:
         for epoch in range(1, 6):
-            monitor.observe(step=epoch, epoch=epoch, loss=1.0 / epoch)
+            monitor.observe(step=10 * epoch, epoch=epoch, loss=1.0 / epoch)
     assert monitor.verdict.state == "not judged"
     assert "no layer of the model has a matrix" in monitor.verdict.reason
     with SpectralMonitor(vectors, log_dir=tmp_path / "validated", verbose=0) as monitor:
@@ -356,6 +356,6 @@ def test_validation_that_is_no_number_is_said(weights, tmp_path):
     with SpectralMonitor(weights, log_dir=tmp_path, verbose=0) as monitor:
         for epoch in range(1, 4):
             weights["layer0"] *= 1.01
-            monitor.observe(step=epoch, epoch=epoch, train_loss=1.0 / epoch, val_loss=np.nan)
+            monitor.observe(step=10 * epoch, epoch=epoch, train_loss=1.0 / epoch, val_loss=np.nan)
     assert "`val_loss` was NaN or infinite in all 3 epochs" in str(monitor.verdict)
     assert "No validation values are logged" not in str(monitor.verdict)

@@ -208,7 +208,7 @@ def test_what_validation_rests_on_is_named():
     assert detector.validation.endswith("loss (`val_loss` was NaN or infinite in 1 of 4 epochs)")
     detector, _ = replay("digits/clean/0")
     for _ in range(3):
-        detector.update(Observation(10**6, 10.0**6, {}, {"val_loss": math.nan}))
+        detector.update(Observation(10**7, 10.0**6, {}, {"val_loss": math.nan}))
     assert detector.doubt.startswith(
         "Validation values cannot be used: `val_loss` was NaN or infinite in all 3 epochs."
     )
@@ -366,3 +366,36 @@ def test_an_alarm_is_withdrawn_where_validation_reaches_a_new_best(name):
     assert found[7] and found[7][0].best_epoch == 3.0 and found[9]
     assert not any(found[10:]) and detector.best_epoch == 13.0
     assert detector.published()["overtraining/keep"] < 0
+
+
+@pytest.mark.parametrize(
+    ("steps", "losses", "why"),
+    [
+        (1, [1.0, 0.5, 0.25, 0.12, 0.06, 0.03], "an epoch has one optimiser step"),
+        (2, [1.0, 0.3, 0.02, 0.01, 1e-3, 1e-4], "the loss fell to a tenth within 6 optimiser steps"),
+        (20, [0.08, 0.04, 0.02, 0.01, 0.005, 0.002], "the loss fell to a tenth within 20 optimiser steps"),
+        (4, [1.0, 0.5, 0.3, 0.2, 0.12, 0.01], ""),
+    ],
+)
+def test_few_huge_steps_are_not_judged_without_validation(steps, losses, why):
+    """Full-batch training and LBFGS: all signals are as late in a memorising run."""
+    detector = Overtraining()
+    for epoch, loss in enumerate([math.nan, *losses]):
+        layers = {"fc": {"frobenius_norm": 1.0 + epoch, "distance_from_init": 0.1 + epoch, "relative_update_norm": 0.3}}
+        metrics = {"train_loss": loss, "first_loss": 1.0} if epoch else {}
+        found = detector.update(Observation(steps * epoch, float(epoch), layers, metrics))
+    assert bool(detector.insufficient) is bool(why) and detector.insufficient.startswith(why)
+    if why:
+        assert not found and detector.probability is None
+        again = Overtraining()
+        again.load_state_dict(detector.state_dict())
+        assert again.insufficient == detector.insufficient
+        for epoch, loss in enumerate([1.0, 0.9, 1.1, 1.3, 1.5, 1.7, 1.9], len(losses) + 1):
+            found = again.update(Observation(steps * epoch, float(epoch), {}, {"train_loss": 1e-3, "val_loss": loss}))
+        assert found and again.judged_by == "validation"
+
+
+def test_no_run_of_the_benchmark_is_one_of_few_huge_steps():
+    for name in runs():
+        detector, _ = replay(name)
+        assert not detector.insufficient

@@ -10,7 +10,8 @@ The evidence, in order of priority:
    epochs and the growth of the weights (:mod:`.judgement`). An alarm is raised if its mean score over the last third of
    the epochs so far, and its score now, are above a threshold.
 3. **Not judged.** Without a training loss, without a layer whose weights are measured, or before the second epoch,
-   there is no result.
+   there is no result. Nor is there one from the training signals where a few steps change everything (full-batch
+   training, LBFGS): the signals are those of many small steps, and no run of the benchmark was like that.
 
 With validation, the epoch to keep is the newest one, at most three after the best, whose value is within noise, and
 within 5 %, of it: its raw weights are as good, and their average is better. Without validation it is the newest epoch
@@ -42,6 +43,10 @@ AGREEING = 4
 """Scores of the training signals that weigh in with validation."""
 LONGEST = 200
 """Scores that are remembered at most, and so the longest stretch of epochs that an alarm needs."""
+FEWEST_STEPS = 2
+"""Optimiser steps of an epoch in the benchmark, at the least."""
+TENTH_WITHIN = 20
+"""Optimiser steps in which the loss of no run of the benchmark fell to a tenth of its first; the fastest took 21."""
 NO_VALIDATION = "No validation values are logged"
 """What an alarm of the training signals says of validation."""
 
@@ -110,6 +115,8 @@ class _State:
         scores: the last scores.
         unusable: validation metric → epochs in which it was NaN or infinite.
         unweighed: why the last epoch has no signal of the weights; empty if it has one.
+        unlike: why the run is unlike all those on which the training signals were fitted; empty if it is not.
+        fast: the same, where the loss fell in too few steps.
     """
 
     judged: int = 0
@@ -123,6 +130,8 @@ class _State:
     scores: list[float] = field(default_factory=list)
     unusable: dict[str, int] = field(default_factory=dict)
     unweighed: str = ""
+    unlike: str = ""
+    fast: str = ""
 
 
 class Overtraining:
@@ -212,7 +221,7 @@ class Overtraining:
         """``validation``, ``training signals``, or empty where nothing can be judged."""
         if max(self._loss.epochs, self._accuracy.epochs) >= ENOUGH_VALIDATION:
             return "validation"
-        return "training signals" if self._state.judged >= 1 else ""
+        return "training signals" if self._state.judged >= 1 and not self._state.unlike else ""
 
     @property
     def insufficient(self) -> str:
@@ -227,6 +236,11 @@ class Overtraining:
             return (
                 f"{self._state.unweighed}, and the training losses alone do not show it. Log a validation loss at "
                 f"{ENOUGH_VALIDATION} epochs or more"
+            )
+        if self._state.unlike:
+            return (
+                f"{self._state.unlike}, and the training signals are known only for runs of smaller steps. Log a "
+                f"validation loss at {ENOUGH_VALIDATION} epochs or more"
             )
         return "the first epoch that can be judged is the second"
 
@@ -243,12 +257,17 @@ class Overtraining:
         if observation.step <= 0:
             state.best = state.before = moment
             return self.findings()
+        state.unlike = self._unlike(observation)
+        if state.unlike:
+            state.scores, state.score = [], None
+            if state.alarm is not None and state.alarm["why"] == "training":
+                state.alarm = None
         state.latest = moment
         self._follow_validation(observation)
         if state.alarm is not None and any(trend.best_at == moment for trend in self._followed()[:1]):
             state.alarm, state.scores = None, []
         state.unweighed = self._unweighed(observation)
-        if signals is not None and self._signals.epochs >= 2:
+        if signals is not None and self._signals.epochs >= 2 and not state.unlike:
             score = fitted.COEFFICIENTS.score(signals)
             state.scores = [*state.scores, score][-LONGEST:]
             if not state.unweighed:
@@ -264,6 +283,17 @@ class Overtraining:
             state.alarm["evidence"] |= self._validation_evidence()
             state.alarm["validation"] = self.validation or state.alarm["validation"]
         return self.findings()
+
+    def _unlike(self, observation: Observation) -> str:
+        """Why the steps of this run are fewer and larger than those of any run of the benchmark; empty if not."""
+        if observation.step < FEWEST_STEPS * observation.epoch:
+            return "an epoch has one optimiser step"
+        if self._state.fast:
+            return self._state.fast
+        loss, first = number(observation.metrics, "train_loss"), number(observation.metrics, "first_loss")
+        if observation.step <= TENTH_WITHIN and loss is not None and first is not None and loss < 0.1 * first:
+            self._state.fast = f"the loss fell to a tenth within {observation.step} optimiser steps"
+        return self._state.fast
 
     def _unweighed(self, observation: Observation) -> str:
         """Why no layer gives a signal; empty if one does."""

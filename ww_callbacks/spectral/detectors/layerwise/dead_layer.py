@@ -164,7 +164,12 @@ class DeadLayer(LayerwiseDetector[UsualChange, Movement]):
                 f"({died[0].evidence['share_of_usual']:.1%} of its usual change; the median layer "
                 f"{died[0].evidence['median_layer']:.0%})."
             )
-            advice = "Check for dead units (learning rate too high, large negative biases) and for a detached gradient."
+            advice = (
+                "Check for dead units (learning rate too high, large negative biases) and for a detached gradient."
+                if died[0].evidence["median_layer"] > 0
+                else "Most layers have stopped: either training has converged, as LBFGS does, and can be ended, or the "
+                "steps are skipped (a scaled loss that overflows) or the gradient is zero."
+            )
         else:
             message = f"{name_layers(shown)}: has not changed since the first snapshot, while other layers do."
             advice = (
