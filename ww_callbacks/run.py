@@ -186,7 +186,7 @@ class Run:
             without = "" if self.settings.early_stopping == "off" else ", without `early_stopping`"
             self.faults.warn_once(
                 f"accuracy={accuracy} has no effect on a layer at its first snapshot, or whenever it has changed by "
-                f"{accuracy} of its norm since, because {exact} needs the exact spectrum. "
+                f"{accuracy} of its norm since, because the exact spectrum is needed for {exact}. "
                 f"Use quantities='estimable'{without}",
                 "accuracy",
                 ending="",

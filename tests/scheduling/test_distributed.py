@@ -10,6 +10,7 @@ pl = pytest.importorskip("pytorch_lightning", reason="needs the extra lightning"
 import torch
 
 from tests.adapters.nets import fit, seeded
+from tests.adapters.test_accuracy import SETTINGS, lightning
 from tests.lifecycle.records import assert_same
 from tests.scheduling.launch import torchrun
 from ww_callbacks.engine.engine import Engine
@@ -68,6 +69,13 @@ def test_in_the_background(both, alone):
         pd.testing.assert_frame_equal(a.layers, b.layers)
     else:  # the queue was full on one of them: both skipped the same snapshot
         assert set(b.model["step"]) < set(a.model["step"])
+
+
+def test_estimates_are_those_of_one_process(both, tmp_path):
+    folder, _, _ = both("estimates")
+    lightning(tmp_path, SETTINGS)
+    assert_same(tmp_path / "record", folder / "record")
+    assert read_run(folder / "record").layers["effective_rank_error"].notna().any()
 
 
 def test_within_a_budget_all_measure_what_the_first_chose(both):

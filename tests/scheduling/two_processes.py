@@ -182,8 +182,16 @@ def huggingface(folder):
     report(folder, **told(callback))
 
 
+def estimates(folder):
+    from tests.adapters.test_accuracy import SETTINGS, lightning
+
+    lightning(folder, SETTINGS, devices=2, strategy="ddp", use_distributed_sampler=False)
+    report(folder, done=True)
+
+
 SCENARIOS = (
     ddp,
+    estimates,
     background,
     budget,
     one_sided_nan,

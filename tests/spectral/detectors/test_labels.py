@@ -121,3 +121,15 @@ def test_the_state_is_plain_json_before_anything_was_measured(kind):
     for each in (detector, other):
         each.update(Observation(1, 1.0, {"a": {"alpha": 2.5, "frobenius_norm": 1.0, "trap_z_centred": 3.0}}))
     assert json.dumps(other.state_dict()) == json.dumps(detector.state_dict())
+
+
+def test_an_alpha_that_is_not_measured_again_says_nothing():
+    """With a tolerance the row has no α while the layer hardly changes: its finding stays and counts no snapshot."""
+    detector = AlphaRange(persistence=2)
+    known = {"w": {"alpha": 1.2, "sigma": 0.1, "alpha_evidence": "sufficient"}}
+    waits: dict[str, dict[str, float | str]] = {"w": {"effective_rank": 10.0}}
+    found = [
+        bool(detector.update(Observation(step, float(step), layers)))
+        for step, layers in enumerate([known, waits, waits, known, waits, waits])
+    ]
+    assert found == [False, False, False, True, True, True]

@@ -68,7 +68,8 @@ class AlphaRange(LayerwiseDetector[FirstAlpha, RunMemory]):
         """See the class."""
         alpha = number(values, "alpha")
         if alpha is None:
-            return not observation.full
+            # With `accuracy=`, α is not measured again while the layer hardly changes: what was found still holds.
+            return not observation.full or "alpha" not in values
         if values.get("alpha_evidence", "sufficient") != "sufficient":
             return False
         first = memory.first = alpha if memory.first is None else memory.first
