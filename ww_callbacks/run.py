@@ -54,6 +54,7 @@ class Run:
         group: the processes that train together; only the first one runs the diagnosis and publishes.
         probing: the representation probe, if the user gave one.
         refresh: returns the model's layers if its structure has changed since the last call, otherwise None.
+        claimed: whether ``directory`` is that of a run that was given up, to be used again.
 
     Raises:
         ValueError: if an argument is invalid for this model, before training starts.
@@ -71,8 +72,10 @@ class Run:
         group: Group | None = None,
         refresh: Callable[[], Sequence[LayerSpec] | None] | None = None,
         probing: Probing | None = None,
+        claimed: bool = False,
     ) -> None:
         self.settings = settings
+        self._claimed = claimed
         self.specs = list(specs)
         """Every layer of the model, including the skipped ones, when the run was created."""
         self.progress = Progress(Path(directory))
@@ -251,7 +254,7 @@ class Run:
             self.progress.first_step = step
             close_at_exit(self.abandon)
             resumed_at = None if saved is None else self._take_up(saved)
-            if resumed_at is None and self.leads:
+            if resumed_at is None and self.leads and not self._claimed:
                 self._claim_folder()
             self.progress.run_id, self.progress.directory = self._group.broadcast(
                 (self.progress.run_id, self.directory)
@@ -494,6 +497,25 @@ class Run:
         self._group = SingleProcess()
         self._measuring.leave_group()
         self.finish()
+
+    def give_up(self, why: str) -> Path:
+        """Close without a verdict, because the same training starts again.
+
+        Args:
+            why: the reason, for the console.
+
+        Returns:
+            The folder, for the run that follows; its sink moves this run's record aside.
+        """
+        self._group = SingleProcess()
+        self._measuring.leave_group()
+        if not self.progress.finished:
+            self.progress.finished = True
+            with self.meter.running(), self.faults.guard("giving up a run"):
+                self._measuring.close(self.meter)
+            self.console.give_up(why)
+            self._sinks.close(None)
+        return self.directory
 
     @contextmanager
     def guarded(self, doing: str) -> Iterator[None]:

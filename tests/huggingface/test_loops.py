@@ -11,6 +11,7 @@ import torch
 from tests.huggingface.small import Classifier, Rows, Stream, train, trainer
 from tests.lifecycle.records import Stop
 from ww_callbacks.huggingface import SpectralCallback
+from ww_callbacks.integrations.record import read_run
 
 
 def recorded(callback):
@@ -123,3 +124,48 @@ def test_the_users_object_keeps_answering_where_the_trainer_restores_callbacks(t
     assert callback in made.callback_handler.callbacks
     assert [step for step, _ in recorded(callback)][-1] == 16 and callback.verdict is not None
     assert callback.settings.policies == {"non-finite": print}
+
+
+class Hungry(Classifier):
+    """Has no memory for batches of more than 6, from its ``fails_at``-th batch on."""
+
+    def __init__(self, fails_at):
+        super().__init__()
+        self.fails_at, self.batches = fails_at, 0
+
+    def forward(self, x, labels=None):
+        self.batches += 1
+        if self.training and len(x) > 6 and self.batches >= self.fails_at:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return super().forward(x, labels)
+
+
+@pytest.mark.parametrize("fails_at", [1, 6], ids=["at once", "after an epoch"])
+def test_the_batch_sizes_that_fail_leave_no_run_of_their_own(tmp_path, capsys, fails_at):
+    callback = SpectralCallback(log_dir=str(tmp_path / "record"), every_n_epochs=1, keep_best=True)
+    options = {"auto_find_batch_size": True, "num_train_epochs": 2}
+    train(tmp_path / "out", callback, model=Hungry(fails_at), **options)
+    out = capsys.readouterr().out
+    assert "batches of 8 do not fit into memory; training starts again with 7" in out
+    assert "batches of 7 do not fit into memory; training starts again with 6" in out
+    assert out.count("verdict: ") == 1 and callback.directory == tmp_path / "record"
+    assert not list(callback.directory.glob("run-*")) and recorded(callback) == [(0, 0.0), (6, 1.0), (12, 2.0)]
+    assert {path.name for path in callback.directory.glob("best-*")} == {"best-step-12", "best-step-12-average"}
+    assert read_run(callback.directory).verdict.best_step == 12
+    assert (callback.directory / "spectral.2.jsonl").exists()
+
+
+def test_a_training_that_the_user_starts_again_is_another_run(tmp_path):
+    callback = SpectralCallback(log_dir=str(tmp_path / "record"), verbose=0)
+
+    class Fails(transformers.TrainerCallback):
+        def on_step_end(self, args, state, control, **others):
+            raise Stop("the user's own error")
+
+    made = trainer(tmp_path / "out", callback, Fails(), auto_find_batch_size=True)
+    with pytest.raises(Stop, match="the user's own error"):
+        made.train()
+    made.remove_callback(Fails)
+    made.train()
+    assert callback.directory == tmp_path / "record" / "run-2"
+    assert read_run(tmp_path / "record").verdict is not None

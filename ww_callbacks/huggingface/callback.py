@@ -72,6 +72,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         self._best_model: BestModelMetric | None = None
         self._clock = EpochClock()
         self._measured_step = -1
+        self._batch_size: int | None = None
         self._metrics = TrainerMetrics({})
         self._waiting: Any = None
         self._explained = False
@@ -88,8 +89,7 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
         **others: Any,
     ) -> None:
         """Check model and settings, and store W_0."""
-        if self.run is not None:
-            self.run.abandon()  # of a training that ended with an exception
+        directory = self._end_earlier(args, state)
         trainer = self._trainer = private.running_trainer()
         self._take_place()
         callbacks = trainer.callback_handler.callbacks if trainer is not None else []
@@ -103,17 +103,18 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
             self.settings,
             structure.specs,
             "huggingface",
-            free_directory(self._folder(args, callbacks)),
+            directory or free_directory(self._folder(args, callbacks)),
             reporter_sinks(callbacks, args, state, self.settings) if state.is_world_process_zero else (),
             None if args.disable_tqdm else tqdm.write,
             group=processes() if args.world_size > 1 else None,
             refresh=structure.refresh,
             probing=self._probing(model),
+            claimed=directory is not None,
         )
         self._best_model = BestModelMetric.asked(args, self.run.monitorable())
         if self._best_model is not None:
             self._best_model.check_search(trainer)
-        self._measured_step = -1
+        self._measured_step, self._batch_size = -1, state.train_batch_size
         self._metrics, self._waiting = TrainerMetrics(self.settings.metrics), None
         self._clock = EpochClock.of(train_dataloader, state.global_step)
         saved = self._saved(args, state)
@@ -135,6 +136,23 @@ class SpectralCallback(Watcher, transformers.TrainerCallback):
                 self._metrics.end_epoch()
         elif not self.run.resumed:
             self._measured_step = state.global_step
+
+    def _end_earlier(self, args: transformers.TrainingArguments, state: transformers.TrainerState) -> Path | None:
+        """End the run of a training that raised an exception.
+
+        Returns:
+            Its folder if ``auto_find_batch_size`` starts the same training again, with smaller batches; otherwise None.
+        """
+        if self.run is None:
+            return None
+        size, before = state.train_batch_size, self._batch_size
+        smaller = args.auto_find_batch_size and size is not None and before is not None and size < before
+        if not smaller or self.run.progress.finished:
+            self.run.abandon()
+            return None
+        if self._best_checkpoint is not None:
+            self._best_checkpoint.remove()
+        return self.run.give_up(f"batches of {before} do not fit into memory; training starts again with {size}")
 
     @property
     def _running(self) -> bool:

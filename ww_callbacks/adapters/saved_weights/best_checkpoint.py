@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,15 @@ class BestCheckpoint:
             self._best = best_step
         if self._best is None:
             return
-        for old in self._kept - wanted - {self._best}:
+        self._remove(self._kept - wanted - {self._best})
+
+    def remove(self) -> None:
+        """Remove all checkpoints, because the run is given up."""
+        self._best = None
+        self._remove(self._kept)
+
+    def _remove(self, steps: Collection[int]) -> None:
+        for old in list(steps):
             self._kept.discard(old)
             if self._leads:
                 for path in (self._path(old), self._path(old, "-average")):

@@ -119,6 +119,11 @@ class ConsoleSink:
         if not self._quiet and not self.brief:
             self._say(f"spectra: {text}")
 
+    def give_up(self, why: str) -> None:
+        """Print why the run ends, and nothing more of it."""
+        self.note(why)
+        self._snapshots = 0
+
     def close(self, verdict: Verdict | None) -> None:
         """Print the verdict, the cost, and how to see more."""
         if not self._snapshots:
