@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 
 from ww_callbacks.spectral.layers.files.stored_arrays import Stored, why_not_dtype
+from ww_callbacks.spectral.layers.spec import Index
+
+_ROWS = 256
+"""Number of rows that are dequantised together."""
 
 _NUMPY = {"F32": "float32", "F64": "float64", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"}
 
@@ -42,8 +46,20 @@ def _stored(tensor: Any, gguf: Any) -> Stored:
         gguf.dequantize(tensor.data[:1], tensor.tensor_type)
     except NotImplementedError:
         return Stored(shape, read, f"{kind}: a quantisation that the package gguf does not support", dtype="uint8")
-    return Stored(shape, read, stored_as="" if kind in ("F16", "BF16") else f"{kind}, GGUF", dtype=kind)
+    stored_as = "" if kind in ("F16", "BF16") else f"{kind}, GGUF"
+    return Stored(shape, read, stored_as=stored_as, dtype=kind, read_part=read)
 
 
-def _read(tensor: Any, shape: tuple[int, ...], gguf: Any) -> np.ndarray:
-    return np.asarray(gguf.dequantize(tensor.data, tensor.tensor_type)).reshape(shape)
+def _read(tensor: Any, shape: tuple[int, ...], gguf: Any, index: Index = ()) -> np.ndarray:
+    """The values, or a slice of them: it is cut before it is dequantised, but not within a row, whose values share
+    blocks.
+    """
+    before, within = index[: len(shape) - 1], index[len(shape) - 1 :]
+    data = tensor.data.reshape(*shape[:-1], -1)[before]
+    rows = data.reshape(-1, data.shape[-1])
+    values = np.empty((len(rows), shape[-1]), np.float32)
+    # gguf needs another copy of what it is given.
+    for start in range(0, len(rows), _ROWS):
+        values[start : start + _ROWS] = gguf.dequantize(rows[start : start + _ROWS], tensor.tensor_type)
+    values = values.reshape(*data.shape[:-1], shape[-1])
+    return values[(..., *within)] if within else values

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ import numpy as np
 import orjson
 
 from ww_callbacks.spectral.layers.files.stored_arrays import widened
+from ww_callbacks.spectral.layers.spec import Index
+from ww_callbacks.spectral.linalg.half_precision import bfloat16_to_float32
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 LARGEST_CONFIGURATION = 1 << 28
@@ -37,13 +40,13 @@ class Variable:
         name: its name inside the layer.
         shape: its shape.
         dtype: its type.
-        read: function that returns its values.
+        read: function that returns its values, or those of a slice.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
-    read: Callable[[], np.ndarray]
+    read: Callable[..., np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -127,11 +130,62 @@ class Store:
             with h5py.File(self.path, "r") as file:
                 yield file
             return
-        with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as stream:
+        with zipfile.ZipFile(self.path) as archive:
+            info = archive.getinfo(self.member)
             # A compressed member does not support random access, so it is unpacked first.
-            stored = archive.getinfo(self.member).compress_type == zipfile.ZIP_STORED
-            with h5py.File(stream if stored else io.BytesIO(stream.read()), "r") as file:
+            packed = info.compress_type != zipfile.ZIP_STORED
+            with (
+                io.BytesIO(archive.read(info)) if packed else StoredMember(self.path, info) as stream,
+                h5py.File(stream, "r") as file,
+            ):
                 yield file
+
+
+class StoredMember(io.RawIOBase):
+    """An uncompressed member of a zip file, with random access.
+
+    The one of ``zipfile`` reads everything before the place that it is moved to.
+    """
+
+    def __init__(self, path: Path, info: zipfile.ZipInfo) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._file.seek(info.header_offset + _LOCAL_HEADER - 4)
+        lengths = struct.unpack("<HH", self._file.read(4))  # of the name and the extra field that follow
+        self._start, self._size, self._place = info.header_offset + _LOCAL_HEADER + sum(lengths), info.file_size, 0
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a place in the member."""
+        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        return self._place
+
+    def tell(self) -> int:
+        """The current place."""
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into ``buffer``; the number of bytes, fewer at the member's end."""
+        view = memoryview(buffer).cast("B")[: max(self._size - self._place, 0)]
+        self._file.seek(self._start + self._place)
+        count = self._file.readinto(view) or 0
+        self._place += count
+        return count
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
+
+_LOCAL_HEADER = 30
+"""Bytes of a zip member's header before its name; the last four are two lengths."""
 
 
 def _contents(path: Path) -> tuple[Any, list[Store]]:
@@ -275,11 +329,11 @@ def _variable(store: Store, dataset: Any, name: str) -> Variable:
     where, shape = dataset.name, tuple(dataset.shape)
     dtype = _text(dataset.attrs.get("dtype", dataset.dtype.name))
 
-    def read() -> np.ndarray:
+    def read(index: Index = ()) -> np.ndarray:
         with store.opened() as file:
-            array = np.asarray(file[where][()])
-        if dtype == "bfloat16":  # the upper half of a float32; HDF5 has no such type
-            return (array.view("<u2").astype("<u4") << 16).view("<f4").reshape(shape)
+            array = np.asarray(file[where][index])
+        if dtype == "bfloat16":  # HDF5 has no such type
+            return bfloat16_to_float32(array.view("<u2"))
         return widened(array)
 
     if dataset.external or dataset.is_virtual or _is_hollow(dataset):

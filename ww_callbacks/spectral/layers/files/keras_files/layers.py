@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from ww_callbacks.spectral.layers.files.keras_files.archive import Layer, Variab
 from ww_callbacks.spectral.layers.files.stored_arrays import why_not_dtype
 from ww_callbacks.spectral.layers.keras_layouts import classify, divisor_as_kernel, kind_of_vector, type_of
 from ww_callbacks.spectral.layers.matrix_layouts import Convention, skipped, specs
-from ww_callbacks.spectral.layers.spec import LayerSpec
+from ww_callbacks.spectral.layers.spec import Index, LayerSpec
 
 _CELLS = ("LSTMCell", "GRUCell", "SimpleRNNCell")
 _CONVOLUTIONS = tuple(
@@ -181,10 +181,11 @@ def _variable_specs(
 ) -> list[LayerSpec]:
     type_, shape, name = type_of(place), variable.shape, variable.name
     read, notes = variable.read, []
+    read_part: Callable[[Index], np.ndarray] | None = variable.read
     parameters: tuple[str, ...] = (path,)
     scale = others.get(f"{name}_scale")
     if variable.dtype == "int8" and place.mode == "int8" and scale is not None:
-        read = partial(_dequantised, variable, scale, place)
+        read, read_part = partial(_dequantised, variable, scale, place), None
         parameters, notes = (path, f"{path}_scale"), ["int8, measured as kernel/scale"]
     elif variable.dtype == "int8" and place.mode:
         left = skipped(path, f"{place.mode}: packed integers are not read", type=type_, shape=shape)
@@ -199,7 +200,9 @@ def _variable_specs(
     if not configured:
         notes.append("class taken from names or shapes" + (", one group" if kind == "conv" else ""))
     note = "; ".join(notes)
-    made = specs(path, cut, read, kind=kind, type=type_, shape=shape, parameters=parameters, note=note)
+    made = specs(
+        path, cut, read, read_part=read_part, kind=kind, type=type_, shape=shape, parameters=parameters, note=note
+    )
     return [replace(spec, stored_as="INT8, Keras" if len(parameters) > 1 else "") for spec in made]
 
 
@@ -207,4 +210,6 @@ def _dequantised(kernel: Variable, scale: Variable, place: Place) -> np.ndarray:
     divisor = divisor_as_kernel(
         scale.read(), kernel.shape, place.equation, place.is_a("Embedding", "ReversibleEmbedding")
     )
-    return kernel.read().astype(np.float32) / divisor
+    values = kernel.read().astype(np.float32)
+    values /= divisor
+    return values

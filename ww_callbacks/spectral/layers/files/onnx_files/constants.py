@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -189,13 +190,26 @@ def _concat(inputs: Inputs, attributes: Attributes, count: int) -> list[Constant
             # Reordered parts of one tensor, as when an exporter sorts gates, are that tensor.
             name=parameters[0] if len(parameters) == 1 else "+".join(part.name for part in parts),
             shape=(*first.shape[:axis], size, *first.shape[axis + 1 :]),
-            read=lambda: np.concatenate([part.read() for part in parts], axis=axis),
+            read=partial(_joined, parts, axis),
             identity=tuple(part.identity for part in parts),
             parameters=parameters,
             how=(*first.how, f"{len(parts)} parts joined"),
             skipped=next((part.skipped for part in parts if part.skipped), ""),
         )
     ]
+
+
+def _joined(parts: Sequence[Constant], axis: int) -> np.ndarray:
+    """The parts along one axis, read one after another."""
+    found, start = np.empty(0), 0
+    for part in parts:
+        values = part.read()
+        if not start:
+            total = sum(one.shape[axis] for one in parts)
+            found = np.empty((*values.shape[:axis], total, *values.shape[axis + 1 :]), values.dtype)
+        found[(slice(None),) * axis + (slice(start, start + values.shape[axis]),)] = values
+        start += values.shape[axis]
+    return found
 
 
 def _quantise(inputs: Inputs, attributes: Attributes, count: int) -> list[Constant] | None:
@@ -224,12 +238,20 @@ def dequantised(
     if found is None or scale is None:
         return None
     q, s, z, spread = found.read, scale.read, zero.read if zero is not None else None, _spread(found.shape, attributes)
+    block, axis = attributes.get("block_size", 0), attributes.get("axis", 1) % max(1, len(found.shape))
 
     def read() -> np.ndarray:
-        values = q().astype(np.float32)
-        if z is not None:
-            values = values - spread(z().astype(np.float32))
-        return values * spread(s().astype(np.float32))
+        values = q().astype(np.float32, order="C")
+        for function, given in ((np.subtract, z), (np.multiply, s)):
+            if given is None:
+                continue
+            of_blocks = given().astype(np.float32)
+            if block and of_blocks.ndim == values.ndim and of_blocks.shape[axis] * block == values.shape[axis]:
+                blocks = values.reshape(*values.shape[:axis], -1, block, *values.shape[axis + 1 :])
+                function(blocks, np.expand_dims(of_blocks, axis + 1), out=blocks)
+            else:
+                function(values, spread(of_blocks), out=values)
+        return values
 
     blocks = "" if len(scale.shape) == 0 or math.prod(scale.shape) == 1 else f" by {math.prod(scale.shape)} scales"
     given = [constant.name for constant in (scale, zero) if constant is not None]
@@ -266,6 +288,21 @@ def _dequantise(inputs: Inputs, attributes: Attributes, count: int) -> list[Cons
     return None if found is None else [found]
 
 
+def _elementwise(function: Callable[..., np.ndarray], a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """``function(a, b)``, in the memory of one of them if nothing else uses it: stored values are read-only."""
+    shape, dtype = np.broadcast_shapes(a.shape, b.shape), np.result_type(a, b)
+    for own in (a, b):
+        if (
+            own.flags.owndata
+            and own.flags.writeable
+            and own.shape == shape
+            and own.dtype == dtype
+            and dtype.kind == "f"
+        ):
+            return function(a, b, out=own)
+    return function(a, b)
+
+
 def _arithmetic(function: Callable[[np.ndarray, np.ndarray], np.ndarray], word: str) -> Callable[..., Any]:
     """A node that computes a weight from two stored tensors; the name is that of the larger one."""
 
@@ -280,7 +317,7 @@ def _arithmetic(function: Callable[[np.ndarray, np.ndarray], np.ndarray], word: 
             replace(
                 main,
                 shape=np.broadcast_shapes(a.shape, b.shape),
-                read=lambda: function(a.read(), b.read()),
+                read=lambda: _elementwise(function, a.read(), b.read()),
                 identity=(*a.identity, word, *b.identity),
                 parameters=tuple(dict.fromkeys((*main.parameters, *a.parameters, *b.parameters))),
                 how=(*main.how, f"{a.name} {word} {b.name}"),
@@ -332,8 +369,10 @@ def unpacked(found: Constant, scales: Constant, zeros: Constant | None, attribut
         raise ValueError(f"{found.name} of shape {found.shape} does not contain {n}×{k} numbers of {bits} bits")
 
     def numbers(stored: np.ndarray) -> np.ndarray:
-        shifts = np.arange(0, 8, bits, dtype=np.uint8)
-        return ((stored[..., None] >> shifts) & (2**bits - 1)).reshape(*stored.shape[:-1], -1).astype(np.float32)
+        found = np.empty((*stored.shape, 8 // bits), np.float32)
+        for place in range(8 // bits):
+            found[..., place] = (stored >> (bits * place)) & (2**bits - 1)
+        return found.reshape(*stored.shape[:-1], -1)
 
     def read() -> np.ndarray:
         q = numbers(found.read().reshape(n, blocks, -1))
@@ -342,8 +381,9 @@ def unpacked(found: Constant, scales: Constant, zeros: Constant | None, attribut
         else:
             stored = zeros.read().reshape(n, -1)
             z = (numbers(stored) if zeros.dtype == "uint8" else stored.astype(np.float32))[:, :blocks, None]
-        values = (q - z) * scales.read().astype(np.float32).reshape(n, blocks, 1)
-        return values.reshape(n, blocks * block)[:, :k]
+        q -= z
+        q *= scales.read().astype(np.float32).reshape(n, blocks, 1)
+        return q.reshape(n, blocks * block)[:, :k]
 
     given = [constant.name for constant in (scales, zeros) if constant is not None]
     return replace(

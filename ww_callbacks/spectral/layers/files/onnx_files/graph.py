@@ -143,6 +143,7 @@ class Walk:
         if values is None:
             return {}
         array = np.asarray(values, np.int64 if np.asarray(values).dtype.kind == "i" else np.float32)
+        array.flags.writeable = False
         return {name: Constant(name, array.shape, lambda: array, array.dtype.name, ((*where, name),), (name,))}
 
     def _call(self, node: Any, function: Any, scope: Scope, attributes: Attributes) -> Scope:
@@ -215,6 +216,8 @@ _ONNX = ("", "ai.onnx")
 _KNOWN = (*_ONNX, "com.microsoft", "com.ms.internal.nhwc")
 _CODED = ("int8", "uint8", "int4", "uint4", "int2", "uint2")
 """Types in which a matrix is a weight that was quantised."""
+_PACKED = ("int4", "int2", "float4e2m1", "float6e2m3", "float6e3m2")
+"""Types of which several values share a byte."""
 _ONE = ("CastLike", "Dropout")
 """Nodes that pass on their first input regardless of the others."""
 
@@ -276,9 +279,21 @@ def _is_inside(folder: Path, file: str) -> bool:
 
 
 def _read(tensor: Any, folder: str) -> np.ndarray:
-    from onnx import numpy_helper
+    """The values of a tensor; those in another file as a view of it, because onnx would keep them in the model."""
+    import onnx
 
-    return numpy_helper.to_array(tensor, base_dir=folder)
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return onnx.numpy_helper.to_array(tensor)
+    if onnx.TensorProto.DataType.Name(tensor.data_type).lower().endswith(_PACKED):
+        loaded = onnx.TensorProto()
+        loaded.CopyFrom(tensor)
+        return onnx.numpy_helper.to_array(loaded, base_dir=folder)
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    dtype, shape = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type), tuple(tensor.dims)
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    file = Path(folder, place["location"])
+    return np.asarray(np.memmap(file, dtype, "r", offset=int(place.get("offset", 0)), shape=shape))
 
 
 def _layers(walk: Walk, initialisers: set[str], convolution: Convention) -> list[LayerSpec]:
