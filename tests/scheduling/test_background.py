@@ -190,3 +190,23 @@ def test_in_a_plain_loop_too(tmp_path, monkeypatch):
     monkeypatch.setattr(measuring.Engine, "measure", lambda *a, **k: time.sleep(0.2) or real(*a, **k))
     steps = train(tmp_path, steps=8, background=True).summary["step"].tolist()
     assert steps[-1] == 8 and len(steps) < 9, "snapshots were skipped, but not the last"
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_second_copy_of_the_weights_is_only_made_for_a_snapshot_that_waits(tmp_path, slow, monkeypatch, apart):
+    made = []
+    monkeypatch.setattr(measuring, "HostCopies", lambda real=measuring.HostCopies: made.append(real()) or made[-1])
+    net = net_of()
+    monitor = SpectralMonitor(net, log_dir=str(tmp_path), verbose=0, background=True)
+    queue = monitor.run._measuring._background
+    if apart:
+        slow.set()
+    for step in (1, 2):
+        monitor.observe(step=step, epoch=float(step))
+        deadline = time.monotonic() + 30
+        while apart and not queue.waiting and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert len(made) == (1 if apart else DEPTH)
+    slow.set()
+    monitor.close()
+    assert monitor.summary["step"].tolist()[:3] == [0, 1, 2]

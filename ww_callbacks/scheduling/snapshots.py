@@ -10,7 +10,7 @@ from ww_callbacks.engine.accelerator import HostCopies
 from ww_callbacks.engine.engine import Capture, Engine
 from ww_callbacks.engine.snapshot_kind import Kind
 from ww_callbacks.integrations.schema import LayerRow
-from ww_callbacks.scheduling.background import DEPTH, Background, Done
+from ww_callbacks.scheduling.background import Background, Done
 from ww_callbacks.scheduling.budget import Budget, Choice
 from ww_callbacks.scheduling.distributed import Group, SingleProcess, share
 from ww_callbacks.scheduling.loop_metrics import mean_over_processes
@@ -59,6 +59,7 @@ class _Job:
     epoch: float
     metrics: Mapping[str, float]
     capture: Capture | None
+    copies: HostCopies | None = None
 
 
 _Rows = tuple[list[LayerRow], float]
@@ -95,8 +96,8 @@ class SnapshotTaker:
         self._warn_once = warn_once
         self._fault = fault
         self._background: Background[_Job, _Rows] | None = Background(self._rows) if background else None
-        self._copies = [HostCopies() for _ in range(DEPTH)] if background else []
-        self._submitted = 0
+        # The buffers of finished jobs, for the next ones: a second one is only made if two jobs are in progress.
+        self._free: list[HostCopies] = []
         self._skipped: list[int] = []
         self.divide()
 
@@ -156,9 +157,9 @@ class SnapshotTaker:
         shared = self._group.size > 1
         if in_background:
             assert self._background is not None
-            copies = self._copies[self._submitted % DEPTH]
-            self._submitted += 1
-            self._background.submit(_Job(choice, step, epoch, metrics, self.engine.capture(copies, keep=self._own)))
+            copies = self._free.pop() if self._free else HostCopies()
+            capture = self.engine.capture(copies, keep=self._own)
+            self._background.submit(_Job(choice, step, epoch, metrics, capture, copies))
             return ready
         # A single process reads each layer when it measures it; with sharded weights, all processes must read together.
         job = _Job(choice, step, epoch, metrics, self.engine.capture(keep=self._own) if shared else None)
@@ -222,6 +223,8 @@ class SnapshotTaker:
         for done in finished:
             if done.error is not None:
                 self._fault("a snapshot in the background failed", done.error)
+            if done.job.copies is not None:
+                self._free.append(done.job.copies)
             rows, seconds = done.result or ([], 0.0)
             meter.add_background_time(seconds)
             found.append(self._together(done.job, rows))
