@@ -35,10 +35,10 @@ from ww_callbacks.scheduling.distributed import Group, SingleProcess
 from ww_callbacks.scheduling.meter import Meter
 from ww_callbacks.scheduling.snapshots import Measured, SnapshotTaker, default_workers
 from ww_callbacks.settings import Settings
-from ww_callbacks.spectral.aggregate.summary import STATISTICS, UPDATES
+from ww_callbacks.spectral.aggregate.summary import ESTIMATED, STATISTICS, UPDATES
 from ww_callbacks.spectral.layers.selection import select
 from ww_callbacks.spectral.layers.spec import EXISTS_LATER, LayerSpec
-from ww_callbacks.spectral.measuring.accuracy import check_accuracy, without_effect
+from ww_callbacks.spectral.measuring.accuracy import ERROR, check_accuracy, without_effect
 
 
 class Run:
@@ -113,7 +113,13 @@ class Run:
         own: list[Sink] = [RecordSink(warn=self._warn), self.console]
         self._sinks = SinkGroup([*own, *sinks, *settings.sinks] if self.leads else [], self.faults)
         self._publisher = Publisher(
-            self._sinks, self.diagnosis, self.progress, self.faults, probing, quiet=settings.verbose == 0
+            self._sinks,
+            self.diagnosis,
+            self.progress,
+            self.faults,
+            probing,
+            quiet=settings.verbose == 0,
+            tolerant=self.engine.tolerance is not None,
         )
         self._check_folder()
         self._say_what_accuracy_does()
@@ -224,6 +230,10 @@ class Run:
         headline = [q.name for q in self.engine.quantities if q.headline]
         groups = ("", UPDATES) if any(spec.kind == "lora" for spec in self.engine.specs) else ("",)
         names = {f"spectral/{group}{name}/{s}" for group in groups for name in headline for s in STATISTICS}
+        if self.engine.tolerance is not None:
+            estimable = [q.name for q in self.engine.quantities if q.headline and q.estimate is not None]
+            kinds = (f"median{ERROR}", ESTIMATED)
+            names |= {f"spectral/{group}{name}/{s}" for group in groups for name in estimable for s in kinds}
         always = ("alpha/share_sufficient", "overtraining/score", "overtraining/keep", "alerts", "overhead")
         return names | set(self.progress.published) | {f"spectral/{name}" for name in always}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,9 @@ def huggingface(folder: Path, settings: dict[str, Any] | None, stop_in: int | No
     return weights_of(done.model)
 
 
-def keras_fit(folder: Path, settings: dict[str, Any] | None, stop_in: int | None = None) -> Weights:
+def keras_fit(
+    folder: Path, settings: dict[str, Any] | None, stop_in: int | None = None, more: Sequence[Any] = ()
+) -> Weights:
     keras = pytest.importorskip("keras", reason="needs the extra keras")
     from tests.keras.test_resume import stop_in as stopping
     from ww_callbacks.keras import SpectralCallback
@@ -156,7 +158,7 @@ def keras_fit(folder: Path, settings: dict[str, Any] | None, stop_in: int | None
     model.compile(keras.optimizers.SGD(RATE / 10, momentum=0.9), loss)
     callbacks = [SpectralCallback(log_dir=str(folder / "record"), **settings)] if settings else []
     callbacks.append(keras.callbacks.BackupAndRestore(str(folder / "backup")))
-    callbacks += [] if stop_in is None else [stopping(stop_in)]
+    callbacks += [*more] if stop_in is None else [*more, stopping(stop_in)]
     x, y = data()
     model.fit(x, y, epochs=EPOCHS, batch_size=BATCH, shuffle=False, verbose=0, callbacks=callbacks)
     return [np.array(v) for v in model.get_weights()]
@@ -203,6 +205,15 @@ def test_weights_are_the_same_and_estimates_within_their_errors(loop, whole, tmp
         assert (away[~known].fillna(0.0) == 0.0).all(), name
     assert compared >= 8
     assert read_run(record).verdict.state == read_run(tmp_path / "exact" / "record").verdict.state
+
+
+def test_the_keys_are_the_same_in_every_epoch(tmp_path):
+    """As Keras's CSVLogger needs them, though the first epochs may have no estimate."""
+    keras = pytest.importorskip("keras", reason="needs the extra keras")
+    keras_fit(tmp_path, SETTINGS, more=[keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))])
+    first, *lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert "spectral/effective_rank/median_error" in first.split(",") and len(lines) == EPOCHS
+    assert {len(line.split(",")) for line in lines} == {len(first.split(","))}
 
 
 def test_alpha_waits_and_a_verdict_comes(whole):

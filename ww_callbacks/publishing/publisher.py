@@ -29,6 +29,7 @@ class Publisher:
         faults: reports warnings.
         probing: the representation probe, if there is one.
         quiet: whether the console prints nothing, so that a stop must be logged.
+        tolerant: whether values may be estimates.
     """
 
     def __init__(
@@ -39,9 +40,10 @@ class Publisher:
         faults: Faults,
         probing: Probing | None,
         quiet: bool,
+        tolerant: bool,
     ) -> None:
         self._sinks, self._diagnosis, self._progress = sinks, diagnosis, progress
-        self._faults, self._probing, self._quiet = faults, probing, quiet
+        self._faults, self._probing, self._quiet, self._tolerant = faults, probing, quiet, tolerant
 
     def _say_what_own_quantities_lack(self, rows: Sequence[LayerRow]) -> None:
         """Report each reason for which the user's own quantities failed, with one layer."""
@@ -54,9 +56,13 @@ class Publisher:
             more = f" and {len(others)} more" if others else ""
             self._faults.warn_once(f"{names} could not be computed for {first}{more} ({reason})", status)
 
+    def _summary(self, rows: Sequence[LayerRow]) -> dict[str, float]:
+        errors = {row.layer: row.errors for row in rows} if self._tolerant else None
+        return summarise_layers({row.layer: row.values for row in rows}, errors)
+
     def preview(self, measured: Measured) -> dict[str, float]:
         """The scalars of a snapshot that is not judged or published; those of the detectors are not among them."""
-        model = _summary(measured.rows)
+        model = self._summary(measured.rows)
         kind, rows = measured.choice.kind, tuple(measured.rows)
         return scalars(Snapshot(measured.step, measured.epoch, kind, rows, model, {}, math.nan, math.nan, math.nan))
 
@@ -72,7 +78,7 @@ class Publisher:
         found: dict[str, float] = {}
         if self._probing is not None:
             rows, found = self._probing.merge(step, rows)
-        model = {**_summary(rows), **found}
+        model = {**self._summary(rows), **found}
         observation = Observation(
             step,
             epoch,
@@ -108,7 +114,3 @@ class Publisher:
         for alert in alerts:
             self._sinks.each(lambda sink, alert=alert: sink.alert(alert))  # type: ignore[misc]
         return snapshot
-
-
-def _summary(rows: Sequence[LayerRow]) -> dict[str, float]:
-    return summarise_layers({row.layer: row.values for row in rows}, {row.layer: row.errors for row in rows})

@@ -467,7 +467,7 @@ def _analysis(
     columns = ["layer", "kind", "type", "matrices", *marks, "status", *(q.name for q in wanted), *estimated]
     names = {q.name for q in wanted}
     errors = [{q.name: float(row[q.name + ERROR]) for q in wanted if q.name + ERROR in row} for row in rows]
-    summary = summarise([{k: v for k, v in row.items() if k in names} for row in rows], errors)
+    summary = summarise([{k: v for k, v in row.items() if k in names} for row in rows], errors if estimated else None)
     described = [replace(spec, read=None, arrange=None, is_frozen=None) for spec in specs]
     table = pd.DataFrame({column: [row.get(column, float("nan")) for row in rows] for column in columns})
     return Analysis(table, summary, described, unmatched)

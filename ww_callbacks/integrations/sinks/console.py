@@ -18,6 +18,7 @@ from ww_callbacks.integrations.record import RECORD_NAME
 from ww_callbacks.integrations.scalars import costs_too_much, evidence_text, layers_text
 from ww_callbacks.integrations.schema import Alert, RunInfo, Snapshot, Verdict
 from ww_callbacks.integrations.sinks.already_said import AlreadySaid
+from ww_callbacks.spectral.aggregate.summary import ESTIMATED
 from ww_callbacks.spectral.detectors.base import epoch_text, keep_text
 from ww_callbacks.spectral.measuring.accuracy import ERROR
 from ww_callbacks.spectral.measuring.values import is_measured
@@ -174,7 +175,7 @@ class ConsoleSink:
 def legend(snapshot: Snapshot) -> str:
     """What the columns of :func:`snapshot_line` mean, of those that the run measures."""
     measured = {name for row in snapshot.rows for name in row.values}
-    estimated = any("effective_rank" in row.errors for row in snapshot.rows)
+    estimated = f"effective_rank/{ESTIMATED}" in snapshot.model
     meanings = {
         "relative_distance_from_init": "moved: ‖W − W_0‖/‖W_0‖",
         "alpha_evidence": "α: exponent of the power law ± its standard error, where the evidence suffices "

@@ -297,7 +297,7 @@ def _charts(record: RunRecord, axis: str) -> dict[str, Any]:
 def _uncertain(model: pd.DataFrame, name: str) -> str:
     """The largest error of the lines of ``name``, where they are of estimates."""
     errors = model.filter([f"{name}/{statistic}{ERROR}" for statistic in JOINED]).to_numpy(dtype=float)
-    return f", ± at most {np.nanmax(errors):.1g} by estimates" if np.isfinite(errors).any() else ""
+    return f", ± at most {np.nanmax(errors):.1g} by estimates" if (errors > 0.0).any() else ""
 
 
 def _figures(record: RunRecord) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 
 import numpy as np
 
@@ -27,7 +26,7 @@ _UPDATE = ".lora_update"
 
 
 def summarise_layers(
-    rows: Mapping[str, Mapping[str, float | str]], errors: Mapping[str, Mapping[str, float]] = MappingProxyType({})
+    rows: Mapping[str, Mapping[str, float | str]], errors: Mapping[str, Mapping[str, float]] | None = None
 ) -> dict[str, float]:
     """:func:`summarise`, with the low-rank updates of adapters separate from the weights.
 
@@ -35,7 +34,7 @@ def summarise_layers(
 
     Args:
         rows: layer → quantity name → value.
-        errors: layer → quantity name → error, for values that are estimates.
+        errors: layer → quantity name → error, for values that are estimates; None if there is no tolerance.
 
     Returns:
         ``<quantity>/<statistic>`` over the weights, and ``lora/<quantity>/<statistic>`` over the updates. If only
@@ -50,14 +49,15 @@ def summarise_layers(
     weights = [layer for layer in rows if _UPDATE not in layer]
 
     def over(layers: Sequence[str]) -> dict[str, float]:
-        return summarise([rows[layer] for layer in layers], [errors.get(layer, {}) for layer in layers])
+        own = None if errors is None else [errors.get(layer, {}) for layer in layers]
+        return summarise([rows[layer] for layer in layers], own)
 
     apart = {UPDATES + name: value for name, value in over(updates).items()} if updates else {}
     return {**over(weights or updates), **apart}
 
 
 def summarise(
-    rows: Sequence[Mapping[str, float | str]], errors: Sequence[Mapping[str, float]] = ()
+    rows: Sequence[Mapping[str, float | str]], errors: Sequence[Mapping[str, float]] | None = None
 ) -> dict[str, float]:
     """The headline quantities over layers, without failures.
 
@@ -66,13 +66,15 @@ def summarise(
 
     Args:
         rows: quantity name → value, one mapping per layer.
-        errors: quantity name → error, for values that are estimates, one mapping per layer; none if all are exact.
+        errors: quantity name → error, for values that are estimates, one mapping per layer; None if there is no
+            tolerance.
 
     Returns:
         ``<quantity>/<statistic>`` for every headline quantity that occurs in the rows, over its finite values (for α
         only those with sufficient evidence; NaN if none is left), and ``alpha/share_sufficient``: the share of layers
-        with an α that have sufficient evidence. Where values are estimates, also ``<quantity>/estimated``, how many
-        they are, and ``<quantity>/<statistic>_error``: the error that each statistic has because of them.
+        with an α that have sufficient evidence. With ``errors``, also ``<quantity>/estimated``: how many values are
+        estimates, and ``<quantity>/<statistic>_error``: the error that each statistic has because of them, 0 if none
+        are; for every quantity that can be estimated.
 
     >>> summary = summarise([{"effective_rank": 2.0}, {"effective_rank": 4.0}, {"effective_rank": float("nan")}])
     >>> summary["effective_rank/mean"], summary["effective_rank/max"]
@@ -94,14 +96,13 @@ def summarise(
         statistics = _statistics(values[finite])
         for statistic, value in zip(STATISTICS, statistics, strict=True):
             summary[f"{q.name}/{statistic}"] = value
-        if not any(q.name in own for own in errors):
+        if errors is None or q.estimate is None:
             continue
-        error = np.array([errors[i].get(q.name, 0.0) for i in counted])
-        if estimated := np.count_nonzero(error[finite]):
-            summary[f"{q.name}/{ESTIMATED}"] = float(estimated)
-            ends = [_statistics((values + sign * error)[finite]) for sign in (-1.0, 1.0)]
-            for statistic, bound in zip(STATISTICS, np.abs(np.subtract(ends, statistics)).max(axis=0), strict=True):
-                summary[f"{q.name}/{statistic}{ERROR}"] = float(bound)
+        error = np.array([errors[i].get(q.name, 0.0) for i in counted])[finite]
+        summary[f"{q.name}/{ESTIMATED}"] = float(np.count_nonzero(error))
+        ends = [_statistics(values[finite] + sign * error) for sign in (-1.0, 1.0)]
+        for statistic, bound in zip(STATISTICS, np.abs(np.subtract(ends, statistics)).max(axis=0), strict=True):
+            summary[f"{q.name}/{statistic}{ERROR}"] = float(bound)
     judged = [row["alpha_evidence"] for row in rows if row.get("alpha_evidence")]
     if judged:
         summary["alpha/share_sufficient"] = judged.count("sufficient") / len(judged)
