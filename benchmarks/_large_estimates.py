@@ -57,7 +57,8 @@ def large_layers() -> dict[str, np.ndarray]:
     left = rng.standard_normal((SIDE, 20)) * np.linspace(1.0, 5.0, 20) / SIDE**0.5
     found = left @ (rng.standard_normal((20, SIDE)) / SIDE**0.5)
     scale = np.arange(1, SIDE + 1) ** -0.25
-    return {"spiked": (noise + found).astype(np.float32), "power law": (noise * scale).astype(np.float32)}
+    layers = {"spiked": noise + found, "power law": noise * scale, "noise": noise}
+    return {name: w.astype(np.float32) for name, w in layers.items()}
 
 
 def speeds(name: str, w: np.ndarray) -> Iterator[dict[str, Any]]:

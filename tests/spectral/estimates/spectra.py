@@ -20,6 +20,7 @@ def spectra(side: int = SIDE) -> dict[str, np.ndarray]:
         "wide": np.exp(-8.0 * i / side),
         "one spike": np.where(i == 1, 30.0, 1.0) * (1.0 + 0.1 * rng.random(side)),
         "crowd at the top": np.where(i <= 40, 1.0 + 1e-4 * i, 0.5 * i / side),
+        "at random places": rng.random(side) ** 0.5,
         "half of it zero": np.where(i < side / 2, 1.0 + i / side, 0.0),
         "nearly equal": 1.0 + 1e-3 * i / side,
         "too wide for float32": i**-1.5,

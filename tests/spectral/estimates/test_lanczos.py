@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.spectral.estimates.spectra import matrix, spectra
+from tests.spectral.estimates.spectra import SIDE, matrix, spectra
 from ww_callbacks.spectral.estimates import lanczos
 from ww_callbacks.spectral.estimates.estimate import Estimate
 from ww_callbacks.spectral.estimates.lanczos import BlockLanczos
@@ -19,7 +19,7 @@ from ww_callbacks.spectral.estimates.quadrature import effective_rank, matrix_en
 from ww_callbacks.spectral.fits.hill import hill_alpha
 from ww_callbacks.spectral.quantities import ranks
 
-SPECTRA = spectra()
+SPECTRA = spectra() | {"groups of twenty": 1.4 ** -(np.arange(SIDE) // 20)}
 
 
 def space_of(w: np.ndarray, steps: int, **options: int) -> BlockLanczos:
@@ -30,7 +30,7 @@ def space_of(w: np.ndarray, steps: int, **options: int) -> BlockLanczos:
 
 
 @pytest.mark.parametrize("name", SPECTRA)
-@pytest.mark.parametrize("steps", (5, 10, 18))
+@pytest.mark.parametrize("steps", (5, 10, 18, 20))
 def test_every_value_lies_within_its_error(name: str, steps: int) -> None:
     """Leading eigenvalues, Hill's α of the top, and three sums over the spectrum."""
     sigma = SPECTRA[name]
@@ -131,6 +131,17 @@ def test_tolerance_of_a_logarithm_is_that_of_its_argument() -> None:
     assert Estimate(1e-9, 0.004).within(0.01, logarithm=True)
     assert not Estimate(1e-9, 0.005).within(0.01, logarithm=True)
     assert not Estimate(float("nan"), float("inf")).within(0.1)
+
+
+@pytest.mark.parametrize("shape", [(1000, 1000), (384, 128), (700, 513), (100, 7), (1, 1)])
+@pytest.mark.parametrize("order", "CF")
+def test_a_product_in_tiles_is_the_product(shape: tuple[int, int], order: str) -> None:
+    """Sides that are no multiples of a tile, and matrices of less than one, in either order of memory."""
+    rng = np.random.default_rng(0)
+    w = np.asarray(rng.standard_normal(shape, dtype=np.float32), order=order)
+    x = np.asfortranarray(rng.standard_normal((shape[1], 5), dtype=np.float32))
+    expected = w.T.astype(np.float64) @ (w.astype(np.float64) @ x)
+    assert np.allclose(lanczos._gram_product(w, x), expected, atol=2e-6 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("part", [1.0, 1e-3, 1e-6, 0.0])

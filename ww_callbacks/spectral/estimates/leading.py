@@ -4,8 +4,7 @@ A Ritz value θ_i is at most λ_i. Some eigenvalue is within its residual r_i = 
 eigenvalues are below by a gap γ, the distance is only r_i²/γ (Parlett: The symmetric eigenvalue problem, §11.5). The
 gap is taken to the first Ritz value that has not converged, and the error is three times that.
 
-A cluster of more eigenvalues than start columns may be found only in part. If as many Ritz values as columns are closer
-together than the space can resolve, the error is at least the width of the cluster.
+A cluster of more eigenvalues than start columns may be found only in part; see :func:`first_crowded`.
 
 To miss an eigenvalue entirely, so that θ_1 converges to λ_2, all random start columns would have to be nearly
 orthogonal to its eigenvector: with b columns and q steps, (λ_1 − θ_1)/λ_1 > ε has a probability of at most
@@ -22,9 +21,9 @@ import numpy as np
 from ww_callbacks.spectral.estimates.estimate import UNKNOWN, Estimate, midpoint
 from ww_callbacks.spectral.estimates.lanczos import ROUNDING, BlockLanczos
 
-CONVERGED = 0.05
-"""Residual below which a Ritz value is considered resolved, in units of its distance from the smallest one."""
-
+CONVERGED = 0.02
+"""Residual below which a Ritz value is considered resolved, in units of its distance from the smallest one. At 0.05,
+eigenvalues at random places were missed in between."""
 
 _RESOLUTION = 0.58
 """Eigenvalues closer than (this/steps)² of the spectrum's width are not resolved: a polynomial of degree 2q grows by
@@ -71,19 +70,22 @@ def leading_eigenvalues(space: BlockLanczos, count: int) -> Leading:
     with np.errstate(divide="ignore", invalid="ignore"):
         errors = np.where(gaps > residuals, 3.0 * residuals**2 / gaps, np.inf) + ROUNDING * values[0]
     errors[first:] = np.inf  # it is unknown which eigenvalues these approximate
-    crowd = _crowding(values[: count + space.block], space.block)
-    crowded = crowd < (_RESOLUTION / space.steps) ** 2 * spread[0]
-    errors[: len(crowd)] = np.where(crowded, np.maximum(errors[: len(crowd)], crowd), errors[: len(crowd)])
+    crowded = first_crowded(space)
+    errors[crowded:] = np.maximum(errors[crowded:], values[crowded : crowded + 1] - values[crowded:])
     return Leading(values[:count], errors[:count], space.exponent)
 
 
-def _crowding(values: np.ndarray, block: int) -> np.ndarray:
-    """For each value the width of the narrowest window that contains it and ``block`` values in total."""
-    if len(values) < block:
-        return np.full(len(values), np.inf)
-    spans = values[: len(values) - block + 1] - values[block - 1 :]
-    padded = np.concatenate([np.full(block - 1, np.inf), spans, np.full(block - 1, np.inf)])
-    return np.lib.stride_tricks.sliding_window_view(padded, block).min(axis=1)
+def first_crowded(space: BlockLanczos) -> int:
+    """Index of the first Ritz value that may belong to a cluster of which not all members were found.
+
+    A block of b columns contains at most b copies of a multiple eigenvalue. If b Ritz values are closer together than
+    the space can resolve, each of them and each one below may be as large as the first. Without such a cluster it is
+    the number of values.
+    """
+    values, block = space.ritz.values, space.block
+    resolution = (_RESOLUTION / space.steps) ** 2 * (values[0] - values[-1])
+    crowded = np.flatnonzero(values[: len(values) - block + 1] - values[block - 1 :] < resolution)
+    return int(crowded[0]) if len(crowded) else len(values)
 
 
 def missed_probability(side: int, block: int, steps: int, share: float) -> float:

@@ -3,7 +3,8 @@ r"""Sums over the whole spectrum, Σ f(λ_i), by stochastic Lanczos quadrature.
 A random unit vector g gives gᵀf(A)g = ∫ f dμ_g, whose mean over g is Σ f(λ_i)/M; b Krylov columns give b such measures
 with q nodes each (see :mod:`.lanczos`). Three techniques reduce the error:
 
-* **deflation**: a converged Ritz value is an eigenvalue, and gets weight 1 instead of its random weight in the columns;
+* **deflation**: a converged Ritz value is an eigenvalue, and gets weight 1 instead of its random weight in the columns
+(down to the first cluster that may have been found only in part);
 * **control variates**: two sums are known exactly, Σ 1 = M and Σ λ = ‖W‖_F². The weights w of the other nodes become
   w·(a + cx) so that both sums are exact, and only the part of f that no straight line explains is random;
 * **two quadratures**: for f = √x the Gauss quadrature is above and the Gauss–Radau quadrature with a node at 0 is below
@@ -32,6 +33,7 @@ import numpy as np
 
 from ww_callbacks.spectral.estimates.estimate import UNKNOWN, Estimate
 from ww_callbacks.spectral.estimates.lanczos import ROUNDING, BlockLanczos, Ritz
+from ww_callbacks.spectral.estimates.leading import first_crowded
 
 STANDARD_ERRORS = 3.0
 """Number of standard errors over the columns in the error."""
@@ -158,7 +160,7 @@ def _both(space: BlockLanczos, norm: float, compute: Callable[[SpectralMeasure],
     scaled = float(np.ldexp(norm, -space.exponent)) ** 2
     ritz = space.ritz
     open_ = np.flatnonzero(ritz.residuals > _DEFLATED * ritz.values)
-    found = int(open_[0]) if len(open_) else len(ritz.values)
+    found = min(int(open_[0]) if len(open_) else len(ritz.values), first_crowded(space))
     ends, errors = [], []
     for quadrature in (ritz, space.radau):
         measure = spectral_measure(quadrature, space.side, scaled, found)

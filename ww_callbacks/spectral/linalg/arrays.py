@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike
 
 from ww_callbacks.spectral.layers.spec import Array
 
-BLOCK = 1 << 15
-"""Elements per block of rows: 256 KiB as float64, so that a few fit into a core's cache."""
+BLOCK = 1 << 14
+"""Elements per block of rows: 128 KiB as float64. A few fit into a core's cache, and larger blocks, for which the C
+library maps new memory each time, take three times as long."""
 
 _BLOCK_ON_ACCELERATOR = 1 << 22
 """Elements per block on an accelerator, where each operation has a fixed cost."""

@@ -32,7 +32,7 @@ def alpha_hill(sample: LayerWeights) -> float:
     return hill_fit(sample.relative_eigenvalues).alpha
 
 
-TOP = 32
+TOP = 16
 """Eigenvalues in the tail of `alpha_hill_top`, but at most a quarter of all."""
 
 
@@ -43,7 +43,7 @@ def _top(sample: LayerWeights) -> int:
 @quantity(
     "alpha_hill_top",
     title="Hill's α of the top",
-    definition="1 + k/Σ ln(λ_i/λ_{k+1}) over the k = min(32, M/4) largest λ",
+    definition="1 + k/Σ ln(λ_i/λ_{k+1}) over the k = min(16, M/4) largest λ",
     family="power law",
     worst="both",
     estimate=lambda layer: hill_alpha_of_top(leading_eigenvalues(space_of(layer), _top(layer) + 1), _top(layer)),
