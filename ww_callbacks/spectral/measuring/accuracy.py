@@ -45,8 +45,8 @@ _SHARE = 2.0
 """An estimate may cost half of the exact spectrum; beyond that the exact spectrum is computed."""
 
 _PRODUCT, _ORTHOGONAL, _SMALL = 32.0, 550.0, 40.0
-"""Cost of q Lanczos steps in the units of :func:`_limit`: per q times elements (the products), per q² times smaller side
-(keeping the basis orthogonal), and per (q·block)³ (eigenvalues of the projections). Within 30 % from 512×512 to
+"""Cost of q Lanczos steps in the units of :func:`_limit`: per q times elements (the products), per q² times smaller
+side (keeping the basis orthogonal), and per (q·block)³ (eigenvalues of the projections). Within 30 % from 512×512 to
 4096×4096."""
 
 
