@@ -25,6 +25,8 @@ _MULTIPLIERS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F)
 
 def to_host(array: Array) -> np.ndarray:
     """``array`` as a NumPy array; a tensor is copied to the host."""
+    if type(array) is np.ndarray:
+        return array
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(array, torch.Tensor):
         return array.detach().cpu().numpy()
@@ -90,7 +92,7 @@ class HostCopies:
         if not on_accelerator(array):
             copy = copied(to_host(array), self._buffers.pop(key, None))
             if not copy.kind:
-                self._buffers[key] = copy.array
+                self._buffers[key] = copy
             return copy
         torch = sys.modules["torch"]
         pinned = self._buffers.get(key)

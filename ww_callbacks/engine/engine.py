@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -151,6 +151,7 @@ class Engine:
         self._pool = WorkerPool(workers)
         # How far a layer has moved decides which of its values are still valid.
         self._keep_previous = tolerance is not None or any(q.needs == "previous" for q in quantities)
+        self._all_groups: list[list[int]] | None = None
         self.spectral_seconds = 0.0
         """Seconds that the last call of :meth:`measure` spent on spectra, summed over workers."""
         # Reading may run the user's parametrisations: one at a time, as in the model's forward pass.
@@ -166,7 +167,7 @@ class Engine:
         names = [spec.name for spec in specs]
         removed = [name for name in before if name not in set(names)]
         new = [spec.name for spec in specs if before.get(spec.name) != spec.matrix_shapes]
-        self.specs = list(specs)
+        self.specs, self._all_groups = list(specs), None
         self.states = {name: LayerState() if name in new else self.states[name] for name in names}
         return new, removed
 
@@ -260,8 +261,10 @@ class Engine:
             return [self._measure_layer(i, read.pop(i), is_full(i), computed.pop(i, None)) for i in indices]
 
         self.spectral_seconds = 0.0
-        places = [i for i, s in enumerate(self.specs) if capture is None or s.name in capture.arrays]
-        groups = self._groups(places)
+        if capture is None or all(spec.name in capture.arrays for spec in self.specs):
+            groups = self._all_groups = self._all_groups or self._groups(range(len(self.specs)))
+        else:
+            groups = self._groups([i for i, s in enumerate(self.specs) if s.name in capture.arrays])
         found = self._pool.map(several, groups, cost=lambda group: sum(self.specs[i].cost for i in group))
         return sorted((row for rows in found for row in rows), key=lambda row: row.index)
 
@@ -283,7 +286,7 @@ class Engine:
         finally:
             self.states = kept
 
-    def _groups(self, places: Sequence[int]) -> list[list[int]]:
+    def _groups(self, places: Iterable[int]) -> list[list[int]]:
         """The groups of layers that are measured together: small layers of the same shape; all others one by one."""
         groups: list[list[int]] = []
         open_: dict[tuple[tuple[int, int], ...], list[int]] = {}
@@ -508,7 +511,7 @@ def _same(rows: tuple[np.ndarray, np.ndarray]) -> bool:
 
 def _copy_into(kept: list[Narrowed] | None, arrays: Sequence[Array]) -> list[Narrowed]:
     """Copy ``arrays`` to the host, into the memory of ``kept`` if they fit, in 16 bits where these are exact."""
-    old = [None] * len(arrays) if kept is None or len(kept) != len(arrays) else [a.array for a in kept]
+    old = [None] * len(arrays) if kept is None or len(kept) != len(arrays) else kept
     return [copied(to_host(array), memory) for array, memory in zip(arrays, old, strict=True)]
 
 

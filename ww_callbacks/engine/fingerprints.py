@@ -27,7 +27,9 @@ def fingerprint(arrays: Sequence[Array]) -> str:
             digest.update(tensor_digest(array))
         else:
             digest.update(_kind(array.dtype, array.shape))
-            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            there = np.ascontiguousarray(array)
+            # Extension types (ml_dtypes) have no buffer.
+            digest.update(there.data if there.dtype.isbuiltin == 1 else there.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

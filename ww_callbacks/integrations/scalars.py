@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from heapq import nlargest
 
 import numpy as np
 
@@ -100,17 +99,22 @@ def outliers(snapshot: Snapshot, count: int = 3) -> list[Outlier]:
     for quantity in all_quantities():
         if not (quantity.headline and quantity.worst):
             continue
-        name = quantity.name
-        values = [(row, _number(name, row.values)) for row in snapshot.rows]
-        values = [(row, value) for row, value in values if math.isfinite(value)]
-        if len(values) < 2:
+        values = np.array(
+            [_number(name, row.values) for row in snapshot.rows]
+            if (name := quantity.name) in NEEDS_EVIDENCE
+            else [row.values.get(name, math.nan) for row in snapshot.rows]
+        )
+        places = np.flatnonzero(np.isfinite(values))
+        if len(places) < 2:
             continue
-        median = float(np.median([value for _, value in values]))
+        values = values[places]
+        median = float(np.median(values))
         uncertain = snapshot.model.get(f"{name}/median{ERROR}", 0.0)
-        ranked = nlargest(count, values, key=lambda item: _badness(item[1], median, quantity.worst))
-        found += [
-            Outlier(quantity, row.layer, value, median, row.errors.get(name, 0.0), uncertain) for row, value in ranked
-        ]
+        for worst in np.argsort(-_badness(values, median, quantity.worst), kind="stable")[:count].tolist():
+            row = snapshot.rows[places[worst]]
+            found.append(
+                Outlier(quantity, row.layer, float(values[worst]), median, row.errors.get(name, 0.0), uncertain)
+            )
     return found
 
 
@@ -137,10 +141,10 @@ def evidence_text(alert: Alert) -> str:
     )
 
 
-def _badness(value: float, median: float, worst: str) -> float:
+def _badness(values: np.ndarray, median: float, worst: str) -> np.ndarray:
     if worst == "both":
-        return abs(value - median)
-    return value if worst == "high" else -value
+        return np.abs(values - median)
+    return values if worst == "high" else -values
 
 
 def _number(name: str, values: Mapping[str, Value]) -> float:

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 
@@ -24,7 +22,7 @@ def test_what_the_views_draw():
     assert density["mp_variance"] == pytest.approx(np.var(w))
     assert density["mp_plus"] == pytest.approx(np.var(w) * (np.sqrt(400) + np.sqrt(300)) ** 2)
     assert density["shuffled_max"] is None
-    json.dumps(density, allow_nan=False)
+    assert all(np.isfinite(density[name]).all() for name in ("log10_lambda_edges", "count"))
 
 
 def test_a_measured_null_is_passed_on():

@@ -29,6 +29,9 @@ SIGNIFICANT = 6
 _POWERS = 10.0 ** np.arange(23)
 """The powers of ten that float64 represents exactly."""
 
+_LINES, _TOGETHER = 64, 1 << 13
+"""Lines and numbers that are rounded together: they and what is computed from them fit into a core's cache."""
+
 T = TypeVar("T")
 
 
@@ -94,47 +97,56 @@ def snapshot_lines(snapshot: Snapshot) -> bytes:
 
 def density_lines(snapshot: Snapshot) -> bytes:
     """The lines of the layers' spectral densities, with numbers rounded to :data:`SIGNIFICANT` digits."""
-    # All layers at once, because the overhead of single calls dominates.
-    numbers = _Numbers()
-    lines = [
-        numbers.copied(row.density, {"step": snapshot.step, "epoch": snapshot.epoch, "layer": row.layer})
-        for row in snapshot.rows
-        if row.density is not None
-    ]
-    numbers.put_back()
-    return b"".join(map(encode, lines))
+    # Many layers at once, because the overhead of single calls dominates.
+    drawn = [(row.layer, row.density) for row in snapshot.rows if row.density is not None]
+    lines: list[bytes] = []
+    for start in range(0, len(drawn), _LINES):
+        numbers = _Numbers()
+        copies = [
+            numbers.copied(density, {"step": snapshot.step, "epoch": snapshot.epoch, "layer": layer})
+            for layer, density in drawn[start : start + _LINES]
+        ]
+        numbers.put_back()
+        lines += map(encode, copies)
+    return b"".join(lines)
 
 
 class _Numbers:
     """The numbers of many mappings, to be rounded together."""
 
     def __init__(self) -> None:
-        self._values: list[float] = []
-        self._places: list[tuple[dict[str, Any], str, int | slice]] = []
+        self._singles: list[float] = []
+        self._places: list[tuple[dict[str, Any], str]] = []
+        self._arrays: list[np.ndarray] = []
+        self._array_places: list[tuple[dict[str, Any], str]] = []
 
     def copied(self, source: Mapping[str, Any], copy: dict[str, Any]) -> dict[str, Any]:
         """``copy`` with the items of ``source``, complete after :meth:`put_back`."""
-        values, start = self._values, len(self._values)
         for key, value in source.items():
-            copy[key] = value
-            if type(value) is float:
-                values.append(value)
-                self._places.append((copy, key, start))
-            elif type(value) is list and value and type(value[0]) is float:
-                values.extend(value)
-                self._places.append((copy, key, slice(start, len(values))))
+            kind = type(value)
+            if kind is float:
+                copy[key] = value  # keeps the order of the keys
+                self._singles.append(value)
+                self._places.append((copy, key))
+            elif kind is np.ndarray and value.ndim == 1 and value.dtype.kind in "fi":
+                copy[key] = value
+                if value.dtype.kind == "f":
+                    self._arrays.append(value)
+                    self._array_places.append((copy, key))
             elif isinstance(value, Mapping):
                 copy[key] = self.copied(value, {})
             else:
                 copy[key] = _rounded(value)
-            start = len(values)
         return copy
 
     def put_back(self) -> None:
         """Fill the copies with the rounded numbers."""
-        rounded = _rounded_floats(self._values)
-        for copy, key, place in self._places:
-            copy[key] = rounded[place]
+        for (copy, key), single in zip(self._places, _rounded_floats(self._singles).tolist(), strict=True):
+            copy[key] = single
+        rounded, start = _rounded_floats(np.concatenate([*self._arrays, np.empty(0)])), 0
+        for (copy, key), array in zip(self._array_places, self._arrays, strict=True):
+            copy[key] = rounded[start : start + len(array)]
+            start += len(array)
 
 
 def alert_line(alert: Alert) -> bytes:
@@ -259,11 +271,16 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def _rounded_floats(values: Sequence[float]) -> np.ndarray:
-    """Round many numbers at once, with the same result as one by one; non-finite and extreme ones are rounded
-    singly.
-    """
-    numbers = np.asarray(values, dtype=np.float64)
+def _rounded_floats(values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Round many numbers, with the same result as one by one; non-finite and extreme ones are rounded singly."""
+    numbers = np.array(values, dtype=np.float64)
+    for start in range(0, len(numbers), _TOGETHER):
+        _round(numbers[start : start + _TOGETHER])
+    return numbers
+
+
+def _round(numbers: np.ndarray) -> None:
+    """Round an array in place."""
     with np.errstate(all="ignore"):
         magnitude = np.abs(numbers)
         shift = SIGNIFICANT - 1 - np.floor(np.log10(np.where(magnitude > 0.0, magnitude, 1.0)))
@@ -274,5 +291,5 @@ def _rounded_floats(values: Sequence[float]) -> np.ndarray:
         whole = np.round(np.where(up, numbers * power, numbers / power))
         rounded = np.where(up, whole / power, whole * power)
     for at in np.flatnonzero(~usual).tolist():
-        rounded[at] = _rounded(float(values[at]))
-    return rounded
+        rounded[at] = _rounded(float(numbers[at]))
+    numbers[:] = rounded

@@ -19,6 +19,8 @@ def number(values: Values | Mapping[str, float], name: str) -> float | None:
     True
     """
     value = values.get(name)
+    if type(value) is float:  # nearly always
+        return value if math.isfinite(value) else None
     if value is None or isinstance(value, str) or not math.isfinite(value):
         return None
     return float(value)

@@ -37,14 +37,18 @@ class NonFinite:
         """Process the next snapshot and return the current findings."""
         broken, had = [], set(self._state["had"])
         for layer, values in observation.layers.items():
+            status = observation.status.get(layer)
+            if status == "ok":
+                had.add(layer)
+                continue
             numbers = [v for v in values.values() if not isinstance(v, str)]
             finite = any(map(math.isfinite, numbers))
-            status = observation.status.get(layer)
             if status == "non-finite" or (status is None and numbers and not finite and layer in had):
                 broken.append(layer)
             elif finite:
                 had.add(layer)
-        self._state["had"] = sorted(had)
+        if len(had) > len(self._state["had"]):
+            self._state["had"] = sorted(had)
         loss = observation.metrics.get("train_loss")
         loss_broken = loss is not None and not math.isfinite(loss)
         if not broken and not loss_broken:

@@ -185,12 +185,13 @@ def best_of_each(x: np.ndarray) -> list[Scanned | None]:
     tail, survival = _empirical(size)
     log = np.log(x / x[:, -1:])
     found: list[Scanned | None] = []
+    gap = np.empty((size, size))
     distinct = (x[:, 1:] != x[:, :-1]).all(axis=1) & (-log[:, -2] > _EQUAL * size)
     for at, usual in enumerate(distinct.tolist()):
         if not usual:
             found.append(None)
             continue
-        gap = log[at][:, None] - log[at]
+        np.subtract(log[at][:, None], log[at], out=gap)
         np.maximum(gap, 0.0, out=gap)
         beta = tail / np.maximum(np.add.reduce(gap), 1e-300)
         gap *= -beta

@@ -26,6 +26,8 @@ _BLOCK_ON_ACCELERATOR = 1 << 22
 
 def on_accelerator(array: Array) -> TypeGuard[Any]:
     """Whether ``array`` is a torch tensor on a device that computes in float64 (all but the CPU and Apple's MPS)."""
+    if type(array) is np.ndarray:
+        return False
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(array, torch.Tensor) and array.device.type not in ("cpu", "mps")
 

@@ -22,7 +22,7 @@ CURVES = "curves of the density"
 
 _NARROW = 1e-6
 
-Curves = tuple[list[float], list[int], dict[str, list[float]]]
+Curves = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]
 """Edges and counts of the histogram, and the candidates."""
 
 
@@ -38,7 +38,7 @@ def spectral_density(sample: LayerWeights) -> dict[str, Any]:
         ``mp_variance`` (variance s² of the elements), ``mp_minus`` and ``mp_plus`` (λ± for it); ``candidates`` with
         at most 64 ``xmin``, each with its ``D`` and ``alpha``, evenly over the candidates and the chosen one among
         them; ``shuffled_max``, the largest eigenvalue of the shuffled matrix if a null was measured, otherwise None.
-        Empty lists if there is no eigenvalue above zero.
+        Empty arrays if there is no eigenvalue above zero.
     """
     with np.errstate(all="ignore"):
         fit = sample.power_law
@@ -92,43 +92,35 @@ def curves(eigenvalues: np.ndarray, scanned: Sequence[Scanned | None]) -> list[C
     place -= logs < np.take_along_axis(steps, place, axis=1)
     place += (logs >= np.take_along_axis(steps, place + 1, axis=1)) & (place != BINS - 1)
     row = np.arange(len(logs))[:, None] * BINS
-    counts = np.bincount((place + row).ravel(), minlength=len(logs) * BINS).reshape(-1, BINS).tolist()
-    edges_of_bins, wide = steps.tolist(), (width[:, 0] >= _NARROW).tolist()
+    counts = np.bincount((place + row).ravel(), minlength=len(logs) * BINS).reshape(-1, BINS)
+    wide = (width[:, 0] >= _NARROW).tolist()
     found: list[Curves | None] = []
     for at, scan in enumerate(scanned):
         if scan is None or not wide[at] or len(scan.beta) > CANDIDATES:
             found.append(None)
             continue
-        candidates = {
-            "xmin": eigenvalues[at, :-1].tolist(),
-            "D": scan.distance.tolist(),
-            "alpha": (1.0 + scan.beta).tolist(),
-        }
-        found.append((edges_of_bins[at], counts[at], candidates))
+        candidates = {"xmin": eigenvalues[at, :-1], "D": scan.distance, "alpha": 1.0 + scan.beta}
+        found.append((steps[at], counts[at], candidates))
     return found
 
 
-def _histogram(x: np.ndarray) -> tuple[list[float], list[int]]:
+def _histogram(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Edges and counts of log10 x; one bin around the value if all are equal."""
     if len(x) == 0:
-        return [], []
+        return np.empty(0), np.empty(0, np.intp)
     logs = np.log10(x)
     low, high = float(logs[0]), float(logs[-1])
     if high - low < _NARROW:
         low, high = low - 0.5, high + 0.5
     count, bins = np.histogram(logs, bins=BINS, range=(low, high))
-    return bins.tolist(), count.tolist()
+    return bins, count
 
 
-def _candidates(x: np.ndarray, chosen: float) -> dict[str, list[float]]:
+def _candidates(x: np.ndarray, chosen: float) -> dict[str, np.ndarray]:
     """D and α at candidates spread evenly over the scan, including the chosen one."""
     scan = Scan(x)
     places = scan.candidates
     if len(places) > CANDIDATES:
         spread = np.linspace(0, len(places) - 1, CANDIDATES - 1).round().astype(int)
         places = np.unique(np.append(places[spread], np.argmin(np.abs(x - chosen))))
-    return {
-        "xmin": x[places].tolist(),
-        "D": scan.distances(places).tolist(),
-        "alpha": (1.0 + scan.beta[places]).tolist(),
-    }
+    return {"xmin": x[places], "D": scan.distances(places), "alpha": 1.0 + scan.beta[places]}

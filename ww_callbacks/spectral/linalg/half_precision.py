@@ -38,19 +38,19 @@ class Narrowed(NamedTuple):
         return self.array.astype(np.float32) if self.kind == "float16" else self.array
 
 
-def copied(array: np.ndarray, old: np.ndarray | None = None) -> Narrowed:
+def copied(array: np.ndarray, old: Narrowed | None = None) -> Narrowed:
     """A copy of ``array``, in 16 bits where it is exact; otherwise in the memory of ``old``, if it fits there.
+
+    Where ``old``, an earlier copy of the same weights, was not exact in 16 bits, the new one is not checked for it.
 
     >>> copied(np.array([1.0, -0.5], np.float32)).kind
     'bfloat16'
     """
+    if old is not None and not old.kind and old.array.shape == array.shape and old.array.dtype == array.dtype:
+        np.copyto(old.array, array)
+        return old
     new = narrowed(array)
-    if new.kind:  # already a copy
-        return new
-    if old is None or old.shape != array.shape or old.dtype != array.dtype:
-        return Narrowed("", np.array(array))
-    np.copyto(old, array)
-    return Narrowed("", old)
+    return new if new.kind else Narrowed("", np.array(array))
 
 
 def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:

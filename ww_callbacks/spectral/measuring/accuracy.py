@@ -128,6 +128,8 @@ def measure_within(sample: LayerWeights, quantities: Iterable[Quantity], toleran
 
 def merged(sample: LayerWeights, quantities: Sequence[Quantity], found: Mapping[str, Estimate]) -> Measurement:
     """The estimates ``found``, together with the rest of ``quantities``, measured exactly."""
+    if not found:
+        return Measurement(*measure_quantities(sample, quantities), {})
     values, status = measure_quantities(sample, [q for q in quantities if q.name not in found])
     values |= {name: estimate.value for name, estimate in found.items()}
     errors = {name: estimate.error for name, estimate in found.items() if estimate.error > 0.0}
@@ -166,9 +168,11 @@ def plan(
         known: the data kept from the layer's last exact spectrum.
     """
     quantities = list(quantities)
+    if tolerance is None or not isfinite(sample.largest):
+        return Plan(quantities, None if any(needs_spectrum(q, sample) for q in quantities) else {})
     spectral = [q for q in quantities if needs_spectrum(q, sample)]
-    if tolerance is None or not spectral or not isfinite(sample.largest):
-        return Plan(quantities, {} if not spectral else None)
+    if not spectral:
+        return Plan(quantities, {})
     whole = [q for q in spectral if q.estimate is None]
     near = known is not None and known.near(tolerance)
     if whole and not (near and all(q.cost == "spectrum" for q in whole)):

@@ -113,7 +113,7 @@ class LayerWeights:
         """σ_1, the largest over all matrices; NaN for an empty layer."""
         return max((float(s[0]) for s in self.singular_values if len(s)), default=np.nan)
 
-    @property
+    @cached_attribute
     def log_spectral_norm(self) -> float:
         """log10 λ_1 = 2·log10 σ_1; NaN for W = 0."""
         return 2.0 * float(np.log10(self.largest_singular_value)) if self.largest_singular_value > 0.0 else np.nan
@@ -193,7 +193,7 @@ class Difference:
         sums = [0.0, 0.0, 0.0]
         for matrix, other in zip(matrices, others, strict=True):
             if is_small(matrix) and is_small(other):
-                w, v = (np.asarray(a).ravel().astype(np.float64) for a in (matrix, other))
+                w, v = np.asarray(matrix).ravel().astype(np.float64), np.asarray(other).ravel().astype(np.float64)
                 d = w - v
                 sums = [sums[0] + float(v.dot(v)), sums[1] + float(d.dot(d)), sums[2] + float(w.dot(v))]
                 continue

@@ -9,7 +9,7 @@ Worst = Literal["", "low", "high", "both"]
 Cost = Literal["cheap", "spectrum", "request", "probe"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class QuantityInfo:
     """The description of a quantity.
 

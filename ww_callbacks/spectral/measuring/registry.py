@@ -22,7 +22,7 @@ Needs = Literal["", "initial", "previous", "reference"]
 Function = TypeVar("Function", bound=Callable[[LayerWeights], Value])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # one object per name: compared and hashed as such
 class Quantity(QuantityInfo):
     """A quantity of a layer's weights.
 

@@ -102,13 +102,16 @@ class DeadLayer(LayerwiseDetector[UsualChange, Movement]):
     def before(self, observation: Observation) -> None:
         """The change of the median layer relative to its usual change."""
         ratios = []
+        self._run.moving = False
         for layer, values in observation.layers.items():
             change = self._change(layer, values, observation)
-            ratio = None if change is None else self._ratio(self._layers.get(layer), change)
+            if change is None:
+                continue
+            self._run.moving = self._run.moving or change > 0
+            ratio = self._ratio(self._layers.get(layer), change)
             if ratio is not None:
                 ratios.append(ratio)
         self._run.median_ratio = median(ratios) if ratios else None
-        self._run.moving = any((self._change(n, v, observation) or 0.0) > 0 for n, v in observation.layers.items())
         moved = any(observation.changed.get(name, True) for name in observation.layers)
         self._run.ever = (moved and observation.step > 0) or self._run.ever
         rate = observation.metrics.get("learning_rate")

@@ -88,20 +88,21 @@ class LayerwiseDetector(ABC, Generic[Layer, Run]):
         """Process the next snapshot and return the current findings."""
         self.before(observation)
         shown: list[Shown] = []
+        memories, judge = self._layers, self.judge
         for layer, values in observation.layers.items():
-            memory = self._layers.get(layer) or self._layers.setdefault(layer, self.layer_memory())
-            verdict = self.judge(layer, values, memory, observation)
-            if isinstance(verdict, dict):
+            memory = memories.get(layer) or memories.setdefault(layer, self.layer_memory())
+            verdict = judge(layer, values, memory, observation)
+            if verdict is False:
+                memory.holds = 0
+                memory.fails += 1
+                memory.active = memory.active and memory.fails < self.persistence
+            elif verdict is not True:
                 if memory.holds == 0 and not memory.active:
                     memory.since = (observation.step, observation.epoch)
                 memory.holds += 1
                 memory.fails = 0
                 memory.evidence = verdict
                 memory.active = memory.active or memory.holds >= self.persistence
-            elif not verdict:
-                memory.holds = 0
-                memory.fails += 1
-                memory.active = memory.active and memory.fails < self.persistence
             if memory.active:
                 shown.append(Shown(layer, memory.evidence, *memory.since))
         return [self.finding(shown, observation)] if shown else []

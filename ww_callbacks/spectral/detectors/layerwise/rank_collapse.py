@@ -73,9 +73,12 @@ class RankCollapse(LayerwiseDetector[HighestRank, LossMemory]):
         if rank is None:
             return True
         highest = memory.highest = max(memory.highest, rank)
-        error = observation.error(layer, "effective_rank")
+        least = self.share * highest
+        if highest < self.smallest or rank >= least:
+            return False
         # If the rank is an estimate, it must be below with its whole error.
-        if highest < self.smallest or rank + error >= self.share * highest:
+        error = observation.error(layer, "effective_rank")
+        if rank + error >= least:
             return False
         estimated = {"effective_rank_error": error} if error else {}
         return {"effective_rank": rank, **estimated, "highest": highest, "share": rank / highest}

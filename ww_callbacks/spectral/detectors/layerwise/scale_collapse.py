@@ -70,6 +70,7 @@ class ScaleCollapse(LayerwiseDetector[HighestNorm, PeersAndLoss]):
         self.drop = positive("drop", drop)
         self.apart = positive("apart", apart)
         self.ratio = positive("ratio", ratio)
+        self._least = math.log10(self.ratio)
 
     def before(self, observation: Observation) -> None:
         """Track the training loss and the fall of the median layer."""
@@ -94,11 +95,12 @@ class ScaleCollapse(LayerwiseDetector[HighestNorm, PeersAndLoss]):
         if highest <= 0:
             return False  # it started at zero and has not changed
         fall = math.log(highest / norm) if norm > 0 else math.inf
-        own, error = number(values, "scale_collapse"), observation.error(layer, "scale_collapse")
-        fixed = own is not None and own + error < math.log10(self.ratio)
+        own, least = number(values, "scale_collapse"), self._least
+        fixed = own is not None and own < least and own + observation.error(layer, "scale_collapse") < least
         if not fixed and (fall < self.drop or fall - self._run.median_fall < self.apart):
             return False
         evidence = {"fraction_of_own_maximum": math.exp(-fall), "median_layer": math.exp(-self._run.median_fall)}
+        error = observation.error(layer, "scale_collapse")
         estimated = {"scale_collapse_error": error} if error else {}
         return evidence if own is None else {**evidence, "scale_collapse": own, **estimated}
 

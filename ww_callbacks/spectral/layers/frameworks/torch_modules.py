@@ -155,8 +155,11 @@ def _frozen(spec: LayerSpec, owners: Mapping[str, tuple[nn.Module, str]]) -> Cal
 
 
 def _without_gradient(places: Sequence[tuple[nn.Module, str]]) -> bool:
-    found = [own_parameters(module).get(name) for module, name in places]
-    return not any(parameter is not None and parameter.requires_grad for parameter in found)
+    for module, name in places:
+        parameter = own_parameters(module).get(name)
+        if parameter is not None and parameter.requires_grad:
+            return False
+    return True
 
 
 def is_keras(module: nn.Module) -> bool:

@@ -61,9 +61,9 @@ def to_array(tensor: torch.Tensor, index: Index = (), *, made: bool = False) -> 
             for this call only is copied, so that no more than the slice stays in memory.
         made: whether ``tensor`` was computed for this call, so it is not the model's memory.
     """
-    given = tensor.detach()
+    given = tensor.detach() if tensor.requires_grad else tensor
     plain = type(given) is torch.Tensor and given.dtype in _OURS and given.layout == torch.strided
-    if plain and given.device.type == "cpu" and not index:
+    if plain and given.is_cpu and not index:
         return given.resolve_neg().numpy()
     with torch.no_grad():
         tensor = gather(given)
