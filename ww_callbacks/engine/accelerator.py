@@ -35,7 +35,11 @@ def to_host(array: Array) -> np.ndarray:
 
 def placed(arrays: Sequence[Array]) -> list[Array]:
     """``arrays`` on the device that decomposes them fastest: small ones on the host, large ones where they are."""
-    return [to_host(a) if not on_accelerator(a) or _smaller_side(a) < SMALL else a for a in arrays]
+    return [a if type(a) is np.ndarray or _stays(a) else to_host(a) for a in arrays]
+
+
+def _stays(array: Array) -> bool:
+    return on_accelerator(array) and _smaller_side(array) >= SMALL
 
 
 def _smaller_side(array: Array) -> int:

@@ -344,7 +344,7 @@ class Engine:
                 )
             complete = full and state.values.keys() == self._names
             missing = [] if complete else [q for q in wanted if q.name not in state.values]
-            density = self._measure_missing(spec, state, arrays, missing, full, computed)
+            density = self._measure_missing(spec, state, arrays, missing, full, computed) if missing else None
             if self._keep_previous and (state.changed or state.previous is None):
                 state.previous = _copy_into(state.previous, arrays)
             state.fingerprint = now
@@ -378,8 +378,6 @@ class Engine:
         computed: _Computed | None,
     ) -> Mapping[str, Any] | None:
         """Measure ``missing`` into ``state.values``; return the spectral density if a spectrum was computed."""
-        if not missing:
-            return None
         assert spec.arrange is not None
         began = time.perf_counter()
         initial = self._initial(spec)
