@@ -300,7 +300,7 @@ def analyze(
     chosen = chosen_of(model, specs, layers, exclude, types, min_eigenvalues)
     if exact := without_effect(wanted, tolerance, (spec.matrix_shapes for spec in chosen)):
         logger.warning(
-            "ww-callbacks: accuracy=%s has no effect with %s among the quantities, which takes the exact spectrum. "
+            "ww-callbacks: accuracy=%s has no effect with %s among the quantities, measured from the exact spectrum. "
             "Use quantities='estimable'.",
             accuracy,
             exact,
