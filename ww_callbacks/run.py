@@ -98,6 +98,7 @@ class Run:
             check_accuracy(settings.accuracy),
         )
         self._group = group or SingleProcess()
+        self._several = self._group.size > 1
         self._refresh = refresh
         self._measuring = SnapshotTaker(
             self.engine,
@@ -313,18 +314,19 @@ class Run:
     def saved(self, adapter: Mapping[str, Any] | None = None) -> Saved | None:
         """The state that a checkpoint made now needs to resume the run; None before the run has started.
 
-        Waits for snapshots in the background. If weights have changed since the last snapshot, those of the last
-        snapshot are part of the state.
+        A collective: all processes save together, and the state of the first one is complete. Waits for snapshots in
+        the background. If weights have changed since the last snapshot, those of the last snapshot are part of the
+        state.
 
         Args:
             adapter: the state of the framework's adapter.
         """
-        if not self.progress.started or not self.diagnosis.snapshots:
+        if not self.progress.started or not self._group.broadcast(self.diagnosis.snapshots):
             return None
         self.release()
         with self.meter.running(), self.faults.guard("saving the state"):
             self._publish_all(self._measuring.flush(self.meter))
-            return capture_state(self._parts(), adapter or {})
+            return capture_state(self._parts(), adapter or {}, self._group, self._several)
         return None
 
     def info(self, resumed_at: int | None = None) -> RunInfo:

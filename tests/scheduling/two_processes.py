@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -204,9 +205,10 @@ SCENARIOS = (
 )
 
 
-def main(folder: Path) -> None:
+def perform(scenarios: Sequence[Callable[[Path], None]], folder: Path) -> None:
+    """Each scenario in a folder of its own, with the error that it raises."""
     torch.set_num_threads(1)
-    for scenario in SCENARIOS:
+    for scenario in scenarios:
         place = folder / scenario.__name__
         place.mkdir(exist_ok=True)
         try:
@@ -218,4 +220,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    perform(SCENARIOS, Path(sys.argv[1]))

@@ -271,10 +271,10 @@ class Watcher:
         with run.guarded("saving the average of the weights"):
             if self._best_checkpoint is not None:
                 plain["checkpoint"] = self._best_checkpoint.state()
-            if average is not None and average.begun and not average.weights.sharded:
+            if average is not None and average.begun:
                 plain["average"] = average.state()
-                arrays |= {f"average/{name}": value for name, value in average.weights.average().items()}
-            if self._best_weights is not None and not self._best_weights.sharded:
+                arrays |= {f"average/{name}": value for name, value in average.saved().items()}
+            if self._best_weights is not None:
                 arrays |= {f"best/{name}": value for name, value in self._best_weights.copies().items()}
         return plain, arrays
 

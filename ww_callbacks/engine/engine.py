@@ -460,14 +460,21 @@ class Engine:
 
         self._pool.map(one, self.specs)
 
-    def stale(self) -> Iterator[tuple[str, list[np.ndarray]]]:
-        """The weights of the last snapshot, for the layers that changed since.
+    def stale(self, together: bool = False) -> Iterator[tuple[str, list[np.ndarray]]]:
+        """The weights of the last snapshot, for the layers that this process measures and that changed since.
 
         For all others the current weights equal those of the last snapshot, so a checkpoint contains them already.
+
+        Args:
+            together: whether to read the layers that other processes measure too, because all processes must read
+                sharded weights together.
         """
         for spec in self.specs:
             previous = self.states[spec.name].previous
-            if previous is not None and self._fingerprint_now(spec) != self.states[spec.name].fingerprint:
+            if previous is None:
+                if together:
+                    self._read(spec)
+            elif self._fingerprint_now(spec) != self.states[spec.name].fingerprint:
                 yield spec.name, [a.widened() for a in previous]
 
     def restore(self, memories: Mapping[str, LayerMemory], previous: Mapping[str, Sequence[Array]]) -> None:

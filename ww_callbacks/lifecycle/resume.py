@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ww_callbacks.diagnosis.diagnosis import Diagnosis
 from ww_callbacks.engine.baseline_store import Baseline
 from ww_callbacks.engine.engine import Engine
@@ -17,6 +19,7 @@ from ww_callbacks.lifecycle.progress import Progress
 from ww_callbacks.lifecycle.saved_state import RunState, Saved
 from ww_callbacks.probes.probe_runner import Probing
 from ww_callbacks.scheduling.clock import Clock
+from ww_callbacks.scheduling.distributed import Group
 from ww_callbacks.scheduling.meter import Meter
 
 
@@ -33,8 +36,15 @@ class RunParts:
     probing: Probing | None
 
 
-def capture_state(run: RunParts, adapter: Mapping[str, Any]) -> Saved:
-    """The state that ``run`` needs to resume from a checkpoint made now."""
+def capture_state(run: RunParts, adapter: Mapping[str, Any], group: Group, several: bool) -> Saved:
+    """The state that ``run`` needs to resume from a checkpoint made now.
+
+    Args:
+        run: the parts of the run.
+        adapter: the state of the framework's adapter.
+        group: the processes that save together; the first one gets the weights of all.
+        several: whether several processes train, so that weights may be sharded, even if some have ended.
+    """
     progress = run.progress
     state = RunState(
         run_id=progress.run_id,
@@ -52,7 +62,18 @@ def capture_state(run: RunParts, adapter: Mapping[str, Any]) -> Saved:
         initial_weights=run.engine.baseline is not None,
         adapter={**adapter, "probe": run.probing.state_dict()} if run.probing is not None else dict(adapter),
     )
-    return Saved(state, dict(run.engine.stale()))
+    return Saved(state, _of_all(dict(run.engine.stale(together=several)), group))
+
+
+def _of_all(own: dict[str, list[np.ndarray]], group: Group) -> dict[str, list[np.ndarray]]:
+    """The arrays of all processes on the first one, layer by layer, so that no process holds a second model."""
+    collected = dict(own)
+    for rank, names in enumerate(group.gather(list(own))):
+        for name in names if rank else ():
+            arrays = group.broadcast(own.get(name), source=rank)
+            if group.rank == 0:
+                collected[name] = arrays
+    return collected
 
 
 def resumption(run: RunParts, saved: Saved, log_dir: str | None) -> Callable[[], int]:

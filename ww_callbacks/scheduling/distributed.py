@@ -23,8 +23,8 @@ class Group(Protocol):
     def gather(self, value: Any) -> list[Any]:
         """The values of all processes, in the order of ranks."""
 
-    def broadcast(self, value: Any) -> Any:
-        """The value of rank 0."""
+    def broadcast(self, value: Any, source: int = 0) -> Any:
+        """The value of the process with the rank ``source``."""
 
 
 class SingleProcess:
@@ -37,7 +37,7 @@ class SingleProcess:
         """``[value]``."""
         return [value]
 
-    def broadcast(self, value: Any) -> Any:
+    def broadcast(self, value: Any, source: int = 0) -> Any:
         """``value``."""
         return value
 
@@ -58,10 +58,10 @@ class Processes:
         self._torch.all_gather_object(found, value)
         return found
 
-    def broadcast(self, value: Any) -> Any:
-        """The value of rank 0."""
+    def broadcast(self, value: Any, source: int = 0) -> Any:
+        """The value of the process with the rank ``source``."""
         box = [value]
-        self._torch.broadcast_object_list(box, src=0)
+        self._torch.broadcast_object_list(box, src=source)
         return box[0]
 
 

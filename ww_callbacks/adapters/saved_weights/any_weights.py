@@ -11,7 +11,7 @@ import numpy as np
 
 from ww_callbacks.adapters.current_arrays import CurrentArrays
 from ww_callbacks.adapters.saved_weights.best_checkpoint import save_arrays
-from ww_callbacks.adapters.saved_weights.weight_average import Copies, Weights
+from ww_callbacks.adapters.saved_weights.weight_average import Copies, NotSharded, Weights
 from ww_callbacks.engine.accelerator import to_host
 
 
@@ -32,7 +32,7 @@ def weights_of(model: Any) -> Weights:
     return TorchWeights(model)
 
 
-class ArrayWeights:
+class ArrayWeights(NotSharded):
     """The floating-point arrays of a pytree; see :class:`ww_callbacks.adapters.saved_weights.weight_average.Weights`.
 
     Each average is an array of the same library on the same device; half precision is averaged in single precision.
@@ -40,8 +40,6 @@ class ArrayWeights:
     Args:
         arrays: name → current array of NumPy, JAX or torch.
     """
-
-    sharded = False
 
     def __init__(self, arrays: CurrentArrays) -> None:
         self._arrays = arrays
@@ -85,9 +83,6 @@ class ArrayWeights:
                 held[name].detach().copy_(sys.modules["torch"].as_tensor(copies[name]))
             else:
                 raise ValueError("JAX arrays cannot be changed in place: load the file that `best_average` names")
-
-    def agree(self) -> None:
-        """Does nothing: each process holds all weights."""
 
     def save_average(self, save: Callable[[Path], object], path: Path) -> None:
         """Write the average to a file, and the arrays that are not averaged unchanged."""

@@ -43,18 +43,15 @@ class BestWeights:
         """Copy per-process state, such as running statistics, from the first process; a collective."""
         self._average.weights.agree()
 
-    @property
-    def sharded(self) -> bool:
-        """Whether this process holds only a part of the weights."""
-        return self._average.weights.sharded
-
     def copies(self) -> dict[str, Any]:
-        """The kept weights, named ``<step>#<name>``."""
-        return {f"{step}#{name}": value for step, copies in self._kept.items() for name, value in copies.items()}
+        """The kept weights, named ``<step>#<name>``; a collective if they are sharded."""
+        whole = {step: self._average.weights.whole(copies) for step, copies in sorted(self._kept.items())}
+        return {f"{step}#{name}": value for step, copies in whole.items() for name, value in copies.items()}
 
     def restore(self, copies: Copies) -> None:
         """Restore what :meth:`copies` returned."""
-        self._kept = {}
+        kept: dict[int, dict[str, Any]] = {}
         for key, value in copies.items():
             step, _, name = key.partition("#")
-            self._kept[int(step)] = {**self._kept.get(int(step), {}), name: value}
+            kept.setdefault(int(step), {})[name] = value
+        self._kept = {step: self._average.weights.part(whole) for step, whole in kept.items()}

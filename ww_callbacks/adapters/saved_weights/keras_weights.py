@@ -9,11 +9,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from ww_callbacks.adapters.saved_weights.weight_average import Copies, save_in_place
+from ww_callbacks.adapters.saved_weights.weight_average import Copies, NotSharded, save_in_place
 from ww_callbacks.spectral.layers.frameworks.keras_private import children, values_in_training
 
 
-class KerasWeights:
+class KerasWeights(NotSharded):
     """See :class:`ww_callbacks.adapters.saved_weights.weight_average.Weights`.
 
     Averages trainable variables, and the floating-point state of trainable layers (running statistics).
@@ -22,8 +22,6 @@ class KerasWeights:
     Args:
         model: a built model.
     """
-
-    sharded = False
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -78,9 +76,6 @@ class KerasWeights:
         for variable in self._variables:
             if (name := self._names[id(variable)]) in copies:
                 variable.assign(keras.ops.cast(copies[name], variable.dtype))
-
-    def agree(self) -> None:
-        """Does nothing: each process holds all weights."""
 
     def save_average(self, save: Callable[[Path], object], path: Path) -> None:
         """Write the average to a file; the model holds it temporarily, and its exact weights afterwards."""

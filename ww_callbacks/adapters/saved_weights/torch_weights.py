@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,6 +106,48 @@ class TorchWeights:
         for name, value in self._values.items():
             if name in copies:
                 value.copy_(torch.as_tensor(copies[name]))
+
+    @torch.no_grad()
+    def whole(self, copies: Copies) -> dict[str, torch.Tensor]:
+        """The whole of each of this process's ``copies``, on the first process; a collective if they are sharded.
+
+        Other processes get none, because the first one writes the checkpoint.
+        """
+        gathered = {}
+        for name, value in copies.items():
+            whole = self._whole(name, torch.as_tensor(value))
+            if not self.sharded or torch.distributed.get_rank() == 0:
+                gathered[name] = whole.to("cpu", copy=True)
+        return gathered
+
+    def _whole(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        source: Any = self._sources.get(name)
+        if not hasattr(source, "to_local"):
+            return value
+        from torch.distributed.tensor import DTensor
+
+        local = torch.view_as_complex(value) if source.is_complex() else value
+        shape = {"shape": source.shape, "stride": source.stride()}
+        return _plain(
+            DTensor.from_local(local.to(source.device), source.device_mesh, source.placements, **shape).full_tensor()
+        )
+
+    @torch.no_grad()
+    def part(self, copies: Copies) -> dict[str, torch.Tensor]:
+        """This process's part of what :meth:`whole` returned; names that the model does not have are omitted."""
+        found = {n: (self._sources[n], torch.as_tensor(value)) for n, value in copies.items() if n in self._sources}
+        return {name: self._part(source, value) for name, (source, value) in found.items()}
+
+    @staticmethod
+    def _part(source: Any, value: torch.Tensor) -> torch.Tensor:
+        if not hasattr(source, "to_local"):
+            return value
+        from torch.distributed.tensor import DTensor, Replicate
+
+        mesh = source.device_mesh
+        full = torch.view_as_complex(value) if source.is_complex() else value
+        copied = DTensor.from_local(full.to(source.device), mesh, [Replicate()] * mesh.ndim, run_check=False)
+        return _plain(copied.redistribute(placements=source.placements)).to("cpu", copy=True)
 
 
 def as_numpy(tensor: torch.Tensor) -> np.ndarray:

@@ -57,6 +57,29 @@ class Weights(Protocol):
     def put_average(self, copies: Copies) -> None:
         """Set the average from copies; names that the model does not have are ignored."""
 
+    def whole(self, copies: Copies) -> Copies:
+        """The whole of each of this process's ``copies``, for a checkpoint; a collective if they are sharded."""
+
+    def part(self, copies: Copies) -> Copies:
+        """This process's part of what :meth:`whole` returned."""
+
+
+class NotSharded:
+    """The part of :class:`Weights` in which each process holds all weights."""
+
+    sharded = False
+
+    def agree(self) -> None:
+        """Does nothing: each process holds all weights."""
+
+    def whole(self, copies: Copies) -> Copies:
+        """``copies``."""
+        return copies
+
+    def part(self, copies: Copies) -> Copies:
+        """``copies``."""
+        return copies
+
 
 class WeightAverage:
     """The debiased average; see the module's docstring.
@@ -114,6 +137,10 @@ class WeightAverage:
         self.settle()
         return self.weights.average()
 
+    def saved(self) -> Copies:
+        """The average as it is, for a checkpoint; a collective if the weights are sharded."""
+        return self.weights.whole(self.weights.average())
+
     def state(self) -> dict[str, Any]:
         """The state as plain numbers, without the average itself."""
         return {
@@ -124,7 +151,7 @@ class WeightAverage:
         }
 
     def restore(self, state: Mapping[str, Any], copies: Copies) -> None:
-        """Restore what :meth:`state` and :meth:`Weights.average` returned.
+        """Restore what :meth:`state` and :meth:`saved` returned.
 
         Raises:
             KeyError, TypeError, ValueError: if the state is invalid.
@@ -132,7 +159,7 @@ class WeightAverage:
         per_epoch = state["per_epoch"]
         mass, in_epoch, waiting = float(state["mass"]), int(state["in_epoch"]), int(state["waiting"])
         if mass > 0:
-            self.weights.put_average(copies)
+            self.weights.put_average(self.weights.part(copies))
         self._mass, self._in_epoch, self._waiting = mass, in_epoch, waiting
         self._per_epoch = None if per_epoch is None else int(per_epoch)
 
