@@ -273,6 +273,10 @@ class Run:
             if resumed_at is None:
                 self._take_initial_weights()
             self._sinks.open(self.info(resumed_at), resumed_at is not None)
+            if resumed_at is not None and self._several:
+                if self.leads:
+                    self.diagnosis.conclude()
+                self._agree()  # a training that had ended takes no snapshot at which they would
             if resumed_at is None:
                 with self.faults.guard("a snapshot"):
                     self._snapshot("full", step, epoch, {}, now=True)

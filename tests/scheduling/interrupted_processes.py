@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -91,5 +92,38 @@ def sharded(folder):
     report(folder, **told(callback), apart=apart, resumed=callback.run.resumed, average=str(callback.best_average))
 
 
+def huggingface(folder):
+    """The HF Trainer, stopped by a signal at which it saves, and started again from there; then at its end again."""
+    from tests.huggingface.test_resume import Model, train
+    from ww_callbacks.huggingface import SpectralCallback as Callback
+
+    settings = {"log_dir": str(folder / "record"), **EPOCHS}
+    options = {"ddp_backend": "gloo", "ddp_find_unused_parameters": False, "save_strategy": "no"}
+
+    class Terminated(Model):
+        def forward(self, x, labels):
+            found = super().forward(x, labels)
+            if self.calls == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(3.2)  # the Trainer saves three seconds after the signal
+            return found
+
+    first = Callback(**settings)
+    train(folder / "out", first, Terminated(), enable_jit_checkpoint=True, **options)
+    saved = [path.name for path in (folder / "out").glob("checkpoint-*")]
+    second = Callback(**settings)
+    train(folder / "out", second, Model(), resume=True, **options | {"save_strategy": "epoch"})
+    done = Callback(**settings)
+    train(folder / "out", done, Model(), resume=True, **options)
+    report(
+        folder,
+        **told(second),
+        saved=saved,
+        resumed=second.run.resumed,
+        verdicts=[callback.verdict.state for callback in (first, second, done)],
+        at_the_end=[done.run.resumed, str(done.directory)],
+    )
+
+
 if __name__ == "__main__":
-    perform((preview, within_an_epoch, terminated, sharded), Path(sys.argv[1]))
+    perform((preview, within_an_epoch, terminated, sharded, huggingface), Path(sys.argv[1]))

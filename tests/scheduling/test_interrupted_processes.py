@@ -31,7 +31,7 @@ def both(tmp_path_factory):
         assert all(path.exists() for path in told), errors or said[-3000:]
         first, second = (json.loads(path.read_text()) for path in told)
         own = {"own": None, "sinks": None}
-        assert first | own == second | own
+        assert first | own == second | own, "both processes act alike"
         return place, first
 
     return result
@@ -42,9 +42,10 @@ def alone(tmp_path):
     """The record of the same training by one process that is not interrupted."""
 
     def run(model, *others, **options):
+        callback = SpectralCallback(log_dir=str(tmp_path / "alone"), verbose=0, every_n_epochs=1)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        fit(model, SpectralCallback(log_dir=str(tmp_path / "alone"), verbose=0, every_n_epochs=1), *others, **options)
+        fit(model, callback, *others, **options)
         torch.set_num_threads(threads)
         return tmp_path / "alone"
 
@@ -77,3 +78,18 @@ def test_the_average_of_sharded_weights_is_resumed(both):
     folder, first = both("sharded")
     assert first["resumed"] and first["apart"] == 0.0, "the averages, which both runs put into their models"
     assert_same(folder / "a", folder / "b")
+
+
+def test_sigterm_in_the_hf_trainer_starts_a_new_record(both):
+    """Its checkpoint is of the step at which each process happened to be, so it has no state of the record."""
+    folder, first = both("huggingface")
+    assert first["saved"] == ["checkpoint-4"] and not first["resumed"]
+    record, more = read_run(folder / "record"), read_run(folder / "record" / "run-2")
+    assert record.verdict.state == first["verdicts"][0] and record.model["step"].tolist() == [0, 2, 4, 5]
+    assert more.verdict.state == first["verdicts"][1] and more.model["step"].tolist() == [4, 6, 8]
+
+
+def test_a_finished_training_that_is_resumed_has_its_verdict_in_both_processes(both):
+    folder, first = both("huggingface")
+    assert first["at_the_end"] == [True, str(folder / "record" / "run-2")]
+    assert first["verdicts"][2] == first["verdicts"][1]
