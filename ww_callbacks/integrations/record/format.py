@@ -29,6 +29,8 @@ SIGNIFICANT = 6
 _POWERS = 10.0 ** np.arange(23)
 """The powers of ten that float64 represents exactly."""
 
+_LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
+
 _LINES, _TOGETHER = 64, 1 << 13
 """Lines and numbers that are rounded together: they and what is computed from them fit into a core's cache."""
 
@@ -47,11 +49,10 @@ class RecordError(ValueError):
 
 def encode(record: Mapping[str, Any]) -> bytes:
     """``record`` as one line of JSON with a newline; values that JSON does not support are written as strings."""
-    options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
     try:
-        return orjson.dumps(record, default=_describe, option=options)
+        return orjson.dumps(record, default=_describe, option=_LINE)
     except TypeError:  # an integer beyond 64 bits, a key that is not a string, a lone surrogate in a path
-        return orjson.dumps(plain(record), option=options)
+        return orjson.dumps(plain(record), option=_LINE)
 
 
 def header_line(run: RunInfo, resumed: bool, schema: int) -> bytes:
@@ -73,7 +74,7 @@ def snapshot_lines(snapshot: Snapshot) -> bytes:
                 "changed": row.changed,
                 "frozen": row.frozen,
                 **row.values,
-                **{name + ERROR: error for name, error in row.errors.items()},
+                **({name + ERROR: error for name, error in row.errors.items()} if row.errors else {}),
             }
         )
         for row in snapshot.rows

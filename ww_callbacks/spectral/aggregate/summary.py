@@ -88,17 +88,16 @@ def summarise(
     for q in all_quantities():
         if not q.headline or not any(q.name in row for row in rows):
             continue
-        counted = [i for i, row in enumerate(rows) if q.name in row]
-        if q.name in NEEDS_EVIDENCE:
-            counted = [i for i in counted if rows[i].get("alpha_evidence", "sufficient") == "sufficient"]
-        values = np.array([rows[i][q.name] for i in counted], dtype=np.float64)
+        values = np.array([row.get(q.name, np.nan) for row in rows], dtype=np.float64)
         finite = np.isfinite(values)
+        if q.name in NEEDS_EVIDENCE:
+            finite &= [row.get("alpha_evidence", "sufficient") == "sufficient" for row in rows]
         statistics = _statistics(values[finite])
         for statistic, value in zip(STATISTICS, statistics, strict=True):
             summary[f"{q.name}/{statistic}"] = value
         if errors is None or q.estimate is None:
             continue
-        error = np.array([errors[i].get(q.name, 0.0) for i in counted])[finite]
+        error = np.array([own.get(q.name, 0.0) for own in errors])[finite]
         summary[f"{q.name}/{ESTIMATED}"] = float(np.count_nonzero(error))
         ends = [_statistics(values[finite] + sign * error) for sign in (-1.0, 1.0)]
         for statistic, bound in zip(STATISTICS, np.abs(np.subtract(ends, statistics)).max(axis=0), strict=True):

@@ -119,8 +119,13 @@ def cdf(eigenvalues: ArrayLike, shape: Shape, variance: float = 1.0) -> np.ndarr
     larger, smaller = sides(shape)
     y = smaller / larger
     x = np.asarray(eigenvalues, dtype=np.float64) / (variance * larger)
-    half_sine = np.sqrt(np.clip((x - (1 - sqrt(y)) ** 2) / (4 * sqrt(y)), 0, 1))
-    return np.clip(_share(2 * np.arcsin(half_sine), y), 0, 1)
+    half_sine = np.sqrt(_within_one((x - (1 - sqrt(y)) ** 2) / (4 * sqrt(y))))
+    return _within_one(_share(2 * np.arcsin(half_sine), y))
+
+
+def _within_one(values: np.ndarray) -> np.ndarray:
+    """`np.clip` between 0 and 1, in a quarter of its time for a few dozen values."""
+    return np.minimum(np.maximum(values, 0.0), 1.0)
 
 
 def quantile(shares: ArrayLike, shape: Shape, variance: float = 1.0) -> np.ndarray:

@@ -87,6 +87,8 @@ class DeadLayer(LayerwiseDetector[UsualChange, Movement]):
         self.share = float(share)
         self.reason = ""
         """Why nothing can change, if the training loop shows it; reported only if nothing changes."""
+        self._now: dict[str, tuple[float | None, float | None]] = {}
+        """For each layer of this snapshot its change, and that relative to its usual one."""
 
     @staticmethod
     def _change(layer: str, values: Values, observation: Observation) -> float | None:
@@ -101,17 +103,14 @@ class DeadLayer(LayerwiseDetector[UsualChange, Movement]):
 
     def before(self, observation: Observation) -> None:
         """The change of the median layer relative to its usual change."""
-        ratios = []
-        self._run.moving = False
+        self._now = {}
         for layer, values in observation.layers.items():
             change = self._change(layer, values, observation)
-            if change is None:
-                continue
-            self._run.moving = self._run.moving or change > 0
-            ratio = self._ratio(self._layers.get(layer), change)
-            if ratio is not None:
-                ratios.append(ratio)
+            ratio = None if change is None else self._ratio(self._layers.get(layer), change)
+            self._now[layer] = change, ratio
+        ratios = [ratio for _, ratio in self._now.values() if ratio is not None]
         self._run.median_ratio = median(ratios) if ratios else None
+        self._run.moving = any(change is not None and change > 0 for change, _ in self._now.values())
         moved = any(observation.changed.get(name, True) for name in observation.layers)
         self._run.ever = (moved and observation.step > 0) or self._run.ever
         rate = observation.metrics.get("learning_rate")
@@ -122,14 +121,13 @@ class DeadLayer(LayerwiseDetector[UsualChange, Movement]):
         self, layer: str, values: Values, memory: UsualChange, observation: Observation
     ) -> dict[str, float] | bool:
         """See the class."""
-        change = self._change(layer, values, observation)
+        change, ratio = self._now[layer]
         untrainable = bool(self.reason) and observation.frozen.issuperset(observation.layers) and not self._run.ever
         if layer in observation.frozen and not untrainable:
             return False
         if change is None or observation.step == 0 or not is_measured(observation.status.get(layer, "ok")):
             return True
         usual = memory.usual
-        ratio = self._ratio(memory, change)
         if change > 0 and len(usual) < 5 and (ratio is None or ratio > self.share):
             usual.append(change)
         if not self._run.ever:
