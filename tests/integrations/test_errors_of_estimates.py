@@ -18,6 +18,7 @@ from ww_callbacks.commands import main
 from ww_callbacks.commands._screen import screen
 from ww_callbacks.integrations import figures
 from ww_callbacks.integrations.figures.run_view import RunView, views
+from ww_callbacks.integrations.figures.specs.spectrum import missing_epochs
 from ww_callbacks.integrations.record import read_run
 from ww_callbacks.integrations.report import write_report
 from ww_callbacks.integrations.report.describe import describe_layers
@@ -26,6 +27,8 @@ from ww_callbacks.integrations.scalars import describe, evidence_text, layer_sca
 from ww_callbacks.integrations.schema import Alert, Snapshot
 from ww_callbacks.integrations.sinks.console import legend, snapshot_line
 from ww_callbacks.integrations.sinks.tensorboard import worst_table
+from ww_callbacks.spectral.detectors import Observation
+from ww_callbacks.spectral.detectors.layerwise.rank_collapse import RankCollapse
 from ww_callbacks.spectral.number_text import with_error
 
 NORM = "log_spectral_norm"
@@ -142,6 +145,13 @@ def test_the_timeline_says_how_its_medians_are_made(run):
     assert "±" not in median["text"][0]
     assert median["text"][-1].endswith(", 2 of the layers estimated") and said(median["text"][-1])
     assert not [t for h, t in hovers([panels["relative_distance_from_init"]]) if "%{text}" in h]
+    assert not [name for name in panels if "error" in name or "estimated" in name]
+
+
+def test_why_there_is_no_spectrum(run):
+    words = missing_epochs(run, "reused")
+    assert words.endswith("3 needed none, because estimates or earlier values are near enough (`accuracy=`).")
+    assert missing_epochs(run, "exact") == ""
 
 
 def test_the_history_of_a_layer(run):
@@ -192,9 +202,13 @@ def test_scalars_and_the_worst_layers(made):
 
 
 def test_an_alert_shows_the_error_of_its_evidence():
-    evidence = {"effective_rank": 12.3456, "effective_rank_error": 0.12, "highest": 80.0}
-    alert = Alert("rank collapse", "warning", ("fc",), evidence, 1, 1.0, "", "", step=1, epoch=1.0)
-    assert evidence_text(alert) == "effective_rank 12.3 ± 0.1, highest 80"
+    detector = RankCollapse(persistence=1)
+    for step, (rank, error) in enumerate([(80.0, {}), (12.3456, {"effective_rank": 0.12})]):
+        layers, errors = {"fc": {"effective_rank": rank}}, {"fc": error}
+        found = detector.update(Observation(step, float(step), layers, errors=errors))
+    assert "fell from 80 to 12.3 ± 0.1." in found[0].message
+    alert = Alert(**vars(found[0]), step=1, epoch=1.0)
+    assert evidence_text(alert).startswith("effective_rank 12.3 ± 0.1, highest 80, ")
 
 
 def test_the_record_in_a_notebook_and_as_json(made, capsys):

@@ -220,16 +220,20 @@ _NAME = 24
 _HEAD = 9
 """Characters of a line of a column's head that are not too many above narrow cells."""
 _FOLDED = ("layer", "what", "finding", "unusable_before")
+_SIZES = ("matrices", "stored_as")
+"""Columns that say less than the first quantity."""
 _KEPT = ("layer", "status", "hint", "finding", "unusable_before", "what", "measured")
 
 
 def _fitting(cells: Mapping[str, Sequence[str]], width: int) -> list[str]:
     """The columns that fit into ``width`` characters.
 
-    Columns with equal values are dropped first, then the last ones; those that show problems stay.
+    Columns with equal values are dropped first, then the last ones, and the first quantity after the sizes; those that
+    show problems stay.
     """
     constant = [column for column in cells if column != "layer" and _is_constant(cells[column])]
     later = [column for column in reversed(list(cells)) if column not in (*constant, *_KEPT)]
+    later.sort(key=lambda column: column == next((own for own in cells if own not in (*_KEPT, *_SIZES)), ""))
     columns = list(cells)
     for column in (*constant, *later):
         if sum(3 + _width(column, cells[column]) for column in columns) - 3 <= width:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-MOST_DIGITS = 6
-"""Significant digits that a value with a very small error has."""
+MOST_DIGITS = 4
+"""Significant digits of a printed value."""
 
 
 def short(value: float) -> str:
@@ -14,7 +14,7 @@ def short(value: float) -> str:
     >>> short(131.23456), short(float("nan"))
     ('131.2', '–')
     """
-    return "–" if math.isnan(value) else f"{value:.4g}"
+    return "–" if math.isnan(value) else f"{value:.{MOST_DIGITS}g}"
 
 
 def with_error(value: float, error: float, digits: int = 1) -> str:
@@ -24,10 +24,10 @@ def with_error(value: float, error: float, digits: int = 1) -> str:
         value: the value.
         error: its error; 0 or NaN for an exact value.
         digits: significant digits of the error. An error below the last of :data:`MOST_DIGITS` digits of the value is
-            written as one unit of that digit.
+            written as one unit of that digit, which is the error of the printed value.
 
     >>> with_error(12.3456, 0.1234), with_error(3.14159, 0.2149, digits=2), with_error(131.23456, 4e-9)
-    ('12.3 ± 0.1', '3.14 ± 0.21', '131.235 ± 0.001')
+    ('12.3 ± 0.1', '3.14 ± 0.21', '131.2 ± 0.1')
     >>> with_error(12.3456, float("nan")), with_error(41234.5, 300.0)
     ('12.35', '41200 ± 300')
     """
@@ -37,7 +37,7 @@ def with_error(value: float, error: float, digits: int = 1) -> str:
     exponent = max(_exponent(value), _exponent(error))
     last = max(_exponent(error) - digits + 1, exponent - MOST_DIGITS + 1)
     error = max(error, 10.0**last)
-    if -5 <= exponent < MOST_DIGITS:
+    if -5 <= exponent < 6:
         return f"{round(value, -last):.{max(-last, 0)}f} ± {error:.{max(-last, 0)}f}"
     return f"{value:.{exponent - last}e} ± {error:.{digits - 1}e}"
 

@@ -155,10 +155,14 @@ def missing_epochs(run: RunView, layer: str) -> str:
     missing = ~has
     if not missing.any():
         return ""
-    status = run.status[run.layers.index(layer)]
+    row = run.layers.index(layer)
+    status = run.status[row]
+    errors = [run.errors(name)[row] for name in run.quantities if run.estimated(name)]
+    estimated = np.isfinite(errors).any(axis=0) if errors else np.zeros(len(has), dtype=bool)
     reasons = {
         "measured only norms and distances": missing & ~run.full,
         "found the weights non-finite or all zero": missing & run.full & np.isin(status, ["non-finite", "zero"]),
+        "needed none, because estimates or earlier values are near enough (`accuracy=`)": missing & estimated,
         "could not measure this layer": missing & run.full & np.array([str(s).startswith("failed") for s in status]),
     }
     parts = [f"{int(which.sum())} {words}" for words, which in reasons.items() if which.any()]

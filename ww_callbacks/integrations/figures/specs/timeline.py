@@ -133,7 +133,10 @@ def _loss_order(name: str) -> tuple[bool, str]:
 def _headlines(runs: Sequence[RunView]) -> list[str]:
     """The quantities with a median in the record, headline ones first, in the order of the columns."""
     names = [
-        column.removesuffix("/median") for run in runs for column in map(str, run.record.model) if "/median" in column
+        column.removesuffix("/median")
+        for run in runs
+        for column in map(str, run.record.model)
+        if column.endswith("/median")
     ]
     return list(dict.fromkeys(names))
 
