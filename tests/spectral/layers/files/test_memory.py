@@ -67,11 +67,46 @@ def keras_file(folder: Path, name: str = "model.keras") -> tuple[Path, np.ndarra
     return folder / name, np.array(layer.weights[0]).T.reshape(4, 512, 512)
 
 
+def experts_in_fp8(folder: Path, scale: tuple[int, ...]) -> tuple[Path, np.ndarray]:
+    torch = pytest.importorskip("torch", reason="needs torch")
+    from safetensors.torch import save_file
+
+    codes = torch.from_numpy(WEIGHTS.astype(np.float32)).to(torch.float8_e4m3fn)
+    scales = torch.from_numpy(np.random.default_rng(2).uniform(0.01, 0.02, scale).astype(np.float32))
+    tensors = {"experts.up_proj": codes, "experts.up_proj_scale_inv": scales}
+    save_file(tensors, folder / "model.safetensors")
+    blocks = [-(-size // count) for size, count in zip(WEIGHTS.shape, (*scale, *(1,) * (3 - len(scale))), strict=True)]
+    wide = scales.numpy().reshape(*scale, *(1,) * (3 - len(scale)))
+    for axis, block in enumerate(blocks):
+        wide = np.repeat(wide, block, axis=axis)
+    return folder / "model.safetensors", codes.float().numpy() * wide
+
+
+def experts_in_mxfp4(folder: Path) -> tuple[Path, np.ndarray]:
+    from safetensors.numpy import save_file
+
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 256, (EXPERTS, ROWS, COLUMNS // 32, 16), dtype=np.uint8)
+    scales = rng.integers(120, 130, blocks.shape[:-1], dtype=np.uint8)
+    save_file(
+        {"mlp.experts.down_proj_blocks": blocks, "mlp.experts.down_proj_scales": scales}, folder / "m.safetensors"
+    )
+    codes = np.stack([blocks & 15, blocks >> 4], axis=-1).reshape(*scales.shape, 32)
+    values = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)[codes]
+    return folder / "m.safetensors", (values * 2.0 ** (scales[..., None].astype(np.float32) - 127)).reshape(
+        WEIGHTS.shape
+    ).transpose(0, 2, 1)
+
+
 SLICED: dict[str, Callable[[Path], tuple[Path, np.ndarray]]] = {
     "ONNX, other file": lambda folder: onnx_file(folder, external=True),
     "GGUF, Q8_0": gguf_file,
     "GGUF, F16": lambda folder: gguf_file(folder, "F16"),
     "GGUF, BF16": lambda folder: gguf_file(folder, "BF16"),
+    "FP8, a scale per expert": lambda folder: experts_in_fp8(folder, (EXPERTS,)),
+    "FP8, a scale per row": lambda folder: experts_in_fp8(folder, (EXPERTS, ROWS, 1)),
+    "FP8, blocks of 128": lambda folder: experts_in_fp8(folder, (EXPERTS, ROWS // 128, COLUMNS // 128)),
+    "MXFP4": experts_in_mxfp4,
     "Keras": keras_file,
     "Keras, HDF5": lambda folder: keras_file(folder, "model.weights.h5"),
 }

@@ -119,7 +119,9 @@ def _with_dequantised(entries: dict[str, Stored], settings: Mapping[str, Any]) -
     found: dict[str, Stored] = {}
     for name, entry in entries.items():
         if (weight := made.get(name)) is not None:
-            found[weight.name] = Stored(weight.shape, weight.read, stored_as=weight.stored_as)
+            found[weight.name] = Stored(
+                weight.shape, weight.read, stored_as=weight.stored_as, read_part=weight.read_part
+            )
         if name in ingredients and name not in found:
             why = f"an ingredient of `{ingredients[name]}`"
             found[name] = replace(entry, skipped=why)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ import orjson
 
 from ww_callbacks.spectral.layers.files.state_dicts.roles import split
 from ww_callbacks.spectral.layers.files.stored_arrays import Stored
+from ww_callbacks.spectral.layers.spec import Index
 
 Entries = Mapping[str, Stored]
 Settings = Mapping[str, Any]
@@ -46,6 +47,7 @@ class Dequantised:
         shape: its shape.
         read: computes it.
         stored_as: its stored format, for the table.
+        read_part: computes a slice of it from the slices of codes and scales; None if they cannot be sliced.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Dequantised:
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
     stored_as: str
+    read_part: Callable[[Index], np.ndarray] | None = None
 
 
 def dequantised(entries: Entries, settings: Settings) -> Iterator[Dequantised]:
@@ -94,7 +97,14 @@ def _made(
 
 def as_numpy(entry: Stored) -> np.ndarray:
     """The values of ``entry`` as NumPy array."""
-    array: Any = entry.read()
+    return _on_host(entry.read())
+
+
+def _part(entry: Stored, index: Index) -> np.ndarray:
+    return as_numpy(entry)[index] if entry.read_part is None else _on_host(entry.read_part(index))
+
+
+def _on_host(array: Any) -> np.ndarray:
     return array if isinstance(array, np.ndarray) else array.cpu().numpy()
 
 
@@ -237,16 +247,23 @@ def _nvfp4(entries: Entries, name: str, entry: Stored, at: str, leaf: str) -> De
         return None
 
     def compute(a: Arrays) -> np.ndarray:
-        codes = np.stack([a["codes"] & 15, a["codes"] >> 4], axis=-1).reshape(outputs, inputs)
         factors = _powers(a["scales"])
         if "outer" in a:
             common = a["outer"].astype(np.float32).reshape(-1)[0]
             factors = factors / common if divided else factors * common
-        values = _FP4[codes]
+        values = _fp4(a["codes"])
         _each(values, np.multiply, factors, (1, inputs // factors.shape[1]))
         return values
 
     return _made(entries, f"{at}weight", (outputs, inputs), used, compute, "MXFP4" if powers else "NVFP4")
+
+
+def _fp4(packed: np.ndarray) -> np.ndarray:
+    """The values of two 4-bit floats per byte, the lower one first, along the last axis."""
+    values = np.empty((*packed.shape, 2), np.float32)
+    values[..., 0] = _FP4[packed & 15]  # one after the other: indices take eight bytes
+    values[..., 1] = _FP4[packed >> 4]
+    return values.reshape(*packed.shape[:-1], -1)
 
 
 def _powers(scales: np.ndarray) -> np.ndarray:
@@ -264,12 +281,26 @@ def _microscaled(entries: Entries, name: str, entry: Stored, _: Settings) -> Deq
         return None
     shape = (*outer, groups * held * 2, rows)  # experts are applied as (inputs, outputs)
 
-    def compute(a: Arrays) -> np.ndarray:
-        codes = np.stack([a["codes"] & 15, a["codes"] >> 4], axis=-1).reshape(*outer, rows, groups, 2 * held)
-        values = np.ldexp(_FP4[codes], a["scales"].astype(np.int32)[..., None] - 127)
-        return np.swapaxes(values.reshape(*outer, rows, -1), -1, -2)
+    used = {"codes": name, "scales": f"{target}_scales"}
 
-    return _made(entries, target, shape, {"codes": name, "scales": f"{target}_scales"}, compute, "MXFP4")
+    def compute(a: Arrays) -> np.ndarray:
+        values = _fp4(a["codes"])
+        np.ldexp(values, a["scales"].astype(np.int32)[..., None] - 127, out=values)
+        return np.swapaxes(values.reshape(*a["scales"].shape[:-1], -1), -1, -2)
+
+    def read_part(index: Index) -> np.ndarray:
+        where, inputs, outputs = (*index, *(slice(None),) * len(shape))[: len(outer)], *_last_two(index, len(outer))
+        values = compute({role: _part(entries[at], (*where, outputs)) for role, at in used.items()})
+        return values[..., inputs, :]
+
+    return replace(_made(entries, target, shape, used, compute, "MXFP4"), read_part=read_part)
+
+
+def _last_two(index: Index, before: int) -> tuple[slice, slice]:
+    """The slices of the two axes of a matrix in an index that has ``before`` others first."""
+    first, second = (*index[before:], slice(None), slice(None))[:2]
+    assert isinstance(first, slice) and isinstance(second, slice), "the parts of a stack are matrices"
+    return first, second
 
 
 def _scaled(entries: Entries, name: str, entry: Stored, settings: Settings) -> Dequantised | None:
@@ -298,8 +329,23 @@ def _scaled(entries: Entries, name: str, entry: Stored, settings: Settings) -> D
         _each(values, np.multiply, _powers(a["scales"]) * factor, blocks)
         return values
 
+    def read_part(index: Index) -> np.ndarray:
+        """A part of one of a stack, which has its own scales; of anything else, the whole is computed."""
+        place, *inside = index
+        if not isinstance(place, int):
+            return np.array(compute({role: as_numpy(entries[at]) for role, at in used.items()})[index])
+        own = {role: as_numpy(entries[at]) for role, at in used.items() if role != "codes"}
+        own = {role: array[place] if array.size > 1 else array for role, array in own.items()}
+        values = _part(entry, (place,)).astype(np.float32)
+        if shifts is not None:
+            _each(values, np.subtract, own["zeros"], shifts[1:])
+        _each(values, np.multiply, _powers(own["scales"]) * factor, blocks[1:])
+        return np.array(values[tuple(inside)]) if inside else values
+
+    stacked = len(entry.shape) > 2 and all(b is None or b == entry.shape or b[0] == 1 for b in (blocks, shifts))
     kind = {"int8": "INT8", "uint8": "UINT8"}.get(entry.dtype, f"FP8 ({entry.dtype.removeprefix('float8_')})")
-    return _made(entries, target, entry.shape, used, compute, f"{kind}, {_in_words(blocks, entry.shape)}")
+    found = _made(entries, target, entry.shape, used, compute, f"{kind}, {_in_words(blocks, entry.shape)}")
+    return replace(found, read_part=read_part) if stacked else found
 
 
 def _blocks(scale: tuple[int, ...], shape: tuple[int, ...], settings: Settings) -> tuple[int, ...] | None:
