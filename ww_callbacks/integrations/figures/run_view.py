@@ -132,6 +132,8 @@ class RunView:
         if quantity in ("alpha", "alpha_weighted"):
             sigma = self.values("sigma")
             return sigma if quantity == "alpha" else sigma * np.abs(self.values("log_spectral_norm"))
+        if not self.estimated(quantity):
+            return np.broadcast_to(np.nan, (len(self.layers), len(self.steps)))
         return self.values(quantity + ERROR)
 
     @cached_property
