@@ -395,6 +395,15 @@ def test_few_huge_steps_are_not_judged_without_validation(steps, losses, why):
         assert found and again.judged_by == "validation"
 
 
+def test_steps_that_are_counted_anew_after_epochs_of_an_earlier_training_are_not_few():
+    detector = Overtraining()
+    for epoch in range(50, 60):
+        layers = {"fc": {"frobenius_norm": 1.0 + epoch, "distance_from_init": 0.1 + epoch, "relative_update_norm": 0.3}}
+        metrics = {"train_loss": 100.0 / epoch} if epoch > 50 else {}
+        detector.update(Observation(4 * (epoch - 50), float(epoch), layers, metrics))
+    assert not detector.insufficient
+
+
 def test_no_run_of_the_benchmark_is_one_of_few_huge_steps():
     for name in runs():
         detector, _ = replay(name)

@@ -109,6 +109,7 @@ class _State:
         best: (step, epoch) of the epoch to keep so far.
         before: (step, epoch) of the last epoch whose score was not above the threshold, which an alarm would name.
         above: (step, epoch) of the first epoch after that one.
+        start: (step, epoch) of the first snapshot.
         latest: (step, epoch) of the last epoch.
         alarm: the finding's lasting parts, once raised.
         reported: whether a training loss was ever reported.
@@ -124,6 +125,7 @@ class _State:
     best: list[float] = field(default_factory=list)
     before: list[float] = field(default_factory=list)
     above: list[float] = field(default_factory=list)
+    start: list[float] = field(default_factory=list)
     latest: list[float] = field(default_factory=list)
     alarm: dict[str, Any] | None = None
     reported: bool = False
@@ -252,6 +254,7 @@ class Overtraining:
         """
         state = self._state
         moment = [observation.step, observation.epoch]
+        state.start = state.start or moment
         state.reported |= number(observation.metrics, "train_loss") is not None
         signals = self._signals.update(observation)
         if observation.step <= 0:
@@ -286,13 +289,14 @@ class Overtraining:
 
     def _unlike(self, observation: Observation) -> str:
         """Why the steps of this run are fewer and larger than those of any run of the benchmark; empty if not."""
-        if observation.step < FEWEST_STEPS * observation.epoch:
+        steps, epochs = observation.step - self._state.start[0], observation.epoch - self._state.start[1]
+        if steps < FEWEST_STEPS * epochs:
             return "an epoch has one optimiser step"
         if self._state.fast:
             return self._state.fast
         loss, first = number(observation.metrics, "train_loss"), number(observation.metrics, "first_loss")
-        if observation.step <= TENTH_WITHIN and loss is not None and first is not None and loss < 0.1 * first:
-            self._state.fast = f"the loss fell to a tenth within {observation.step} optimiser steps"
+        if 0 < steps <= TENTH_WITHIN and loss is not None and first is not None and loss < 0.1 * first:
+            self._state.fast = f"the loss fell to a tenth within {steps:.0f} optimiser steps"
         return self._state.fast
 
     def _unweighed(self, observation: Observation) -> str:
