@@ -19,6 +19,8 @@ from ww_callbacks.spectral.number_text import with_error
 PREFIX = "spectral/"
 LAYER_PREFIX = "spectral_layers/"
 LEAST_SECONDS, MOST_COST = 60, 0.1
+LAYERS_NAMED = 3
+"""Layers that a sentence names at most."""
 _ERRORS = tuple(f"/{statistic}{ERROR}" for statistic in STATISTICS if statistic != "median")
 
 
@@ -123,7 +125,7 @@ def unmeasured(snapshot: Snapshot) -> list[tuple[str, str]]:
     return [(row.layer, row.status) for row in snapshot.rows if not is_measured(row.status)]
 
 
-def layers_text(layers: Sequence[str], most: int = 3) -> str:
+def layers_text(layers: Sequence[str], most: int = LAYERS_NAMED) -> str:
     """Names of layers in a sentence: a few of them and the number of others; ``the model`` for none."""
     if not layers:
         return "the model"

@@ -239,10 +239,12 @@ def test_a_note_is_repeated_for_other_layers_not_for_other_numbers():
     assert said[-1].startswith("spectra: verdict: collapsing. No problem was found. Keep the weights")
 
 
-def test_alerts_leave_out_what_all_names_share():
+def test_alerts_leave_out_what_all_names_share_and_name_no_layer_twice():
     layers = tuple(f"base_model.model.model.layers.{i}.self_attn.q_proj.lora_update[default]" for i in range(2))
     first, *_ = reported(f"`{layers[0]}` grows.", layers=layers)
-    assert "in layers.0.self_attn.q_proj.lora_update[default]: `layers.0.self_attn." in first
+    assert "at epoch 2: scale collapse: `layers.0.self_attn.q_proj.lora_update[default]` grows." in first
+    first, *_ = reported("One grows.", layers=layers)
+    assert "at epoch 2: scale collapse in layers.0.self_attn.q_proj.lora_update[default]: One grows." in first
 
 
 @pytest.mark.parametrize("columns", [30, 50, 79, 80, 200])

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from ww_callbacks.integrations.record import RECORD_NAME
-from ww_callbacks.integrations.scalars import costs_too_much, evidence_text, layers_text
+from ww_callbacks.integrations.scalars import LAYERS_NAMED, costs_too_much, evidence_text, layers_text
 from ww_callbacks.integrations.schema import Alert, RunInfo, Snapshot, Verdict
 from ww_callbacks.integrations.sinks.already_said import AlreadySaid
 from ww_callbacks.spectral.aggregate.summary import ESTIMATED
@@ -107,10 +107,12 @@ class ConsoleSink:
         known = explained or alert.since_step == alert.step or "since epoch" in alert.message.lower()
         since = "" if known else f" Since {_when(alert.since_step, alert.since_epoch)}."
         stopped = " Training is being stopped." if alert.action == "stop" else ""
+        named = bool(alert.layers) and all(f"`{layer}`" in news for layer in alert.layers[:LAYERS_NAMED])
+        where = "" if named else f" in {layers_text(alert.layers)}"
         news = news or f"as at {self._said.when(alert.message)}."
         self._say_briefly(
-            f"spectra: {_SIGNS[alert.severity]} at {when}: {alert.kind} in {layers_text(alert.layers)}: "
-            f"{news}{since}{f' ({evidence})' if evidence else ''}{stopped}"
+            f"spectra: {_SIGNS[alert.severity]} at {when}: {alert.kind}{where}: {news}{since}"
+            f"{f' ({evidence})' if evidence else ''}{stopped}"
         )
         if advice := self._said.advice(alert.recommendation, when):
             self._say_briefly(f"{' ' * 9}{advice}")
