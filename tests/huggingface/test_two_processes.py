@@ -10,7 +10,7 @@ pytest.importorskip("peft", reason="needs peft")
 import torch
 
 from tests.huggingface.two_processes import watch
-from tests.scheduling.launch import accelerate_launch
+from tests.scheduling.processes.launch import accelerate_launch
 from ww_callbacks.integrations.record import read_run
 
 

@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.strategies import ModelParallelStrategy
 
 from tests.adapters.nets import Validated, fit, same_batches, seeded
-from tests.scheduling.two_processes import EPOCHS, Parallel, perform, report, told
+from tests.scheduling.processes.two_processes import EPOCHS, Parallel, perform, report, told
 from ww_callbacks.lightning import SpectralCallback
 
 MOVED = "spectral/relative_distance_from_init/median"

@@ -12,7 +12,7 @@ import torch
 from tests.adapters.nets import fit, seeded
 from tests.adapters.test_accuracy import SETTINGS, lightning
 from tests.lifecycle.records import assert_same
-from tests.scheduling.launch import torchrun
+from tests.scheduling.processes.launch import torchrun
 from ww_callbacks.engine.engine import Engine
 from ww_callbacks.integrations.record import read_run
 from ww_callbacks.lightning import SpectralCallback
@@ -30,7 +30,7 @@ def both(tmp_path_factory):
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
         pytest.skip("this torch has no gloo")
     folder = tmp_path_factory.mktemp("both")
-    said = torchrun("tests.scheduling.two_processes", folder)
+    said = torchrun("tests.scheduling.processes.two_processes", folder)
 
     def result(name):
         place = folder / name

@@ -1,6 +1,6 @@
 """What two gloo processes do for test_zero_three: DeepSpeed ZeRO-3 in a plain loop, with a monitor and without.
 
-torchrun --nproc-per-node 2 -m tests.scheduling.zero_three FOLDER
+torchrun --nproc-per-node 2 -m tests.scheduling.processes.zero_three FOLDER
 """
 
 from __future__ import annotations

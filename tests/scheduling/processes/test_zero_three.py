@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch")
 
-from tests.scheduling.launch import torchrun
+from tests.scheduling.processes.launch import torchrun
 from ww_callbacks.engine.engine import Engine
 from ww_callbacks.integrations.record import read_run
 from ww_callbacks.spectral.layers import inspect
@@ -19,7 +19,7 @@ LAYERS = ["0.weight", "2.weight", "5.weight"]
 
 
 def run(folder, processes):
-    said = torchrun("tests.scheduling.zero_three", folder, processes)
+    said = torchrun("tests.scheduling.processes.zero_three", folder, processes)
     told = [folder / f"rank-{rank}.json" for rank in range(processes)]
     assert all(path.exists() for path in told), said[-3000:]
     return folder, *(json.loads(path.read_text()) for path in told)

@@ -10,8 +10,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from tests.adapters.nets import Validated, fit, same_batches, seeded
 from tests.lifecycle.records import assert_same
-from tests.scheduling.interrupted_processes import MOVED
-from tests.scheduling.launch import torchrun
+from tests.scheduling.processes.interrupted_processes import MOVED
+from tests.scheduling.processes.launch import torchrun
 from ww_callbacks.integrations.record import read_run
 from ww_callbacks.lightning import SpectralCallback
 
@@ -22,7 +22,7 @@ def both(tmp_path_factory):
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
         pytest.skip("this torch has no gloo")
     folder = tmp_path_factory.mktemp("both")
-    said = torchrun("tests.scheduling.interrupted_processes", folder)
+    said = torchrun("tests.scheduling.processes.interrupted_processes", folder)
 
     def result(name):
         place = folder / name
