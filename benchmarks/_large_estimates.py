@@ -26,7 +26,7 @@ LEADING = tuple(q.name for q in resolve("estimable") if q.name != "effective_ran
 """Of the estimable quantities those that need only the top of the spectrum, or the elements."""
 
 WIDTH = 1100
-PHASES = {"training": (1e-3, 80, 20), "fine-tuning": (2e-5, 120, 10)}
+PHASES = {"training": (1e-3, 600, 10), "fine-tuning": (2e-5, 120, 10)}
 """Learning rate at the start, steps, and steps from one snapshot to the next."""
 
 
