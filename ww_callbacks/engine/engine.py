@@ -265,7 +265,7 @@ class Engine:
             groups = self._all_groups = self._all_groups or self._groups(range(len(self.specs)))
         else:
             groups = self._groups([i for i, s in enumerate(self.specs) if s.name in capture.arrays])
-        found = self._pool.map(several, groups, cost=lambda group: sum(self.specs[i].cost for i in group))
+        found = self._pool.map(several, groups, cost=lambda group: len(group) * self.specs[group[0]].cost)
         return sorted((row for rows in found for row in rows), key=lambda row: row.index)
 
     @contextmanager
