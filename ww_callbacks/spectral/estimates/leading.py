@@ -4,7 +4,7 @@ A Ritz value θ_i is at most λ_i. Some eigenvalue is within its residual r_i = 
 eigenvalues are below by a gap γ, the distance is only r_i²/γ (Parlett: The symmetric eigenvalue problem, §11.5). The
 gap is taken to the first Ritz value that has not converged, and the error is three times that.
 
-A cluster of more eigenvalues than start columns may be found only in part; see :func:`first_crowded`.
+A cluster of more eigenvalues than start columns may be found only in part; see :func:`first_cluster`.
 
 To miss an eigenvalue entirely, so that θ_1 converges to λ_2, all random start columns would have to be nearly
 orthogonal to its eigenvector: with b columns and q steps, (λ_1 − θ_1)/λ_1 > ε has a probability of at most
@@ -25,9 +25,8 @@ CONVERGED = 0.02
 """Residual below which a Ritz value is considered resolved, in units of its distance from the smallest one. At 0.05,
 eigenvalues at random places were missed in between."""
 
-_RESOLUTION = 0.58
-"""Eigenvalues closer than (this/steps)² of the spectrum's width are not resolved: a polynomial of degree 2q grows by
-less than a factor 10 over this distance."""
+_UNRESOLVED = 1e-6
+"""Closer than this, in units of the largest, eigenvalues cannot be told apart by products in float32."""
 
 
 class Leading(NamedTuple):
@@ -70,22 +69,27 @@ def leading_eigenvalues(space: BlockLanczos, count: int) -> Leading:
     with np.errstate(divide="ignore", invalid="ignore"):
         errors = np.where(gaps > residuals, 3.0 * residuals**2 / gaps, np.inf) + ROUNDING * values[0]
     errors[first:] = np.inf  # it is unknown which eigenvalues these approximate
-    crowded = first_crowded(space)
-    errors[crowded:] = np.maximum(errors[crowded:], values[crowded : crowded + 1] - values[crowded:])
+    start, stop = first_cluster(space)
+    if start < stop:
+        top = values[start] + residuals[start]
+        extent = top - (values[stop - 1] - residuals[stop - 1])
+        errors[start:] = np.maximum(errors[start:], np.maximum(extent, top + extent - values[start:]))
     return Leading(values[:count], errors[:count], space.exponent)
 
 
-def first_crowded(space: BlockLanczos) -> int:
-    """Index of the first Ritz value that may belong to a cluster of which not all members were found.
+def first_cluster(space: BlockLanczos) -> tuple[int, int]:
+    """Start and end of the first cluster of Ritz values that may have members that were not found.
 
-    A block of b columns contains at most b copies of a multiple eigenvalue. If b Ritz values are closer together than
-    the space can resolve, each of them and each one below may be as large as the first. Without such a cluster it is
-    the number of values.
+    A block of b columns contains at most b copies of a multiple eigenvalue, and its space resolves a group of close
+    ones only slowly, although all their residuals are small. So b or more Ritz values whose intervals θ ± residual
+    form a chain may stand for more eigenvalues: then none of them bounds the largest, and for each one below it is
+    unknown which eigenvalue it is. Start and end are the number of values if there is no such cluster.
     """
-    values, block = space.ritz.values, space.block
-    resolution = (_RESOLUTION / space.steps) ** 2 * (values[0] - values[-1])
-    crowded = np.flatnonzero(values[: len(values) - block + 1] - values[block - 1 :] < resolution)
-    return int(crowded[0]) if len(crowded) else len(values)
+    values, residuals = space.ritz.values, space.ritz.residuals + _UNRESOLVED * space.ritz.values[0]
+    breaks = np.flatnonzero(values[:-1] - residuals[:-1] > values[1:] + residuals[1:]) + 1
+    edges = np.concatenate([[0], breaks, [len(values)]])
+    long = np.flatnonzero(np.diff(edges) >= space.block)
+    return (int(edges[long[0]]), int(edges[long[0] + 1])) if len(long) else (len(values), len(values))
 
 
 def missed_probability(side: int, block: int, steps: int, share: float) -> float:

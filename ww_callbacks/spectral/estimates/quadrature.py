@@ -33,7 +33,7 @@ import numpy as np
 
 from ww_callbacks.spectral.estimates.estimate import UNKNOWN, Estimate
 from ww_callbacks.spectral.estimates.lanczos import ROUNDING, BlockLanczos, Ritz
-from ww_callbacks.spectral.estimates.leading import first_crowded
+from ww_callbacks.spectral.estimates.leading import first_cluster
 
 STANDARD_ERRORS = 3.0
 """Number of standard errors over the columns in the error."""
@@ -160,7 +160,7 @@ def _both(space: BlockLanczos, norm: float, compute: Callable[[SpectralMeasure],
     scaled = float(np.ldexp(norm, -space.exponent)) ** 2
     ritz = space.ritz
     open_ = np.flatnonzero(ritz.residuals > _DEFLATED * ritz.values)
-    found = min(int(open_[0]) if len(open_) else len(ritz.values), first_crowded(space))
+    found = min(int(open_[0]) if len(open_) else len(ritz.values), first_cluster(space)[0])
     ends, errors = [], []
     for quadrature in (ritz, space.radau):
         measure = spectral_measure(quadrature, space.side, scaled, found)
