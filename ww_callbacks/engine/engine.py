@@ -256,7 +256,7 @@ class Engine:
                 spec = self.specs[index]
                 read[index] = self._read(spec) if capture is None else capture.read(spec.name)
             computed: dict[int, _Computed] = {}
-            if len(read) > 1 and self.tolerance is None:
+            if len(read) > 1:
                 computed = self._together({i: arrays for i, arrays in read.items() if is_full(i)})
             return [self._measure_layer(i, read.pop(i), is_full(i), computed.pop(i, None)) for i in indices]
 
@@ -418,6 +418,8 @@ class Engine:
         new_spectrum = chosen.found is None
         if new_spectrum and self.tolerance is not None and is_measured(state.status):
             state.known = self._known(sample, state, chosen.vain)
+        elif chosen.vain and state.known is not None:
+            state.known = state.known.tried_in_vain(chosen.vain, state.known)
         density = spectral_density(sample) if new_spectrum and self.densities and is_measured(state.status) else None
         if any(q.cost != "cheap" for q in missing):
             state.seconds = time.perf_counter() - began
@@ -430,8 +432,7 @@ class Engine:
         exact = {name: value for name, value in state.values.items() if name not in state.errors}
         moved = sample.from_previous.distance if state.known is not None else 0.0
         known = KnownSpectrum.of(sample, self.quantities, exact, self.tolerance, moved)
-        before = () if state.known is None else state.known.inestimable
-        return known and replace(known, inestimable=vain or before)
+        return known and known.tried_in_vain(vain, state.known)
 
     def _initial(self, spec: LayerSpec) -> list[Array] | None:
         """The matrices of W_0, if the layer existed then."""

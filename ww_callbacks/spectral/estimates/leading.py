@@ -1,8 +1,9 @@
 r"""The largest eigenvalues of WᵀW from a Krylov space, each with an error.
 
 A Ritz value θ_i is at most λ_i. Some eigenvalue is within its residual r_i = ‖Au − θu‖, and if all unresolved
-eigenvalues are below by a gap γ, the distance is only r_i²/γ (Parlett: The symmetric eigenvalue problem, §11.5). The
-gap is taken to the first Ritz value that has not converged, and the error is three times that.
+eigenvalues are away by a gap γ, the distance is only r_i²/γ (Parlett: The symmetric eigenvalue problem, §11.5). The gap
+is taken to the next Ritz value whose interval θ ± r does not overlap, or to the first that has not converged, whichever
+is closer, and the error is three times that.
 
 A cluster of more eigenvalues than start columns may be found only in part; see :func:`first_cluster`.
 
@@ -60,12 +61,13 @@ def leading_eigenvalues(space: BlockLanczos, count: int) -> Leading:
         >>> bool(np.all(np.abs(found.values - [4096.0, 3969.0]) <= found.errors))
         True
     """
-    ritz = space.ritz
-    values, residuals = ritz.values, ritz.residuals
-    spread = values - values[-1]
-    open_ = np.flatnonzero(residuals > CONVERGED * spread)
+    values, residuals = space.ritz.values, space.ritz.residuals
+    open_ = np.flatnonzero(residuals > CONVERGED * (values - values[-1]))
     first = int(open_[0]) if len(open_) else len(values)
-    gaps = values - (values[first] + residuals[first] if len(open_) else 0.0)
+    edges = _cluster_edges(space)
+    apart = np.concatenate([[np.inf], values[edges[1:-1] - 1] - values[edges[1:-1]], [np.inf]])
+    gaps = np.repeat(np.minimum(apart[:-1], apart[1:]), np.diff(edges))
+    gaps = np.minimum(gaps, values - (values[first] + residuals[first] if len(open_) else 0.0))
     with np.errstate(divide="ignore", invalid="ignore"):
         errors = np.where(gaps > residuals, 3.0 * residuals**2 / gaps, np.inf) + ROUNDING * values[0]
     errors[first:] = np.inf  # it is unknown which eigenvalues these approximate
@@ -85,11 +87,16 @@ def first_cluster(space: BlockLanczos) -> tuple[int, int]:
     form a chain may stand for more eigenvalues: then none of them bounds the largest, and for each one below it is
     unknown which eigenvalue it is. Start and end are the number of values if there is no such cluster.
     """
+    edges = _cluster_edges(space)
+    long = np.flatnonzero(np.diff(edges) >= space.block)
+    return (int(edges[long[0]]), int(edges[long[0] + 1])) if len(long) else (int(edges[-1]), int(edges[-1]))
+
+
+def _cluster_edges(space: BlockLanczos) -> np.ndarray:
+    """The start of each cluster of Ritz values whose intervals θ ± residual form a chain, and the number of values."""
     values, residuals = space.ritz.values, space.ritz.residuals + _UNRESOLVED * space.ritz.values[0]
     breaks = np.flatnonzero(values[:-1] - residuals[:-1] > values[1:] + residuals[1:]) + 1
-    edges = np.concatenate([[0], breaks, [len(values)]])
-    long = np.flatnonzero(np.diff(edges) >= space.block)
-    return (int(edges[long[0]]), int(edges[long[0] + 1])) if len(long) else (len(values), len(values))
+    return np.concatenate([[0], breaks, [len(values)]])
 
 
 def missed_probability(side: int, block: int, steps: int, share: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import isfinite
 from typing import NamedTuple
 
@@ -26,17 +26,12 @@ ERROR = "_error"
 
 _FIRST_STEPS = 5
 _MOST_STEPS = 48
-_TELLING = 10
-"""Number of steps from which the errors predict how many more are needed."""
-
-_HOPELESS = 1.5
-"""If the predicted steps exceed the allowed ones by this factor, the exact spectrum is computed at once."""
-
 _LEAST_OF_SLOW = 0.25
 """Steps times tolerance that a slow estimate needs: 25 steps for 1 %. The easiest of 16 kinds of matrices took 20."""
 
-_FALL_OF_SLOW = 1.25
-"""The error of a slow estimate falls about as the steps to the power of −1.25, more slowly at the end."""
+_FALL_OF_SLOW, _FALL_AT_FIRST = 1.25, 1.5
+"""The error of a slow estimate falls about as the steps to the power of −1.25, and to the power of −1.5 at first; that
+of the others falls exponentially."""
 
 _GROWTH = 1.15
 """Least growth of a space between two looks at its errors; a look costs a third of a step."""
@@ -120,9 +115,10 @@ def measure_within(sample: LayerWeights, quantities: Iterable[Quantity], toleran
         Estimates if all quantities that need a spectrum can be estimated, otherwise exact values.
     """
     quantities = list(quantities)
-    found = estimates(sample, [q for q in quantities if needs_spectrum(q, sample)], tolerance) if tolerance else None
-    if found is None:
-        return Measurement(*measure_quantities(sample, quantities), {})
+    found: Mapping[str, Estimate] = {}
+    if tolerance:
+        found, failed = estimates(sample, [q for q in quantities if needs_spectrum(q, sample)], tolerance)
+        found = {} if failed else found
     return merged(sample, quantities, found)
 
 
@@ -142,7 +138,7 @@ class Plan(NamedTuple):
     Attributes:
         quantities: those to measure now; the others wait until the layer has changed more.
         found: those that are estimated, or whose earlier value is still valid; None if the spectrum must be computed.
-        vain: the quantities whose joint estimation failed.
+        vain: the quantities whose estimation failed now.
     """
 
     quantities: list[Quantity]
@@ -155,11 +151,11 @@ def plan(
 ) -> Plan:
     """The cheapest way to measure ``quantities`` within ``tolerance``, in a series of measurements of one layer.
 
-    * Quantities that need the whole spectrum (α) are not measured again until the weights have changed by ``tolerance``
-    of their norm.
     * A value is reused if the change of the weights bounds its change within the tolerance.
-    * The others are estimated if possible; otherwise all are exact. Each quantity is checked separately: the effective
-    rank can be reused for long but is the most expensive to estimate, and for λ_1 it is the opposite.
+    * The others are estimated if possible. Each quantity is checked separately: the effective rank can be reused for
+    long but is the most expensive to estimate, and for λ_1 it is the opposite.
+    * Quantities that need the whole spectrum (α) wait until the weights have changed by ``tolerance`` of their norm.
+    Hill's α waits too if it cannot be estimated. Then, or if another quantity cannot be estimated, all are exact.
 
     Args:
         sample: the layer.
@@ -177,18 +173,19 @@ def plan(
     near = known is not None and known.near(tolerance)
     if whole and not (near and all(q.cost == "spectrum" for q in whole)):
         return Plan(quantities, None)
-    now = [q for q in quantities if q not in whole]
     rest = [q for q in spectral if q not in whole]
     still_valid = {} if known is None else known.still_valid(rest)
     moving = [q for q in rest if q.name not in still_valid]
-    if not moving:
-        return Plan(now, still_valid)
-    names = tuple(q.name for q in moving)
-    vain = () if known is None else known.inestimable
-    found = None if vain and set(vain) <= set(names) else estimates(sample, moving, tolerance)
-    if found is None:
-        return Plan(quantities, None, vain or names)
-    return Plan(now, still_valid | found)
+    may_wait = {q.name for q in moving if near and q.family == "power law"}
+    given_up = known.inestimable if known is not None and known.skips > 0 else ()
+    tried = [q for q in moving if q.name not in given_up]
+    if any(q.name in given_up and q.name not in may_wait for q in moving):
+        return Plan(quantities, None)
+    found, failed = estimates(sample, tried, tolerance, may_wait)
+    if not may_wait.issuperset(failed):
+        return Plan(quantities, None, failed)
+    found = still_valid | found
+    return Plan([q for q in quantities if q not in spectral or q.name in found], found, failed)
 
 
 def needs_spectrum(quantity: Quantity, sample: LayerWeights) -> bool:
@@ -198,39 +195,51 @@ def needs_spectrum(quantity: Quantity, sample: LayerWeights) -> bool:
     return quantity.needs in ("", "previous") or sample.initial is not None or sample.reference is not None
 
 
-def estimates(sample: LayerWeights, quantities: Sequence[Quantity], tolerance: float) -> dict[str, Estimate] | None:
-    """All ``quantities`` within ``tolerance`` from a Krylov space; None if the exact spectrum is needed.
+def estimates(
+    sample: LayerWeights, quantities: Sequence[Quantity], tolerance: float, may_fail: Collection[str] = ()
+) -> tuple[dict[str, Estimate], tuple[str, ...]]:
+    """Estimates of ``quantities`` from a Krylov space, and those that cannot be estimated within ``tolerance``.
 
-    If the sample already has a space, it is extended.
+    If the sample already has a space, it is extended. The space grows until all errors are small enough, or until it
+    has cost half as much as the exact spectrum. Its random start is drawn from the sample's seed: the same weights give
+    the same estimates.
 
-    The space grows until all errors are small enough, or until it has cost half as much as the exact spectrum. Its
-    random start is drawn from the sample's seed: the same weights give the same estimates.
+    Args:
+        sample: the layer.
+        quantities: the quantities to estimate.
+        tolerance: the allowed relative error.
+        may_fail: those without which the others are estimated all the same; for any other, all are given up.
     """
     limit = _limit(sample)
-    if limit < _FIRST_STEPS or not all(q.estimate is not None for q in quantities):
-        return None
-    slow = [q for q in quantities if q.slow]
-    if slow and limit < _LEAST_OF_SLOW / tolerance:
-        return None
-    sample.space = sample.space or BlockLanczos(sample.matrices[0], seed=sample.seed)
-    limit = min(limit, sample.space.most_steps)
-    steps = max(min(_FIRST_STEPS, limit), sample.space.steps)
+    enough = {q.name: _LEAST_OF_SLOW / tolerance if q.slow else _FIRST_STEPS for q in quantities}
+    pending = [q for q in quantities if q.estimate is not None and limit >= enough[q.name]]
+    failed = [q.name for q in quantities if q not in pending]
+    if not pending or not set(failed) <= set(may_fail):
+        return {}, tuple(failed)
+    space = sample.space = sample.space or BlockLanczos(sample.matrices[0], seed=sample.seed)
+    limit = min(limit, space.most_steps)
+    steps = max(min(_FIRST_STEPS, limit), space.steps)
     with np.errstate(all="ignore"):
-        while quantities:
-            sample.space.extend(steps - sample.space.steps)
-            excesses = {q.name: _excess(q, _estimate(q, sample), tolerance) for q in quantities}
-            excess = max(excesses.values())
-            if excess <= 1.0:
-                break
-            if any(steps * excesses[q.name] ** (1.0 / _FALL_OF_SLOW) > max(limit, steps) for q in slow):
-                return None
-            # Errors of sums fall as steps^−1.5 or faster, those of the largest eigenvalues exponentially.
-            factor = excess ** (1.0 / 1.5)
-            if steps >= limit or (steps >= _TELLING and isfinite(factor) and steps * factor > _HOPELESS * limit):
-                return None
-            growth = max((excesses[q.name] ** (1.0 / 1.5) for q in slow), default=0.0)
+        while True:
+            space.extend(steps - space.steps)
+            excesses = {q.name: _excess(q, _estimate(q, sample), tolerance) for q in pending}
+            failed += [q.name for q in pending if _is_hopeless(q, excesses[q.name], steps, limit)]
+            pending = [q for q in pending if q.name not in failed]
+            if not pending or not set(failed) <= set(may_fail):
+                return {}, tuple(failed)
+            if all(excesses[q.name] <= 1.0 for q in pending):
+                return {q.name: _estimate(q, sample) for q in pending}, tuple(failed)
+            growth = max((excesses[q.name] ** (1.0 / _FALL_AT_FIRST) for q in pending if q.slow), default=0.0)
             steps = min(int(steps * min(max(growth, _GROWTH), 2.0)) + 1, limit)
-        return {q.name: _estimate(q, sample) for q in quantities}
+
+
+def _is_hopeless(quantity: Quantity, excess: float, steps: int, limit: int) -> bool:
+    """Whether ``limit`` steps will not bring the error, now ``excess`` times the allowed one, within the tolerance."""
+    if excess <= 1.0:
+        return False
+    if steps >= limit:
+        return True
+    return quantity.slow and steps * excess ** (1.0 / _FALL_OF_SLOW) > limit
 
 
 def _estimate(quantity: Quantity, sample: LayerWeights) -> Estimate:
@@ -247,13 +256,13 @@ def _excess(quantity: Quantity, estimate: Estimate, tolerance: float) -> float:
 
 
 def _limit(sample: LayerWeights) -> int:
-    """Number of steps that cost half of the exact spectrum, n·m² + 2.2·m³; 0 if no step is allowed."""
+    """Number of steps that cost half of the exact spectrum, 0.7·n·m² + 2.5·m³; 0 if no step is allowed."""
     if len(sample.matrices) != 1 or not isfinite(sample.largest) or sample.largest == 0.0:
         return 0
     larger, smaller = sample.shape
     if smaller < SMALLEST:
         return 0
-    exact = larger * smaller**2 + 2.2 * smaller**3
+    exact = 0.7 * larger * smaller**2 + 2.5 * smaller**3
     steps = np.arange(1.0, _MOST_STEPS + 1.0)
     costs = steps * (_PRODUCT * larger + _ORTHOGONAL * steps) * smaller + _SMALL * (BLOCK * steps) ** 3
     return int(np.searchsorted(costs, exact / _SHARE, side="right"))

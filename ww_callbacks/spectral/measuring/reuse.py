@@ -18,6 +18,9 @@ SMALLEST = 256
 _RUNGS = 8
 """Number of bounds kept per quantity, evenly spaced up to the distance at which it exceeds the tolerance."""
 
+_LONGEST = 64
+"""Largest number of exact spectra between two attempts to estimate."""
+
 _FARTHEST = 2.0
 """The largest distance considered, in units of the tolerance times ‖V‖_F."""
 
@@ -79,13 +82,17 @@ class KnownSpectrum:
         reaches: quantity → its value then, and its bounds.
         norm: ‖V‖_F of the weights V at that time.
         moved: an upper bound of ‖W−V‖_F: the sum of the changes from snapshot to snapshot.
-        inestimable: quantities whose joint estimation failed; it is not tried again.
+        inestimable: quantities whose estimation failed.
+        skips: number of exact spectra until it is tried again.
+        patience: number of exact spectra between the last two attempts; it doubles with each that fails.
     """
 
     reaches: Mapping[str, Reach]
     norm: float
     moved: float = 0.0
     inestimable: tuple[str, ...] = ()
+    skips: int = 0
+    patience: int = 0
 
     @classmethod
     def of(
@@ -119,6 +126,19 @@ class KnownSpectrum:
     def after(self, distance: float) -> KnownSpectrum:
         """The same after a further change of the weights."""
         return replace(self, moved=self.moved + distance)
+
+    def tried_in_vain(self, vain: tuple[str, ...], before: KnownSpectrum | None) -> KnownSpectrum:
+        """The same with the estimations that failed.
+
+        Args:
+            vain: the quantities whose estimation was tried now and failed.
+            before: what was known before this spectrum.
+        """
+        inestimable, skips, patience = (before.inestimable, before.skips, before.patience) if before else ((), 0, 0)
+        if vain:
+            patience = min(max(1, 2 * patience), _LONGEST)
+            return replace(self, inestimable=vain, skips=patience, patience=patience)
+        return replace(self, inestimable=inestimable, skips=max(0, skips - 1), patience=patience)
 
     def near(self, tolerance: float) -> bool:
         """Whether the weights have changed by less than ``tolerance`` of their norm."""
