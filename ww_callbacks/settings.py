@@ -57,8 +57,8 @@ class Settings:
         convolution: how a convolution becomes matrices: ``"matrix"`` (out, in·kernel), ``"slices"`` (the slices of the
             kernel, pooled), ``"separate"`` (one row per slice) or ``"weightwatcher"`` (slices times √½).
         fine_tuning: whether training starts from trained weights; changes the recommendations of alerts.
-        accuracy: ``"exact"``, or the allowed relative error, such as 0.01. Layers with a smaller side of at least 512
-            are then estimated, values are reused while the weights have changed too little to affect them, and α is
+        accuracy: ``"exact"``, or the allowed relative error, from 0.0001 to 0.1. Layers with a smaller side of at least
+            512 are then estimated, values are reused while the weights have changed too little to affect them, and α is
             measured again once the weights have changed by this share of their norm. Values that are not exact have an
             error (``<quantity>_error``).
         seed: seed of the random null models and of the estimates; the global random state does not change.

@@ -255,9 +255,9 @@ def analyze(
         exclude: shell patterns of the layers to leave out.
         types: class names of modules (``Linear``) or kinds of layers (``conv``) to measure.
         min_eigenvalues: leave out layers with fewer eigenvalues.
-        accuracy: ``"exact"``, or the allowed relative error, such as 0.01. A layer with a smaller side of at least 512
-            is then estimated if every requested quantity can be (``"estimable"`` selects those); α always needs the
-            whole spectrum. The errors are in the columns ``<quantity>_error``.
+        accuracy: ``"exact"``, or the allowed relative error, from 0.0001 to 0.1. A layer with a smaller side of at
+            least 512 is then estimated if every requested quantity can be (``"estimable"`` selects those); α always
+            needs the whole spectrum. The errors are in the columns ``<quantity>_error``.
         workers: number of layers measured in parallel, one thread each; None for all cores that the process may use.
         seed: seed of the random null models; the global random state does not change.
         progress: called after each layer with (layers done, layers, name), from one thread at a time.
@@ -285,7 +285,7 @@ def analyze(
     """
     from ww_callbacks.spectral.layers import inspect
     from ww_callbacks.spectral.linalg.workers import WorkerPool
-    from ww_callbacks.spectral.measuring.accuracy import check_accuracy, without_effect
+    from ww_callbacks.spectral.measuring.accuracy import ERROR, can_be_estimated, check_accuracy, without_effect
     from ww_callbacks.spectral.measuring.prefetch import Prefetch
     from ww_callbacks.spectral.measuring.rows import RowFile, check_max_time, collect, files_of
 
@@ -329,6 +329,10 @@ def analyze(
     rows, not_reached = collect(perform, row, chosen, progress=progress, max_time=max_time, kept=kept)
     unmatched = () if initial is None else tuple(spec.name for spec in chosen if spec.name not in initial)
     remarks = dict.fromkeys((*specs.remarks, *(() if initial is None else initial.remarks)))
+    large = any(can_be_estimated(spec.matrix_shapes) for spec in chosen)
+    if tolerance is not None and large and not exact and not any(name.endswith(ERROR) for row in rows for name in row):
+        most = "; the most expensive is effective_rank" if any(q.slow for q in wanted) else ""
+        remarks[f"none estimated: within {accuracy} that costs more than half of the exact values{most}"] = None
     return replace(_analysis(rows, wanted, specs, unmatched), remarks=tuple(remarks), not_reached=not_reached)
 
 

@@ -232,7 +232,7 @@ def test_accuracy_at_chance_opens_nothing():
 
 def test_what_is_missing_is_named():
     detector = Overtraining()
-    assert detector.insufficient == "no epoch has ended yet"
+    assert detector.insufficient == "no snapshot at the end of an epoch has been measured yet"
     detector.update(Observation(5, 1.0, {"a": {}}, {}))
     assert "no training loss is reported" in detector.insufficient
     detector, layers = Overtraining(), {"a": {"frobenius_norm": 1.0}}

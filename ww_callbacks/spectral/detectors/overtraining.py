@@ -231,7 +231,7 @@ class Overtraining:
         if self.judged_by:
             return ""
         if not self._state.latest:
-            return "no epoch has ended yet"
+            return "no snapshot at the end of an epoch has been measured yet"
         if not self._state.reported:
             return "no training loss is reported, and no validation values"
         if self._state.unweighed:
@@ -489,7 +489,7 @@ class Overtraining:
     def _missing(self) -> str:
         """Why validation does not decide."""
         if validated := max(self._loss.epochs, self._accuracy.epochs):
-            few = f"Validation values at {validated} snapshots are too few to judge by"
+            few = f"Validation values at {validated} snapshot{'s'[: validated > 1]} are too few to judge by"
             return f"{few} ({self._left_out})" if self._left_out else few
         return f"Validation values cannot be used: {self._left_out}" if self._left_out else NO_VALIDATION
 

@@ -95,12 +95,21 @@ def without_effect(
     ''
     """
     whole = [q.name for q in quantities if q.cost != "cheap" and q.estimate is None]
-    large = any(len(matrices) == 1 and min(matrices[0]) >= SMALLEST for matrices in shapes)
+    large = any(map(can_be_estimated, shapes))
     if tolerance is None or not whole or not large:
         return ""
     first = "alpha" if "alpha" in whole else whole[0]
     others = len(whole) - 1
     return f"{first} and {others} other quantities" if others > 1 else " and ".join(whole)
+
+
+def can_be_estimated(shapes: Sequence[tuple[int, int]]) -> bool:
+    """Whether a layer of matrices of these shapes may be estimated.
+
+    >>> can_be_estimated([(4096, 1024)]), can_be_estimated([(4096, 256)]), can_be_estimated([(1024, 1024)] * 9)
+    (True, False, False)
+    """
+    return len(shapes) == 1 and min(shapes[0]) >= SMALLEST
 
 
 def measure_within(sample: LayerWeights, quantities: Iterable[Quantity], tolerance: float | None) -> Measurement:
