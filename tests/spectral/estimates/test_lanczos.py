@@ -57,6 +57,23 @@ def test_one_eigenvalue_just_above_many_equal_ones(distance: float, count: int, 
     check_at_every_step(np.r_[1.0 + distance, equal, np.linspace(0.6, 0.01, SIDE - 1 - count)])
 
 
+@pytest.mark.parametrize("distance", (1e-4, 1.6e-3))
+def test_sums_count_what_is_missing_of_a_cluster(distance: float) -> None:
+    """Of one value above nineteen equal ones sixteen are found at first: they must not stand for all twenty."""
+    sigma = np.r_[1.0 + distance, np.ones(19), np.linspace(0.5, 0.01, SIDE - 20)]
+    for seed in range(4):
+        space = BlockLanczos(matrix(sigma), seed=seed)
+        space.extend(3)
+        for _ in range(6):
+            space.extend(1)
+            for estimate, reference in (
+                (matrix_entropy, ranks.matrix_entropy),
+                (participation_ratio, ranks.participation_ratio),
+            ):
+                got = estimate(space, float(np.linalg.norm(sigma)))
+                assert abs(got.value - reference(sigma)) <= got.error
+
+
 def check_at_every_step(sigma: np.ndarray) -> None:
     for seed in (1, 2):
         space = BlockLanczos(matrix(sigma), seed=seed)

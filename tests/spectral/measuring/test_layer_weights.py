@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -146,6 +146,7 @@ def test_the_seed_alone_decides_what_is_random():
 
 
 finite = st.floats(-1e6, 1e6, allow_nan=False, width=64)
+scalable = finite.map(lambda x: x if abs(x) > 1e-250 else 0.0)  # with k below, no digit is lost
 anything = st.floats(allow_nan=True, allow_infinity=True, width=64)
 
 
@@ -161,9 +162,8 @@ def test_never_raises_for_what_is_in_the_weights(w):
 
 
 @settings(max_examples=60)
-@given(w=arrays(np.float64, st.tuples(st.integers(1, 8), st.integers(1, 8)), elements=finite), k=st.integers(-30, 30))
+@given(w=arrays(np.float64, st.tuples(st.integers(1, 8), st.integers(1, 8)), elements=scalable), k=st.integers(-30, 30))
 def test_scale_laws(w, k):
-    assume(not 0.0 < np.abs(w).max() * min(1.0, 2.0**k) < 1e-300)  # singular values lose digits below 2.2e-308
     names = ["alpha", "effective_rank", "stable_rank", "participation_ratio", "matrix_entropy", "matrix_rank", "D"]
     values, status = measure_quantities(LayerWeights([w]), resolve([*names, "frobenius_norm", "sv_max", "norm"]))
     scaled, scaled_status = measure_quantities(

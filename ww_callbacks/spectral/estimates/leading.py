@@ -30,6 +30,10 @@ _UNRESOLVED = 1e-6
 """Closer than this, in units of the largest, eigenvalues cannot be told apart by products in float32."""
 
 
+_ALONE = 0.25
+"""As many values as columns within this share of the gap below them may be one cluster."""
+
+
 class Leading(NamedTuple):
     """The largest eigenvalues, in units of (2^exponent)².
 
@@ -84,12 +88,17 @@ def first_cluster(space: BlockLanczos) -> tuple[int, int]:
 
     A block of b columns contains at most b copies of a multiple eigenvalue, and its space resolves a group of close
     ones only slowly, although all their residuals are small. So b or more Ritz values whose intervals θ ± residual
-    form a chain may stand for more eigenvalues: then none of them bounds the largest, and for each one below it is
-    unknown which eigenvalue it is. Start and end are the number of values if there is no such cluster.
+    form a chain may stand for more eigenvalues, and so may b values with a wide gap below: then none of them bounds the
+    largest, and for each one below it is unknown which eigenvalue it is. Start and end are the number of values if
+    there is no such cluster.
     """
-    edges = _cluster_edges(space)
-    long = np.flatnonzero(np.diff(edges) >= space.block)
-    return (int(edges[long[0]]), int(edges[long[0] + 1])) if len(long) else (int(edges[-1]), int(edges[-1]))
+    values, block, edges = space.ritz.values, space.block, _cluster_edges(space)
+    long = np.flatnonzero(np.diff(edges) >= block)
+    found = [(int(edges[i]), int(edges[i + 1])) for i in long[:1]]
+    last = values[block - 1 : -1]
+    alone = np.flatnonzero(values[: len(last)] - last < _ALONE * (last - values[block:]))
+    found += [(int(i), int(i) + block) for i in alone[:1]]
+    return min(found, default=(len(values), len(values)))
 
 
 def _cluster_edges(space: BlockLanczos) -> np.ndarray:

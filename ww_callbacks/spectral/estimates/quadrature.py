@@ -38,7 +38,7 @@ from ww_callbacks.spectral.estimates.leading import first_cluster
 STANDARD_ERRORS = 3.0
 """Number of standard errors over the columns in the error."""
 
-_DEFLATED = 1e-3
+_DEFLATED = 1e-4
 """Ratio of residual to Ritz value below which a Ritz value is treated as an eigenvalue."""
 
 _DROWNED = 3e-7
