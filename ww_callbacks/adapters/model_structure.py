@@ -44,6 +44,9 @@ def _parameters(model: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
     elif torch is not None and isinstance(model, torch.nn.Module):
         lazy = torch.nn.parameter.is_lazy
         for name, p in model.named_parameters(remove_duplicate=False):
-            yield name, () if lazy(p) else tuple(getattr(p, "ds_shape", p.shape))  # under ZeRO-3, p.shape is empty
+            if type(p) is torch.nn.Parameter and not hasattr(p, "ds_shape"):
+                yield name, p.shape
+            else:
+                yield name, () if lazy(p) else tuple(getattr(p, "ds_shape", p.shape))  # under ZeRO-3, p.shape is empty
     elif isinstance(model, Mapping):
         yield from ((str(k), tuple(getattr(v, "shape", ()))) for k, v in model.items())

@@ -85,13 +85,15 @@ def summarise(
     [1.0, 0.125, 0.25, 0.0]
     """
     summary: dict[str, float] = {}
+    reasons = [row.get("alpha_evidence", "sufficient") for row in rows]
+    sufficient = np.array([reason == "sufficient" for reason in reasons], dtype=bool)
     for q in all_quantities():
         if not q.headline or not any(q.name in row for row in rows):
             continue
         values = np.array([row.get(q.name, np.nan) for row in rows], dtype=np.float64)
         finite = np.isfinite(values)
         if q.name in NEEDS_EVIDENCE:
-            finite &= [row.get("alpha_evidence", "sufficient") == "sufficient" for row in rows]
+            finite &= sufficient
         statistics = _statistics(values[finite])
         for statistic, value in zip(STATISTICS, statistics, strict=True):
             summary[f"{q.name}/{statistic}"] = value

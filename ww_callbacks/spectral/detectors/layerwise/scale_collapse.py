@@ -71,18 +71,21 @@ class ScaleCollapse(LayerwiseDetector[HighestNorm, PeersAndLoss]):
         self.apart = positive("apart", apart)
         self.ratio = positive("ratio", ratio)
         self._least = math.log10(self.ratio)
+        self._falls: dict[str, float] = {}
+        """For each layer of this snapshot with a norm above 0, ln of its highest norm over this one."""
 
     def before(self, observation: Observation) -> None:
         """Track the training loss and the fall of the median layer."""
         self._run.take(observation.metrics)
-        falls = []
+        self._falls = {}
         for layer, values in observation.layers.items():
             norm = number(values, "frobenius_norm")
             if norm is None or norm <= 0:
                 continue
-            highest = self._layers[layer].highest if layer in self._layers else None
-            falls.append(0.0 if highest is None else math.log(max(highest, norm) / norm))
-        self._run.median_fall = median(falls) if len(falls) > 1 else 0.0
+            memory = self._layers.get(layer)
+            highest = norm if memory is None or memory.highest is None else memory.highest
+            self._falls[layer] = math.log(highest / norm) if highest > norm else 0.0
+        self._run.median_fall = median(self._falls.values()) if len(self._falls) > 1 else 0.0
 
     def judge(
         self, layer: str, values: Values, memory: HighestNorm, observation: Observation
@@ -94,7 +97,7 @@ class ScaleCollapse(LayerwiseDetector[HighestNorm, PeersAndLoss]):
         highest = memory.highest = norm if memory.highest is None else max(memory.highest, norm)
         if highest <= 0:
             return False  # it started at zero and has not changed
-        fall = math.log(highest / norm) if norm > 0 else math.inf
+        fall = self._falls.get(layer, math.inf)
         own, least = number(values, "scale_collapse"), self._least
         fixed = own is not None and own < least and own + observation.error(layer, "scale_collapse") < least
         if not fixed and (fall < self.drop or fall - self._run.median_fall < self.apart):
