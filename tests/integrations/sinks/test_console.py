@@ -259,3 +259,14 @@ def test_no_line_is_wider_than_the_terminal_and_a_log_is_not_broken(monkeypatch,
     stream.seek(stream.truncate(0))
     run(ConsoleSink())
     assert all(line.startswith(("spectra: ", " " * 9)) for line in stream.getvalue().splitlines())
+
+
+def test_without_alpha_and_rank_a_line_shows_what_was_requested():
+    """A run of other quantities; a snapshot without a new α in a run that measures it stays as it is."""
+    values = [
+        {"stable_rank": 10.0 + i, "log_spectral_norm": 0.5, "sv_max": 2.0, "frobenius_norm": 3.0} for i in range(3)
+    ]
+    rows = tuple(LayerRow(f"layer{i}", i, own) for i, own in enumerate(values))
+    assert snapshot_line(changed(rows=rows, model={}), 0).endswith("stable_rank 11.0  log_spectral_norm 0.500")
+    rows = tuple(LayerRow(f"layer{i}", i, {**own, "effective_rank": math.nan}) for i, own in enumerate(values))
+    assert "stable_rank" not in snapshot_line(changed(rows=rows, model={}), 0)

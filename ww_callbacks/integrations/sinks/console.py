@@ -10,10 +10,11 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
+from ww_callbacks.integrations.quantity_info import quantity_info
 from ww_callbacks.integrations.record import RECORD_NAME
 from ww_callbacks.integrations.scalars import LAYERS_NAMED, costs_too_much, evidence_text, layers_text
 from ww_callbacks.integrations.schema import Alert, RunInfo, Snapshot, Verdict
@@ -34,6 +35,8 @@ _NARROWEST = 20
 """Lines are not broken into shorter ones, however narrow the terminal is."""
 _LONG_START = 12
 """Characters that all names of layers share at their start before alerts leave them out."""
+_OTHERS_SHOWN = 2
+"""Maximum number of quantities in a snapshot's line where neither α nor the effective rank is measured."""
 _EVIDENCE_SHOWN = 4
 """Maximum number of values of an alert's evidence in the terminal; the record contains all."""
 
@@ -237,8 +240,21 @@ def _columns(snapshot: Snapshot) -> tuple[str, str, str]:
     return (
         f"{moved:12}" if moved else "",
         f"{said:{width}}" if said else "",
-        f"rank {rank_text}" if math.isfinite(rank) else "",
+        f"rank {rank_text}" if math.isfinite(rank) else _others(values),
     )
+
+
+def _others(values: Sequence[Mapping[str, float | str]]) -> str:
+    """Medians of the first spectral quantities of a run that measures neither α nor the effective rank."""
+    names = list(dict.fromkeys(name for own in values for name in own))
+    if "alpha_evidence" in names or "effective_rank" in names:
+        return ""
+    shown = []
+    for name in (name for name in names if quantity_info(name).cost == "spectrum"):
+        known = [v for own in values if isinstance(v := own.get(name, math.nan), float) and math.isfinite(v)]
+        if known:
+            shown.append(f"{name} {_three(median(known))}")
+    return "  ".join(shown[:_OTHERS_SHOWN])
 
 
 def _three(value: float) -> str:
